@@ -1,0 +1,186 @@
+"""What groups say to each other, and what a node must do about it.
+
+Messages are facts that travel (Raft §5, figure 2, plus the pre-vote of Ongaro's thesis §9.6 and the
+leadership transfer of §3.10). `Ready` is the list of orders that the pure machine gives its shell, in
+the manner of etcd/raft; the comments on its fields are the contract between the two.
+
+Times are integers of microseconds from one monotonic clock; they are compared, never sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from allsource.storage.entry import Entry
+from allsource.storage.interface import PartitionWrite
+
+
+@dataclass(slots=True)
+class RequestVote:
+    """A candidate asks for a vote. `pre`: would you? (it changes nothing at the receiver).
+
+    `transfer`: the old leader told the candidate to stand (TimeoutNow), so stickiness does not apply.
+    """
+
+    partition: int
+    term: int
+    """The candidate's term; in a pre-vote, the term it would stand in."""
+    last_index: int
+    last_term: int
+    pre: bool
+    transfer: bool
+
+
+@dataclass(slots=True)
+class VoteReply:
+    """`term` is the term asked for if granted, else the voter's own term."""
+
+    partition: int
+    term: int
+    granted: bool
+    pre: bool
+
+
+@dataclass(slots=True)
+class Append:
+    """The leader's entries behind `(prev_index, prev_term)`; without entries it is a probe."""
+
+    partition: int
+    term: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    entries: list[Entry]
+
+
+@dataclass(slots=True)
+class AppendReply:
+    """Sent only when what it says is durable at the sender (rules 1 and 2).
+
+    Accepted: the log equals the leader's up to `index`. Refused: `index` and `hint_term` are where
+    the leader should look next (rule 22): the follower's newest entry at or before the refused
+    `prev_index` whose term is not above the leader's `prev_term`.
+    """
+
+    partition: int
+    term: int
+    accepted: bool
+    index: int
+    hint_term: int
+
+
+@dataclass(slots=True)
+class CommitNotice:
+    """The leader's commit index, for followers that got no entries to learn it from."""
+
+    partition: int
+    term: int
+    commit: int
+
+
+@dataclass(slots=True)
+class TimeoutNow:
+    """Stand for election at once: you are the chosen successor and your log is complete."""
+
+    partition: int
+    term: int
+
+
+@dataclass(slots=True)
+class ReadRound:
+    """"Am I still the leader of these?" One question for all groups with waiting reads (rule 14)."""
+
+    round: int
+    """Fresh for each attempt, never reused by this process."""
+    groups: list[tuple[int, int]]
+    """`(partition, term)`."""
+
+
+@dataclass(slots=True)
+class ReadRoundReply:
+    """The partitions of the round in which the sender still is in the asker's term."""
+
+    round: int
+    partitions: list[int]
+
+
+Message = (
+    RequestVote | VoteReply | Append | AppendReply | CommitNotice | TimeoutNow | ReadRound | ReadRoundReply
+)
+
+
+class GroupBeat(NamedTuple):
+    """One group's line in a beat."""
+
+    partition: int
+    term: int
+    leads: bool
+    """Whether the sender leads the group in this term."""
+    commit: int
+
+
+@dataclass(slots=True)
+class Beat:
+    """A node's heartbeat: it is alive, its disk moves, and this is where its groups stand.
+
+    A beat does not vouch for a group that is in another term (rule 25): `groups` is compared line
+    by line. It has a connection of its own.
+    """
+
+    sequence: int
+    groups: list[GroupBeat]
+
+
+class Role:
+    """A group's roles, as the paper names them."""
+
+    FOLLOWER = "follower"
+    PRECANDIDATE = "precandidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class RoleChange(NamedTuple):
+    """A group's state changed: for logs, metrics, the router, and pending answers.
+
+    When `role` is no longer LEADER, every answer that waits on (partition, older term) that was not
+    committed is *unknown* (rule 6).
+    """
+
+    partition: int
+    term: int
+    role: str
+    leader: str | None
+
+
+class ReadResult(NamedTuple):
+    """A waiting linearizable read may be served: everything up to `index` is committed (ok), or the
+    leadership could not be confirmed (not ok: ask again elsewhere)."""
+
+    ticket: object
+    partition: int
+    index: int
+    ok: bool
+
+
+@dataclass(slots=True)
+class Ready:
+    """Orders, to be carried out in the order of the fields."""
+
+    writes: list[PartitionWrite] = field(default_factory=list)
+    """1. Give these to `Storage.write` (one call). Then, if `number`, arrange for a `Storage.sync`
+    that begins after it, and call `persisted(number)` when it has returned."""
+    number: int = 0
+    """Number of this write; 0 if `writes` is empty."""
+    send: dict[str, list[Message]] = field(default_factory=dict)
+    """2. Send these now, by peer. A leader's appends may overtake its own sync; whatever rests on
+    the sync is kept back by the machine and comes in a later Ready."""
+    beats: dict[str, Beat] = field(default_factory=dict)
+    """3. Send these on the heartbeat connections."""
+    changes: list[RoleChange] = field(default_factory=list)
+    """4. Tell the router, fail pending answers of lost leaderships, log."""
+    committed: list[tuple[int, int]] = field(default_factory=list)
+    """5. `(partition, commit index)`: all up to it is committed; answer what waits for it."""
+    reads: list[ReadResult] = field(default_factory=list)
+    """6. Serve or refuse these reads, after 5."""

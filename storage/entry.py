@@ -1,0 +1,172 @@
+"""The log entry: what one append adds to a partition's log, and its bytes.
+
+A record is a fixed header and a payload, big-endian::
+
+    crc32          u32   of everything behind it, the partition included
+    kind           u8    EVENTS, NOOP or CONFIG; others are refused, not skipped
+    partition      u16
+    term           u64
+    index          u64   from 1, without gaps
+    first_position u64   position of the first event; for an entry without events, of the next one
+    count          u32   number of events
+    timestamp_us   u64   microseconds since 1970, never decreasing in a partition
+    payload              EVENTS: msgpack [[stream, first_version, count, first_id, blob], ...]
+                         CONFIG: msgpack {"voters": [...], "learners": [...], "outgoing": [...]}
+                         NOOP:   empty
+
+The same bytes go to disk, to the followers and (the blobs within) to readers: an entry is encoded
+once, by the owner. A follower decodes the parts' heads, which its indexes need, never the blobs.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgpack
+
+from allsource.storage.errors import Corrupt
+from allsource.storage.events import Event, decode_blob
+
+EVENTS, NOOP, CONFIG = 1, 2, 3
+_KINDS = frozenset((EVENTS, NOOP, CONFIG))
+
+_HEADER = struct.Struct(">IBHQQQIQ")
+_BODY = struct.Struct(">BHQQQIQ")
+_CRC = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size
+
+
+class Part(NamedTuple):
+    """What an entry adds to one stream: `count` events from `first_version`, packed in `blob`."""
+
+    stream: str
+    first_version: int
+    count: int
+    first_id: bytes
+    blob: bytes
+
+    @property
+    def last_version(self) -> int:
+        return self.first_version + self.count - 1
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One log entry. `record` is its bytes as above; the other fields are read from it.
+
+    `parts` is empty unless `kind` is EVENTS. Entries are never changed after they are made.
+    """
+
+    partition: int
+    index: int
+    term: int
+    kind: int
+    first_position: int
+    count: int
+    timestamp_us: int
+    parts: tuple[Part, ...]
+    record: bytes
+
+    @property
+    def next_position(self) -> int:
+        """The position of the first event behind this entry."""
+        return self.first_position + self.count
+
+    def events(self) -> list[Event]:
+        """The entry's events with versions, positions and time, in order."""
+        found: list[Event] = []
+        for part in self.parts:
+            found += decode_blob(
+                part.blob,
+                stream=part.stream,
+                partition=self.partition,
+                first_version=part.first_version,
+                first_position=self.first_position + len(found),
+                timestamp_us=self.timestamp_us,
+            )
+        return found
+
+    def payload(self) -> bytes:
+        """The bytes behind the header."""
+        return self.record[HEADER_BYTES:]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.record == other.record
+
+    def __hash__(self) -> int:
+        return hash(self.record)
+
+
+def make_entry(
+    *,
+    partition: int,
+    index: int,
+    term: int,
+    kind: int,
+    first_position: int,
+    timestamp_us: int,
+    parts: tuple[Part, ...] = (),
+    payload: bytes = b"",
+) -> Entry:
+    """Build an entry and its record. `payload` is for kinds other than EVENTS."""
+    count = 0
+    if kind == EVENTS:
+        payload = msgpack.packb(parts)
+        for part in parts:
+            count += part.count
+    body = _BODY.pack(kind, partition, term, index, first_position, count, timestamp_us) + payload
+    record = _CRC.pack(zlib.crc32(body)) + body
+    return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, record)
+
+
+def decode_entry(record: bytes) -> Entry:
+    """Read and verify a record from a disk or a peer; raises `Corrupt` with what is wrong."""
+    if len(record) < HEADER_BYTES:
+        raise Corrupt(f"log record of {len(record)} bytes is shorter than its header")
+    crc, kind, partition, term, index, first_position, count, timestamp_us = _HEADER.unpack_from(record)
+    if zlib.crc32(memoryview(record)[4:]) != crc:
+        raise Corrupt(f"log record fails its CRC (claims partition {partition}, index {index})")
+    parts: tuple[Part, ...] = ()
+    if kind == EVENTS:
+        try:
+            parts = tuple([Part(*part) for part in msgpack.unpackb(memoryview(record)[HEADER_BYTES:])])
+        except (ValueError, TypeError) as error:
+            raise Corrupt(f"log record {partition}/{index}: unreadable parts: {error}") from error
+    elif kind not in _KINDS:
+        raise Corrupt(f"log record {partition}/{index}: unknown kind {kind}; a newer version wrote it")
+    return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, bytes(record))
+
+
+class Configuration(NamedTuple):
+    """Who votes in a group (CONSENSUS.md rules 7 and 8).
+
+    `outgoing` is the old voter set while two must agree (joint consensus, Raft §6), else empty;
+    `learners` receive the log and do not vote. Node ids, sorted.
+    """
+
+    voters: tuple[str, ...]
+    learners: tuple[str, ...] = ()
+    outgoing: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """The payload of a CONFIG entry."""
+        packed: bytes = msgpack.packb(
+            {"voters": self.voters, "learners": self.learners, "outgoing": self.outgoing}
+        )
+        return packed
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Configuration:
+        """Read a CONFIG entry's payload; raises `Corrupt`."""
+        try:
+            value = msgpack.unpackb(payload)
+            return cls(tuple(value["voters"]), tuple(value["learners"]), tuple(value["outgoing"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Corrupt(f"unreadable configuration entry: {error}") from error
+
+    def members(self) -> tuple[str, ...]:
+        """Everybody who receives the log, sorted, each once."""
+        return tuple(sorted({*self.voters, *self.learners, *self.outgoing}))

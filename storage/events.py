@@ -1,0 +1,186 @@
+"""Events, and the opaque blob in which they travel.
+
+A blob is one msgpack array of events, each an array of five::
+
+    blob  = [event, ...]
+    event = [id: bin 16, type: str, data: bin, metadata: bin, encoding: 0 | 1]
+
+The client library (or the HTTP door) encodes it once, the owner checks it once (`check_blob`), then
+the same bytes go to disk, to the followers and to readers. Version, position and timestamp are not
+in it: they follow from the log entry that carries the blob, so that nobody needs to rewrite it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import msgpack
+
+from allsource.storage.errors import InvalidRequest, TooLarge
+from allsource.storage.partition import _check_characters
+
+JSON = 0
+"""`data` is one JSON value in UTF-8."""
+BINARY = 1
+"""`data` is any bytes."""
+
+EVENT_TYPE_BYTES_MAX = 128
+
+
+def new_event_id() -> bytes:
+    """16 random bytes with the version and variant bits of a UUID 4 (RFC 9562 §5.4)."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that is not stored yet.
+
+    `id` is the UUID's 16 bytes; who keeps it can retry an append safely, for ever.
+    """
+
+    type: str
+    data: bytes = b"null"
+    metadata: bytes = b""
+    encoding: int = JSON
+    id: bytes = field(default_factory=new_event_id)
+
+    @classmethod
+    def json(
+        cls, type: str, data: Any = None, metadata: Any = None, id: UUID | bytes | None = None
+    ) -> NewEvent:
+        """An event whose data (and metadata, unless None) are JSON values."""
+        raw = id.bytes if isinstance(id, UUID) else id
+        return cls(
+            type,
+            json_bytes(data),
+            b"" if metadata is None else json_bytes(metadata),
+            JSON,
+            raw if raw is not None else new_event_id(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event.
+
+    `version` counts from 1 in its stream, `position` from 1 in its partition, both without gaps;
+    `timestamp_us` is microseconds since 1970 (UTC), given by the owner, never decreasing in a
+    partition; `id` is the UUID's 16 bytes; `metadata` is empty if there is none.
+    """
+
+    stream: str
+    version: int
+    partition: int
+    position: int
+    timestamp_us: int
+    id: bytes
+    type: str
+    data: bytes
+    metadata: bytes
+    encoding: int
+
+    @property
+    def uuid(self) -> UUID:
+        """The event's id as a `uuid.UUID`."""
+        return UUID(bytes=self.id)
+
+    def json(self) -> Any:
+        """The data as a JSON value; raises `ValueError` if it is binary."""
+        if self.encoding != JSON:
+            raise ValueError(f"event {self.uuid} holds binary data")
+        return json.loads(self.data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """One JSON value as compact UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def encode_blob(events: Iterable[NewEvent]) -> bytes:
+    """The blob of these events, in order."""
+    packed: bytes = msgpack.packb([[e.id, e.type, e.data, e.metadata, e.encoding] for e in events])
+    return packed
+
+
+def decode_blob(
+    blob: bytes, *, stream: str, partition: int, first_version: int, first_position: int, timestamp_us: int
+) -> list[Event]:
+    """The stored events of a blob that an entry carries (see the module's page)."""
+    return [
+        Event(stream, first_version + i, partition, first_position + i, timestamp_us, *fields)
+        for i, fields in enumerate(msgpack.unpackb(blob))
+    ]
+
+
+def check_event_type(value: object) -> None:
+    """Raise `InvalidRequest` unless `value` may be an event type (1-128 bytes, no control characters)."""
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest("an event's type is a string that is not empty")
+    if not (value.isascii() and value.isprintable()):
+        _check_characters(value, "an event type")
+    if len(value) > EVENT_TYPE_BYTES_MAX or (
+        not value.isascii() and len(value.encode()) > EVENT_TYPE_BYTES_MAX
+    ):
+        raise InvalidRequest(f"an event type has at most {EVENT_TYPE_BYTES_MAX} bytes of UTF-8")
+
+
+def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[int, bytes]:
+    """Check a blob that came from outside and return `(count, first event id)`.
+
+    Checked are its shape, each id (16 bytes, no id twice), type, sizes and encoding. A type is
+    checked in full only the first time that it is met in the blob. JSON data is not parsed here:
+    its encoder vouches for it (the client library encodes it, the HTTP door has parsed it).
+    Raises `InvalidRequest` or `TooLarge`.
+    """
+    try:
+        events = msgpack.unpackb(blob, max_array_len=max(events_max + 1, 8), max_map_len=0, max_ext_len=0)
+    except Exception as error:  # msgpack raises ValueError, its own classes, and UnicodeDecodeError
+        raise InvalidRequest(f"unreadable events: {error or type(error).__name__}") from error
+    if not isinstance(events, list) or not events:
+        raise InvalidRequest("an append needs at least one event for each stream")
+    if len(events) > events_max:
+        raise TooLarge(f"at most {events_max} events in one append", limit=events_max, actual=len(events))
+    types: set[object] = set()
+    ids = set()
+    for event in events:
+        if type(event) is not list or len(event) != 5:
+            raise InvalidRequest("an event is an array [id, type, data, metadata, encoding]")
+        id_, type_, data, metadata, encoding = event
+        if type(id_) is not bytes or len(id_) != 16:
+            raise InvalidRequest("an event id is the 16 bytes of a UUID")
+        if type(data) is not bytes or type(metadata) is not bytes:
+            raise InvalidRequest("an event's data and metadata are bytes")
+        if len(data) + len(metadata) > event_bytes_max:
+            raise TooLarge(
+                f"an event has at most {event_bytes_max} bytes of data and metadata",
+                limit=event_bytes_max,
+                actual=len(data) + len(metadata),
+            )
+        if type(encoding) is not int or not 0 <= encoding <= 1:
+            raise InvalidRequest("an event's encoding is 0 (JSON) or 1 (binary)")
+        if type(type_) is not str or type_ not in types:
+            check_event_type(type_)
+            types.add(type_)
+        ids.add(id_)
+    if len(ids) != len(events):
+        raise InvalidRequest("two events of one append have the same id")
+    return len(events), events[0][0]
+
+
+def same_content(one: bytes, other: bytes) -> bool:
+    """Whether two blobs hold the same events, however they were packed."""
+    return one == other or msgpack.unpackb(one) == msgpack.unpackb(other)
+
+
+def blob_ids(blob: bytes) -> Sequence[bytes]:
+    """The event ids in a blob, in order."""
+    return [event[0] for event in msgpack.unpackb(blob)]

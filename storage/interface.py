@@ -1,0 +1,177 @@
+"""What a node asks of its storage: one replicated log per partition, and its indexes.
+
+`Storage` is what stands between consensus and a disk. Its promises, which every backend keeps and
+`tests/storage/contract.py` proves:
+
+* **Atomic.** One `write` call changes logs, indexes and hard states of all its partitions together,
+  truncation included. After a crash either all of it is there or nothing.
+* **Ordered.** What `write` was given later is never there without what it was given earlier.
+* **Visible at once.** Reads see what `write` was given as soon as it returns, synced or not.
+* **Durable after `sync`.** When `sync` returns, everything written before it *began* survives a
+  power cut. A `sync` that fails raises; the process must then exit and never call it again
+  (CONSENSUS.md rule 16: a kernel may report a failed write-back once and forget it).
+* **Indexes are the log.** Stream heads, event ids and the version index always equal a replay of
+  the log, also after a truncation.
+
+Threads: `sync` is called in one thread of its own, one call at a time. Everything else is called
+from one other thread. Calls are short (microseconds to a millisecond): they run on the event loop.
+
+Positions, versions and indexes count from 1; 0 means "none yet". Partitions count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from allsource.storage.entry import Configuration, Entry
+
+
+class HardState(NamedTuple):
+    """What a Raft group must remember over a restart (Raft §5.1, figure 2), and its commit index."""
+
+    term: int = 0
+    vote: str = ""
+    """Node id that got this node's vote in `term`; empty: nobody."""
+    commit: int = 0
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """All that consensus needs to know of a partition's log when a node starts."""
+
+    partition: int
+    hard: HardState = HardState()
+    last_index: int = 0
+    last_term: int = 0
+    terms: list[tuple[int, int]] = field(default_factory=list)
+    """`(first index, term)` of every run of entries of one term, ascending."""
+    next_position: int = 1
+    """The position that the next event would get."""
+    last_timestamp_us: int = 0
+    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
+    """`(index, configuration)` of every CONFIG entry in the log, ascending."""
+
+
+@dataclass(slots=True)
+class PartitionWrite:
+    """One partition's share of an atomic write. Truncation comes first, then the entries."""
+
+    partition: int
+    hard: HardState | None = None
+    truncate_from: int | None = None
+    """Drop this index and all behind it, with what the indexes hold of them."""
+    entries: Sequence[Entry] = ()
+
+
+class StreamHead(NamedTuple):
+    """A stream's newest state in the log (it may not be committed yet)."""
+
+    version: int
+    index: int
+    """Log index of the entry that holds this version."""
+    created_us: int
+    updated_us: int
+
+
+class StreamSlice(NamedTuple):
+    """Where events of a stream are: the entry at `index` holds `count` events from `first_version`."""
+
+    first_version: int
+    count: int
+    index: int
+
+
+class Identity(NamedTuple):
+    """Who a data directory is (CONSENSUS.md rule 9)."""
+
+    cluster_id: str
+    node_id: str
+    replica_id: str
+    """UUID (hex) made when the directory was; a wiped directory is another replica."""
+    incarnation: int
+    """Raised and synced at every start."""
+
+
+class Storage(Protocol):
+    """See the module's page for the promises and the rules about threads."""
+
+    identity: Identity
+    partition_count: int
+
+    def load(self, partition: int) -> PartitionState:
+        """The state to start a group from. Verifies what a start depends on (`Corrupt`)."""
+        ...
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        """Apply atomically, visible at once, not yet durable. Raises `DiskFull` having changed nothing."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything written before durable. Blocks; runs in its own thread; failure is fatal."""
+        ...
+
+    def pressure(self) -> str | None:
+        """Why new appends should be refused now (disk nearly full, stalls near), else None. Cheap."""
+        ...
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        """Entries `first..last` (inclusive), at least one if there is one, then up to `bytes_max`.
+
+        Verifies each record; raises `Corrupt`. Missing indexes in the range are `Corrupt` as well,
+        unless `first` is past the end (empty list).
+        """
+        ...
+
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        """The entries at these indexes, in the order asked for, fetched together; each must exist."""
+        ...
+
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        """Index of the entry that holds this position; None if no event has it yet."""
+        ...
+
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        """The stream's head, None if the log holds no event of it."""
+        ...
+
+    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+        """Index of the entry of the append whose first event has this id."""
+        ...
+
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        """Where a stream's events are, starting with the slice that holds `from_version`.
+
+        Forward: that slice and later ones. Backward: that slice (or the last one, if the stream
+        ends before `from_version`) and earlier ones, newest first.
+        """
+        ...
+
+    def streams(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, StreamHead]]:
+        """Streams of a partition ordered by their UTF-8 bytes, those behind `after`, a page of `limit`."""
+        ...
+
+    def get_meta(self, key: str) -> bytes | None:
+        """A small named value (the members seen, whether the cluster has formed); None if not set."""
+        ...
+
+    def put_meta(self, values: Mapping[str, bytes]) -> None:
+        """Set small named values, all or none, durable when it returns. Rare: it blocks for a sync."""
+        ...
+
+    def verify(self, partition: int) -> Iterator[str]:
+        """Walk a partition's log and indexes; yield one sentence for each fault found."""
+        ...
+
+    def properties(self) -> Mapping[str, int]:
+        """The backend's own figures for /metrics, by stable snake_case names."""
+        ...
+
+    def close(self) -> None:
+        """Sync and release everything. The object cannot be used afterwards."""
+        ...
