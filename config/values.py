@@ -1,0 +1,247 @@
+"""How people write a value, and what each kind of value may be.
+
+A knob's type in `schema` carries one of these kinds (`Annotated[int, Size(...)]`), and everything
+that must agree is derived from it: what the loader accepts, what its fault says is allowed, how
+`describe` prints the value, and the table in README.md.
+
+`parse` takes the text of a YAML scalar, of an environment variable or of a `--set` alike. It raises
+`ValueError` without a message worth reading: what to say is `allowed`, always the same sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+_SIZES = {
+    "B": 1,
+    "KB": 1000,
+    "kB": 1000,
+    "KiB": KIB,
+    "MB": 1000**2,
+    "MiB": MIB,
+    "GB": 1000**3,
+    "GiB": GIB,
+}
+_DURATIONS = {"ms": 1, "s": 1000, "m": 60_000}
+
+_AMOUNT = re.compile(r"(0|[1-9][0-9_]*)(\.[0-9]+)? ?([A-Za-z]*)", re.ASCII)
+_INTEGER = re.compile(r"0|[1-9][0-9_]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}", re.ASCII)
+
+
+class Kind(Protocol):
+    """What a knob's value may be, and how it is written."""
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, as the end of the sentence "allowed: ..."."""
+        ...
+
+    @property
+    def is_text(self) -> bool:
+        """Whether YAML must find a string here: `1e3`, `no` and `0x1f` then need quotes."""
+        ...
+
+    def parse(self, text: str) -> Any:
+        """The value that the text stands for, or `ValueError`."""
+        ...
+
+    def show(self, value: Any) -> str:
+        """The text that a person would write for the value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number of bytes: `16MiB`, `64KB`, `1.5GiB`, or a plain number of bytes."""
+
+    least: int
+    most: int
+    is_text = False
+
+    @property
+    def allowed(self) -> str:
+        return f"a size such as 512B, 64KB or 16MiB, from {self.show(self.least)} to {self.show(self.most)}"
+
+    def parse(self, text: str) -> int:
+        return _within(self, _amount(text, _SIZES))
+
+    def show(self, value: int) -> str:
+        for unit, bytes_ in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+            if value >= bytes_ and value % bytes_ == 0:
+                return f"{value // bytes_}{unit}"
+        return f"{value}B"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A time in whole milliseconds: `100ms`, `1.5s`, `2m`, or a plain number of milliseconds."""
+
+    least: int
+    most: int
+    is_text = False
+
+    @property
+    def allowed(self) -> str:
+        return f"a duration such as 100ms or 2s, from {self.show(self.least)} to {self.show(self.most)}"
+
+    def parse(self, text: str) -> int:
+        return _within(self, _amount(text, _DURATIONS))
+
+    def show(self, value: int) -> str:
+        return f"{value // 1000}s" if value >= 1000 and value % 1000 == 0 else f"{value}ms"
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole number without a unit."""
+
+    least: int
+    most: int
+    is_text = False
+
+    @property
+    def allowed(self) -> str:
+        return f"a whole number from {self.least} to {self.most}"
+
+    def parse(self, text: str) -> int:
+        if not _INTEGER.fullmatch(text):
+            raise ValueError(text)
+        return _within(self, int(text))
+
+    def show(self, value: int) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+    is_text = True
+
+    @property
+    def allowed(self) -> str:
+        return " or ".join(self.words)
+
+    def parse(self, text: str) -> str:
+        if text not in self.words:
+            raise ValueError(text)
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name that is also safe as a folder and in a log line."""
+
+    is_text = True
+    allowed = "1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"
+
+    def parse(self, text: str) -> str:
+        if not _NAME.fullmatch(text):
+            raise ValueError(text)
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class Uuid:
+    """A UUID, kept in its usual form."""
+
+    is_text = True
+    allowed = "a UUID such as 6b3f0f6e-3c0e-5d0a-9a53-0d2f6d1f2f11"
+
+    def parse(self, text: str) -> str:
+        return str(UUID(text))
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host name or an IP address."""
+
+    is_text = True
+    allowed = "a host name or an IP address"
+
+    def parse(self, text: str) -> str:
+        if not _HOST.fullmatch(text):
+            raise ValueError(text)
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A path; relative ones start from the process's current directory."""
+
+    is_text = True
+    allowed = "a path"
+
+    def parse(self, text: str) -> Path:
+        if not text or "\0" in text:
+            raise ValueError(text)
+        return Path(text).expanduser()
+
+    def show(self, value: Path) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Text that is never printed. It may be kept elsewhere: `{env: NAME}` or `{file: PATH}`."""
+
+    least: int
+    most: int
+    is_text = True
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.least} to {self.most} characters, or {{env: NAME}}, or {{file: PATH}}"
+
+    def parse(self, text: str) -> str:
+        if not self.least <= len(text) <= self.most:
+            raise ValueError("wrong length")
+        return text
+
+    def show(self, value: str) -> str:
+        return "********" if value else ""
+
+
+def _amount(text: str, units: dict[str, int]) -> int:
+    """`1.5MiB` and the like as a whole number of the smallest unit (which a plain number is in)."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    whole, fraction, unit = match.groups()
+    if not unit and not fraction:
+        return int(whole)
+    # Decimal: 0.1s is 100 ms exactly, and a fraction that is not a whole number of them is a mistake.
+    exact = Decimal(whole + (fraction or "")) * units[unit] if unit in units else Decimal("0.5")
+    if exact != exact.to_integral_value():
+        raise ValueError(text)
+    return int(exact)
+
+
+def _within(kind: Size | Duration | Count, value: int) -> int:
+    if not kind.least <= value <= kind.most:
+        raise ValueError(str(value))
+    return value
