@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
     stream: str
     first_version: int
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
     first_id: bytes
     blob: bytes
 

@@ -42,7 +42,7 @@ class PartitionState:
     """All that consensus needs to know of a partition's log when a node starts."""
 
     partition: int
-    hard: HardState = HardState()
+    hard: HardState = field(default_factory=HardState)
     last_index: int = 0
     last_term: int = 0
     terms: list[tuple[int, int]] = field(default_factory=list)
@@ -69,7 +69,7 @@ class StreamHead(NamedTuple):
     """A stream's newest state in the log (it may not be committed yet)."""
 
     version: int
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
     """Log index of the entry that holds this version."""
     created_us: int
     updated_us: int
@@ -79,8 +79,8 @@ class StreamSlice(NamedTuple):
     """Where events of a stream are: the entry at `index` holds `count` events from `first_version`."""
 
     first_version: int
-    count: int
-    index: int
+    count: int  # type: ignore[assignment]  # fields, not tuple's methods
+    index: int  # type: ignore[assignment]
 
 
 class Identity(NamedTuple):

@@ -1,0 +1,305 @@
+"""Storage in the memory of one process: for tests, demos, caches, and embedded use without a disk.
+
+It keeps every promise of `storage.interface` except the one about power cuts: a process that ends has
+forgotten its log *and its votes*. Therefore each `MemoryStorage` is a new replica (a fresh
+`replica_id`), so that a cluster never takes a restarted node for the one that voted before
+(CONSENSUS.md rule 9).
+
+Tests ask for more: `crash()` forgets exactly what was not synced, as a power cut would. For that, each
+write leaves behind what it would take to undo it, until a sync makes it final.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import uuid4
+
+from allsource.storage.audit import IndexCounts, audit
+from allsource.storage.entry import CONFIG, Configuration, Entry
+from allsource.storage.errors import Corrupt, StorageFault
+from allsource.storage.interface import (
+    HardState,
+    Identity,
+    PartitionState,
+    PartitionWrite,
+    StreamHead,
+    StreamSlice,
+)
+from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.writes import combined
+
+
+class _Undo(NamedTuple):
+    """How one partition stood before a write."""
+
+    partition: int
+    hard: HardState
+    last_index: int
+    removed: list[Entry]
+    """Entries that the write truncated, to be appended again behind what was before them."""
+
+
+class MemoryStorage:
+    """See the module's page, and `storage.interface` for what the methods promise."""
+
+    def __init__(
+        self, *, cluster_id: str = "", node_id: str = "", partition_count: int = PARTITION_COUNT
+    ) -> None:
+        self.identity = Identity(cluster_id, node_id, uuid4().hex, 1)
+        self.partition_count = partition_count
+        self._logs = [_Log() for _ in range(partition_count)]
+        self._meta: dict[str, bytes] = {}
+        self._unsynced: deque[list[_Undo]] = deque()
+        self._closed = False
+
+    # -- writing
+
+    def load(self, partition: int) -> PartitionState:
+        self._check_open()
+        log = self._logs[partition]
+        last = log.entries[-1] if log.entries else None
+        if log.hard.commit > len(log.entries):
+            raise Corrupt(f"partition {partition}: committed up to {log.hard.commit}, log ends before it")
+        return PartitionState(
+            partition=partition,
+            hard=log.hard,
+            last_index=len(log.entries),
+            last_term=last.term if last else 0,
+            terms=list(log.terms),
+            next_position=last.next_position if last else 1,
+            last_timestamp_us=last.timestamp_us if last else 0,
+            configurations=list(log.configurations),
+        )
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        self._check_open()
+        writes = combined(writes)
+        for write in writes:
+            self._logs[write.partition].check(write)
+        undo = []
+        for write in writes:
+            log = self._logs[write.partition]
+            hard, last_index, removed = log.hard, len(log.entries), log.apply(write)
+            undo.append(_Undo(write.partition, hard, last_index - len(removed), removed))
+        self._unsynced.append(undo)
+
+    def sync(self) -> None:
+        self._check_open()
+        # A deque, taken one by one: the writing thread may add while this one runs.
+        for _ in range(len(self._unsynced)):
+            self._unsynced.popleft()
+
+    def crash(self) -> None:
+        """For tests: a power cut and a restart. What was not synced is gone; the incarnation rises."""
+        while self._unsynced:
+            for undo in reversed(self._unsynced.pop()):
+                log = self._logs[undo.partition]
+                log.apply(PartitionWrite(undo.partition, undo.hard, undo.last_index + 1, undo.removed))
+        self.identity = self.identity._replace(incarnation=self.identity.incarnation + 1)
+        self._closed = False
+
+    def pressure(self) -> str | None:
+        return None
+
+    # -- the log
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        found: list[Entry] = []
+        size = 0
+        for entry in self._log(partition).entries[first - 1 : last]:
+            size += len(entry.record)
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return found
+
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        entries = self._log(partition).entries
+        for index in indexes:
+            if not 0 < index <= len(entries):
+                raise Corrupt(f"partition {partition} has no entry {index}; its log ends at {len(entries)}")
+        return [entries[index - 1] for index in indexes]
+
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        entries = self._log(partition).entries
+        # Entries without events share the position of the next event, so the rightmost one counts.
+        at = bisect_right(entries, position, key=_first_position) - 1
+        return entries[at].index if at >= 0 and position < entries[at].next_position else None
+
+    # -- the indexes
+
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        return self._log(partition).heads.get(stream)
+
+    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+        return self._log(partition).ids.get(first_event_id)
+
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        slices = self._log(partition).slices.get(stream, [])
+        holder = bisect_right(slices, from_version, key=_first_version) - 1
+        if not forward:
+            return slices[max(0, holder + 1 - slices_max) : holder + 1][::-1]
+        start = max(holder, 0)
+        if slices and from_version >= slices[start].first_version + slices[start].count:
+            start += 1
+        return slices[start : start + slices_max]
+
+    def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
+        """The slice that begins with exactly this version."""
+        slices = self._log(partition).slices.get(stream, [])
+        at = bisect_left(slices, first_version, key=_first_version)
+        return slices[at] if at < len(slices) and slices[at].first_version == first_version else None
+
+    def streams(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, StreamHead]]:
+        log = self._log(partition)
+        names, start, begin = log.sorted_names(), after.encode(), prefix.encode()
+        at = max(bisect_left(names, begin), bisect_right(names, start) if start else 0)
+        found: list[tuple[str, StreamHead]] = []
+        for name in names[at : at + limit]:
+            if not name.startswith(begin):
+                break
+            stream = name.decode()
+            found.append((stream, log.heads[stream]))
+        return found
+
+    # -- the rest
+
+    def get_meta(self, key: str) -> bytes | None:
+        self._check_open()
+        return self._meta.get(key)
+
+    def put_meta(self, values: Mapping[str, bytes]) -> None:
+        self._check_open()
+        self._meta.update(values)
+
+    def verify(self, partition: int) -> Iterator[str]:
+        records = [(index, entry.record) for index, entry in enumerate(self._log(partition).entries, 1)]
+        return audit(self.load(partition), records, self)
+
+    def count_indexes(self, partition: int) -> IndexCounts:
+        """How many rows each index holds."""
+        log = self._log(partition)
+        return IndexCounts(len(log.heads), sum(map(len, log.slices.values())), len(log.ids))
+
+    def properties(self) -> Mapping[str, int]:
+        return {
+            "entries": sum(len(log.entries) for log in self._logs),
+            "streams": sum(len(log.heads) for log in self._logs),
+            "unsynced_writes": len(self._unsynced),
+        }
+
+    def close(self) -> None:
+        if not self._closed:
+            self.sync()
+            self._closed = True
+
+    def _log(self, partition: int) -> _Log:
+        self._check_open()
+        return self._logs[partition]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFault("this storage was closed")
+
+
+def _first_position(entry: Entry) -> int:
+    return entry.first_position
+
+
+def _first_version(piece: StreamSlice) -> int:
+    return piece.first_version
+
+
+@dataclass(slots=True)
+class _Log:
+    """One partition: its entries (index 1 first) and the indexes that follow from them."""
+
+    hard: HardState = field(default_factory=HardState)
+    entries: list[Entry] = field(default_factory=list)
+    heads: dict[str, StreamHead] = field(default_factory=dict)
+    slices: dict[str, list[StreamSlice]] = field(default_factory=dict)
+    ids: dict[bytes, int] = field(default_factory=dict)
+    terms: list[tuple[int, int]] = field(default_factory=list)
+    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
+    names: list[bytes] | None = None
+    """Streams in the order of their UTF-8 bytes; None when it must be sorted anew."""
+
+    def check(self, write: PartitionWrite) -> None:
+        """Raise before anything changes if the entries do not continue the log."""
+        end = len(self.entries)
+        if write.truncate_from is not None:
+            end = min(end, write.truncate_from - 1)
+        for index, entry in enumerate(write.entries, end + 1):
+            assert entry.index == index, f"entry {entry.partition}/{entry.index} where {index} is due"
+            assert entry.partition == write.partition, f"entry of partition {entry.partition}"
+
+    def apply(self, write: PartitionWrite) -> list[Entry]:
+        """Change the log as told; returns the entries that were truncated."""
+        removed: list[Entry] = []
+        if write.hard is not None:
+            self.hard = write.hard
+        if write.truncate_from is not None:
+            removed = self._truncate(write.truncate_from)
+        for entry in write.entries:
+            self._append(entry)
+        return removed
+
+    def _append(self, entry: Entry) -> None:
+        if not self.terms or entry.term != self.terms[-1][1]:
+            self.terms.append((entry.index, entry.term))
+        if entry.kind == CONFIG:
+            self.configurations.append((entry.index, Configuration.decode(entry.payload())))
+        self.entries.append(entry)
+        for part in entry.parts:
+            head = self.heads.get(part.stream)
+            if head is None:
+                self.names = None
+            created_us = head.created_us if head else entry.timestamp_us
+            self.heads[part.stream] = StreamHead(
+                part.last_version, entry.index, created_us, entry.timestamp_us
+            )
+            self.slices.setdefault(part.stream, []).append(
+                StreamSlice(part.first_version, part.count, entry.index)
+            )
+            self.ids[part.first_id] = entry.index
+
+    def _truncate(self, index: int) -> list[Entry]:
+        removed = self.entries[index - 1 :]
+        del self.entries[index - 1 :]
+        while self.terms and self.terms[-1][0] >= index:
+            self.terms.pop()
+        while self.configurations and self.configurations[-1][0] >= index:
+            self.configurations.pop()
+        for entry in reversed(removed):
+            for part in reversed(entry.parts):
+                del self.ids[part.first_id]
+                self._drop_last_slice(part.stream)
+        return removed
+
+    def _drop_last_slice(self, stream: str) -> None:
+        slices = self.slices[stream]
+        slices.pop()
+        if not slices:
+            del self.slices[stream], self.heads[stream]
+            self.names = None
+            return
+        last = slices[-1]
+        self.heads[stream] = StreamHead(
+            last.first_version + last.count - 1,
+            last.index,
+            self.heads[stream].created_us,
+            self.entries[last.index - 1].timestamp_us,
+        )
+
+    def sorted_names(self) -> list[bytes]:
+        if self.names is None:
+            self.names = sorted(stream.encode() for stream in self.heads)
+        return self.names

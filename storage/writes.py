@@ -1,0 +1,40 @@
+"""Putting several writes of one partition together, so that a backend meets each partition once.
+
+`Storage.write` may name a partition more than once (a vote, then entries, then a truncation and other
+entries). Backends build one batch from what is on disk now, and a truncation must be worked out
+against that, not against a half-built batch. So what comes later in the call is folded into what came
+before, and every backend sees the one form: truncate first, then append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from allsource.storage.interface import PartitionWrite
+
+
+def combined(writes: Sequence[PartitionWrite]) -> Sequence[PartitionWrite]:
+    """The same change with each partition named once; `writes` itself if it already is so."""
+    if len(writes) < 2 or len({write.partition for write in writes}) == len(writes):
+        return writes
+    merged: dict[int, PartitionWrite] = {}
+    for write in writes:
+        earlier = merged.get(write.partition)
+        merged[write.partition] = write if earlier is None else _folded(earlier, write)
+    return list(merged.values())
+
+
+def _folded(earlier: PartitionWrite, later: PartitionWrite) -> PartitionWrite:
+    truncate_from, entries = earlier.truncate_from, list(earlier.entries)
+    cut = later.truncate_from
+    if cut is not None:
+        entries = [entry for entry in entries if entry.index < cut]
+        # Only if nothing of the earlier entries is left can the cut reach what is on disk.
+        if not entries and (truncate_from is None or cut < truncate_from):
+            truncate_from = cut
+    return PartitionWrite(
+        earlier.partition,
+        later.hard if later.hard is not None else earlier.hard,
+        truncate_from,
+        [*entries, *later.entries],
+    )
