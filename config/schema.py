@@ -129,7 +129,7 @@ class StorageSettings:
     background_jobs: Annotated[int, Count(1, 64)] = 2
     """rocksdb: threads that flush and compact. About the number of cores that may be spared."""
 
-    dsn: Annotated[str, Secret(1, 2048)] = field(default="", repr=False)
+    dsn: Annotated[str, Secret(8, 2048)] = field(default="", repr=False)
     """postgres: connection string, `postgresql://user:password@host/database`. Never printed."""
 
 

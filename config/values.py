@@ -47,11 +47,6 @@ class Kind(Protocol):
         """What may be written, as the end of the sentence "allowed: ..."."""
         ...
 
-    @property
-    def is_text(self) -> bool:
-        """Whether YAML must find a string here: `1e3`, `no` and `0x1f` then need quotes."""
-        ...
-
     def parse(self, text: str) -> Any:
         """The value that the text stands for, or `ValueError`."""
         ...
@@ -67,7 +62,6 @@ class Size:
 
     least: int
     most: int
-    is_text = False
 
     @property
     def allowed(self) -> str:
@@ -77,10 +71,7 @@ class Size:
         return _within(self, _amount(text, _SIZES))
 
     def show(self, value: int) -> str:
-        for unit, bytes_ in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-            if value >= bytes_ and value % bytes_ == 0:
-                return f"{value // bytes_}{unit}"
-        return f"{value}B"
+        return written_size(value)
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,6 @@ class Duration:
 
     least: int
     most: int
-    is_text = False
 
     @property
     def allowed(self) -> str:
@@ -99,7 +89,7 @@ class Duration:
         return _within(self, _amount(text, _DURATIONS))
 
     def show(self, value: int) -> str:
-        return f"{value // 1000}s" if value >= 1000 and value % 1000 == 0 else f"{value}ms"
+        return written_duration(value)
 
 
 @dataclass(frozen=True)
@@ -108,7 +98,6 @@ class Count:
 
     least: int
     most: int
-    is_text = False
 
     @property
     def allowed(self) -> str:
@@ -128,7 +117,6 @@ class Choice:
     """One of a few words."""
 
     words: tuple[str, ...]
-    is_text = True
 
     @property
     def allowed(self) -> str:
@@ -147,7 +135,6 @@ class Choice:
 class Name:
     """A name that is also safe as a folder and in a log line."""
 
-    is_text = True
     allowed = "1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"
 
     def parse(self, text: str) -> str:
@@ -163,7 +150,6 @@ class Name:
 class Uuid:
     """A UUID, kept in its usual form."""
 
-    is_text = True
     allowed = "a UUID such as 6b3f0f6e-3c0e-5d0a-9a53-0d2f6d1f2f11"
 
     def parse(self, text: str) -> str:
@@ -177,7 +163,6 @@ class Uuid:
 class Host:
     """A host name or an IP address."""
 
-    is_text = True
     allowed = "a host name or an IP address"
 
     def parse(self, text: str) -> str:
@@ -193,13 +178,15 @@ class Host:
 class Directory:
     """A path; relative ones start from the process's current directory."""
 
-    is_text = True
     allowed = "a path"
 
     def parse(self, text: str) -> Path:
         if not text or "\0" in text:
             raise ValueError(text)
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:  # `~nobody`: there is no such home
+            raise ValueError(text) from error
 
     def show(self, value: Path) -> str:
         return str(value)
@@ -211,7 +198,6 @@ class Secret:
 
     least: int
     most: int
-    is_text = True
 
     @property
     def allowed(self) -> str:
@@ -223,7 +209,20 @@ class Secret:
         return text
 
     def show(self, value: str) -> str:
-        return "********" if value else ""
+        return "***" if value else ""
+
+
+def written_size(value: int) -> str:
+    """`16MiB` for 16777216: the largest unit that divides the number of bytes."""
+    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if value >= factor and value % factor == 0:
+            return f"{value // factor}{unit}"
+    return f"{value}B"
+
+
+def written_duration(value: int) -> str:
+    """`2s` for 2000 milliseconds, `100ms` for 100."""
+    return f"{value // 1000}s" if value >= 1000 and value % 1000 == 0 else f"{value}ms"
 
 
 def _amount(text: str, units: dict[str, int]) -> int:
@@ -232,10 +231,10 @@ def _amount(text: str, units: dict[str, int]) -> int:
     if match is None:
         raise ValueError(text)
     whole, fraction, unit = match.groups()
-    if not unit and not fraction:
-        return int(whole)
+    if unit not in units and (unit or fraction):
+        raise ValueError(text)
     # Decimal: 0.1s is 100 ms exactly, and a fraction that is not a whole number of them is a mistake.
-    exact = Decimal(whole + (fraction or "")) * units[unit] if unit in units else Decimal("0.5")
+    exact = Decimal(whole + (fraction or "")) * units.get(unit, 1)
     if exact != exact.to_integral_value():
         raise ValueError(text)
     return int(exact)

@@ -1,0 +1,158 @@
+"""What must hold between several settings, each of which is fine by itself.
+
+A rule names the keys that it rests on. The loader leaves out a rule of which one key is faulty
+already, so that one mistake is told once.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from allsource.config.schema import NODES_MAX, Limits, NodeSettings, Settings
+from allsource.config.values import written_duration, written_size
+
+_WILDCARDS = frozenset(("0.0.0.0", "::"))
+
+EVENT_OVERHEAD_BYTES = 256
+"""What one event may add to a frame beside its data: its stream's name (128 bytes at most), numbers,
+and msgpack's own bytes."""
+
+
+class Contradiction(NamedTuple):
+    """Settings that cannot hold together; `keys[0]` is the one to change first."""
+
+    keys: tuple[str, ...]
+    message: str
+
+
+def contradictions(settings: Settings) -> Iterator[Contradiction]:
+    """Every rule that the settings break."""
+    yield from _times(settings)
+    yield from _sizes(settings.limits)
+    yield from _storage(settings)
+    yield from _replication(settings)
+    yield from _nodes(settings.nodes)
+
+
+def _times(settings: Settings) -> Iterator[Contradiction]:
+    heartbeat, suspicion = settings.heartbeat_interval_ms, settings.suspicion_timeout_ms
+    if suspicion < 2 * heartbeat:
+        yield Contradiction(
+            ("suspicion_timeout", "heartbeat_interval"),
+            f"found {written_duration(suspicion)}; allowed: at least twice the heartbeat_interval, so "
+            f"{written_duration(2 * heartbeat)}, or one late heartbeat makes a healthy node suspect",
+        )
+    timeout = settings.limits.request_timeout_ms
+    if timeout <= suspicion:
+        yield Contradiction(
+            ("limits.request_timeout", "suspicion_timeout"),
+            f"found {written_duration(timeout)}; allowed: more than the suspicion_timeout "
+            f"({written_duration(suspicion)}), or no request outlives the loss of an owner",
+        )
+
+
+def _sizes(limits: Limits) -> Iterator[Contradiction]:
+    if limits.append_bytes_max <= limits.event_bytes_max:
+        yield Contradiction(
+            ("limits.append_bytes_max", "limits.event_bytes_max"),
+            f"found {written_size(limits.append_bytes_max)}; allowed: more than the event_bytes_max "
+            f"({written_size(limits.event_bytes_max)})",
+        )
+    if limits.uncommitted_bytes_max < limits.append_bytes_max:
+        yield Contradiction(
+            ("limits.uncommitted_bytes_max", "limits.append_bytes_max"),
+            f"found {written_size(limits.uncommitted_bytes_max)}; allowed: at least the append_bytes_max "
+            f"({written_size(limits.append_bytes_max)}), or the largest append could never be accepted",
+        )
+    for what in ("append", "read"):
+        bytes_max, events_max = f"{what}_bytes_max", f"{what}_events_max"
+        least = getattr(limits, bytes_max) + EVENT_OVERHEAD_BYTES * getattr(limits, events_max)
+        if limits.frame_bytes_max < least:
+            yield Contradiction(
+                ("limits.frame_bytes_max", f"limits.{bytes_max}", f"limits.{events_max}"),
+                f"found {written_size(limits.frame_bytes_max)}; allowed: at least {bytes_max} + "
+                f"{EVENT_OVERHEAD_BYTES} x {events_max} ({written_size(least)})",
+            )
+
+
+def _storage(settings: Settings) -> Iterator[Contradiction]:
+    keys = ("storage.dsn", "storage.backend")
+    if settings.storage.backend == "postgres" and not settings.storage.dsn:
+        yield Contradiction(keys, "missing; backend postgres needs to know its server")
+    if settings.storage.backend != "postgres" and settings.storage.dsn:
+        yield Contradiction(keys, f"given, but backend {settings.storage.backend} has no use for it")
+
+
+def _replication(settings: Settings) -> Iterator[Contradiction]:
+    factor, nodes = settings.replication_factor, len(settings.nodes)
+    keys = ("replication_factor", "nodes")
+    if not nodes:
+        return
+    if factor > nodes:
+        yield Contradiction(keys, f"found {factor}; allowed: at most the number of nodes ({nodes})")
+    elif factor % 2 == 0 and nodes != 2:
+        yield Contradiction(
+            keys,
+            f"found {factor}; allowed: an odd number. {factor} replicas survive no more losses than "
+            f"{factor - 1}, and wait for more confirmations (two nodes may have 2, so that both hold all)",
+        )
+
+
+def _nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
+    if not 1 <= len(nodes) <= NODES_MAX:
+        yield Contradiction(("nodes",), f"found {len(nodes)} nodes; allowed: 1 to {NODES_MAX}")
+    for i, node in enumerate(nodes):
+        if node.host in _WILDCARDS and len(nodes) > 1:
+            yield Contradiction(
+                (f"nodes[{i}].host",),
+                f"found {node.host!r}; allowed: an address that the other nodes can connect to",
+            )
+    yield from _twice([((f"nodes[{i}].id",), node.id) for i, node in enumerate(nodes)])
+    yield from _twice(
+        [
+            ((f"nodes[{i}].{name}", f"nodes[{i}].host"), f"{_machine(node.host)}:{port}")
+            for i, node in enumerate(nodes)
+            for name, port in (("port", node.port), ("http_port", node.http_port))
+        ]
+    )
+    yield from _shared_directories(nodes)
+
+
+def _twice(values: list[tuple[tuple[str, ...], str]]) -> Iterator[Contradiction]:
+    """Each value that an earlier key has already."""
+    first: dict[str, tuple[str, ...]] = {}
+    for keys, value in values:
+        if value in first:
+            earlier = first[value]
+            yield Contradiction((*keys, *earlier), f"found {value!r}, which {earlier[0]} has already")
+        first.setdefault(value, keys)
+
+
+def _shared_directories(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
+    """Data directories of one machine that are the same, or one within the other."""
+    places = [
+        (f"nodes[{i}].data_dir", f"nodes[{i}].host", _machine(node.host), os.path.normpath(node.data_dir))
+        for i, node in enumerate(nodes)
+    ]
+    for i, (key, host_key, machine, path) in enumerate(places):
+        for other_key, other_host_key, other_machine, other in places[:i]:
+            if machine == other_machine and _overlap(path, other):
+                yield Contradiction(
+                    (key, host_key, other_key, other_host_key),
+                    f"found {path!r}; allowed: a directory apart from {other_key} ({other!r})",
+                )
+                break
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one path is the other or lies within it. A relative and an absolute one are not compared:
+    where a relative one starts is known only when the node does."""
+    if os.path.isabs(path) != os.path.isabs(other):
+        return False
+    return os.path.commonpath([path, other]) in (path, other)
+
+
+def _machine(host: str) -> str:
+    return "127.0.0.1" if host.lower() == "localhost" else host.lower()
