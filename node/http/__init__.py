@@ -1,0 +1,20 @@
+"""The HTTP door: JSON (or msgpack) in, one question to the service, an answer with an honest status.
+
+It lives here so that nothing else has to know HTTP. A request is read strictly (`bodies`, `queries`,
+`appends`), becomes one of `cluster.requests`, goes to the service, and its result or error becomes a
+body (`answers`) or an error with the status that tells the caller what to do next (`errors`). The door
+decides nothing about partitions, owners or versions, keeps no state, and never sees storage.
+
+Trade-offs made here:
+
+* JSON data is parsed and written again, compactly and with its keys in the order given: whitespace in
+  a retry does not make another event of it, and no invalid JSON is ever stored. Integers stay exact;
+  numbers with a fraction become IEEE doubles, as RFC 8259 §6 warns.
+* Unknown keys and query parameters are refused. A misspelt `expected_version` that was ignored would
+  append without the check that its sender relied on.
+* aiohttp costs some 100-200 us of CPU for each request. Who needs more speed uses the msgpack port.
+"""
+
+from allsource.node.http.app import HttpServer, Service, make_app
+
+__all__ = ["HttpServer", "Service", "make_app"]

@@ -1,0 +1,175 @@
+"""Results as bodies: JSON, or the same maps as msgpack for who sends `Accept: application/msgpack`.
+
+Stored JSON is spliced into a JSON answer as it is, after a look whether it *is* JSON: the msgpack
+port does not parse what its clients call JSON, and a body must not be broken by what one of them
+stored. What is not JSON goes out as base64 (in msgpack: as bin).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import msgpack
+from aiohttp import web
+
+from allsource.cluster.requests import AppendResult, PartitionPage, StreamPage
+from allsource.node.http.bodies import MSGPACK, is_json
+from allsource.storage.events import BINARY, Event
+
+_quote = json.encoder.encode_basestring
+
+
+def respond(
+    request: web.Request,
+    value: Mapping[str, Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """An answer in the form that the caller accepts."""
+    if wants_msgpack(request):
+        return _response(_pack(value, default=str), MSGPACK, status, headers)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    return _response(text.encode(errors="replace"), "application/json", status, headers)
+
+
+def respond_page(request: web.Request, facts: Mapping[str, Any], events: list[Event]) -> web.Response:
+    """A page: the facts, and `events` among them."""
+    if wants_msgpack(request):
+        return _response(_pack_page(facts, events), MSGPACK)
+    head = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
+    text = f'{head[:-1]},"events":[{",".join(map(_event_json, events))}]}}'
+    return _response(text.encode(), "application/json")
+
+
+def wants_msgpack(request: web.Request) -> bool:
+    """Whether the caller asked for msgpack; without a word it gets JSON."""
+    return MSGPACK in request.headers.get("Accept", "")
+
+
+def appended(result: AppendResult, *, several: bool) -> dict[str, Any]:
+    """The body of a committed append; a retry gets the same."""
+    common = {
+        "partition": result.partition,
+        "first_position": result.first_position,
+        "last_position": result.last_position,
+        "token": result.token,
+    }
+    streams = [part._asdict() for part in result.streams]
+    return {"streams": streams, **common} if several else {**streams[0], **common}
+
+
+def stream_facts(page: StreamPage) -> dict[str, Any]:
+    """The body of `GET /v1/streams/{stream}`."""
+    return {
+        "stream": page.stream,
+        "partition": page.partition,
+        "current_version": page.current_version,
+        "created_at": rfc3339(page.created_us),
+        "updated_at": rfc3339(page.updated_us),
+    }
+
+
+def stream_page(request: web.Request, page: StreamPage) -> web.Response:
+    """The answer to a read of a stream; `next_from` is null when there is nothing further."""
+    facts = {
+        "stream": page.stream,
+        "partition": page.partition,
+        "current_version": page.current_version,
+        "next_from": page.next_from or None,
+    }
+    return respond_page(request, facts, page.events())
+
+
+def partition_page(request: web.Request, page: PartitionPage) -> web.Response:
+    """The answer to a read of a partition."""
+    facts = {
+        "partition": page.partition,
+        "last_position": page.last_position,
+        "next_from": page.next_from,
+    }
+    return respond_page(request, facts, page.events())
+
+
+def rfc3339(timestamp_us: int) -> str:
+    """A time in UTC with microseconds, like `2026-01-31T12:00:00.000001Z`."""
+    seconds, microseconds = divmod(timestamp_us, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _event_json(event: Event) -> str:
+    extra = ""
+    if event.encoding == BINARY or not is_json(event.data):
+        data, extra = _base64(event.data), ',"encoding":"base64"'
+    else:
+        data = event.data.decode()
+    metadata = "null"
+    if event.metadata and is_json(event.metadata):
+        metadata = event.metadata.decode()
+    elif event.metadata:
+        metadata, extra = _base64(event.metadata), f'{extra},"metadata_encoding":"base64"'
+    return (
+        f'{{"id":"{UUID(bytes=event.id)}","stream":{_quote(event.stream)},"version":{event.version},'
+        f'"partition":{event.partition},"position":{event.position},"type":{_quote(event.type)},'
+        f'"timestamp":"{rfc3339(event.timestamp_us)}","data":{data},"metadata":{metadata}{extra}}}'
+    )
+
+
+def _base64(raw: bytes) -> str:
+    return f'"{base64.b64encode(raw).decode()}"'
+
+
+def _pack_page(facts: Mapping[str, Any], events: Iterable[Event]) -> bytes:
+    """JSON data as values where msgpack has them, else (an integer beyond 64 bits) as its text."""
+    try:
+        return _pack({**facts, "events": [_event_map(event, _value) for event in events]})
+    except (ValueError, OverflowError):
+        return _pack({**facts, "events": [_event_map(event, _text) for event in events]})
+
+
+def _event_map(event: Event, show: Callable[[dict[str, Any], str, bytes], None]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": str(event.uuid),
+        "stream": event.stream,
+        "version": event.version,
+        "partition": event.partition,
+        "position": event.position,
+        "type": event.type,
+        "timestamp": rfc3339(event.timestamp_us),
+        "data": event.data,
+        "metadata": event.metadata or None,
+    }
+    if event.encoding != BINARY and is_json(event.data):
+        show(found, "data", event.data)
+    if event.metadata and is_json(event.metadata):
+        show(found, "metadata", event.metadata)
+    return found
+
+
+def _value(found: dict[str, Any], key: str, text: bytes) -> None:
+    found[key] = json.loads(text)
+
+
+def _text(found: dict[str, Any], key: str, text: bytes) -> None:
+    found["encoding" if key == "data" else "metadata_encoding"] = "json"
+
+
+def _pack(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+    packed: bytes = msgpack.packb(value, default=default)
+    return packed
+
+
+def _response(
+    body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(body=body, status=status, headers=headers, content_type=content_type)

@@ -1,0 +1,108 @@
+"""Every error as one JSON shape, with the HTTP status that tells its reader what to do.
+
+::
+
+    {"error": code, "message": what happened and what to do, "definite": did it surely not happen, ...}
+
+The status is a summary for proxies and for people who use curl; programs test `error` and `definite`.
+503 always means that nothing happened and the same request may succeed later (`Retry-After`);
+504 alone means that it may have happened.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from allsource.node.http.answers import respond
+from allsource.storage.errors import (
+    AllsourceError,
+    EventIdConflict,
+    InvalidRequest,
+    NotFound,
+    NotOwner,
+    OutcomeUnknown,
+    TooLarge,
+    Unavailable,
+    WrongExpectedVersion,
+)
+
+STATUS_OF = {
+    TooLarge: 413,
+    InvalidRequest: 400,
+    NotFound: 404,
+    WrongExpectedVersion: 409,
+    EventIdConflict: 409,
+    NotOwner: 503,
+    Unavailable: 503,
+    OutcomeUnknown: 504,
+}
+"""The status of a class and, unless they have their own, of its subclasses. Any other error is 500."""
+
+RETRY_AFTER_S = 1
+"""Elections take a tenth of this; it is the shortest wait that the header can name."""
+
+_log = structlog.get_logger("allsource.http")
+
+
+def status_of(error: AllsourceError) -> int:
+    """The HTTP status of an error."""
+    return next((STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF), 500)
+
+
+def error_body(error: AllsourceError) -> dict[str, Any]:
+    """The error in its one shape. Details never hide the first three keys."""
+    return {
+        **error.details,
+        "error": error.code,
+        "message": error.message,
+        "definite": error.definite,
+    }
+
+
+def error_response(request: web.Request, error: AllsourceError) -> web.Response:
+    """The answer to a request that ended in `error`."""
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return respond(request, error_body(error), status, headers)
+
+
+@web.middleware
+async def errors_as_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into the one shape; callers never see a traceback."""
+    try:
+        return await handler(request)
+    except AllsourceError as error:
+        return error_response(request, error)
+    except web.HTTPException as error:
+        return _http_error(request, error)
+    except Exception:  # the last line of defence: logged in full here, one sentence for the caller
+        _log.exception("unexpected error in the HTTP door", method=request.method, path=request.path)
+        return _internal_error(request)
+
+
+def _internal_error(request: web.Request) -> web.Response:
+    message = (
+        "an unexpected error, logged by the node; an append may have happened: retry with the same ids"
+    )
+    return respond(request, {"error": "internal", "message": message, "definite": False}, 500)
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals (no such route, wrong method, body too large) in our shape."""
+    headers: dict[str, str] = {}
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        code, allowed = "method_not_allowed", ", ".join(sorted(error.allowed_methods))
+        message = f"{request.method} is not allowed here; use {allowed}"
+        headers["Allow"] = allowed
+    elif isinstance(error, web.HTTPRequestEntityTooLarge):
+        code, message = "too_large", "the body is larger than this node takes; split the append"
+    elif error.status == 404:
+        code = "no_such_route"
+        message = f"there is nothing at {request.path}; the API begins at /v1, stream ids are URL-encoded"
+    else:
+        code, message = "http_error", error.reason
+    return respond(request, {"error": code, "message": message, "definite": True}, error.status, headers)

@@ -1,0 +1,156 @@
+"""The requests of the `/v1` table: read one strictly, ask the service once, answer.
+
+Each method is one row of the table in DESIGN.md, "Doors".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from aiohttp import web
+
+from allsource.cluster.requests import (
+    AppendResult,
+    ClusterView,
+    DescribeCluster,
+    PartitionPage,
+    ReadPartition,
+    ReadStream,
+    Request,
+    Result,
+    StreamPage,
+    parse_token,
+)
+from allsource.config.schema import Limits
+from allsource.node.http import answers
+from allsource.node.http.appends import one_stream, several_streams
+from allsource.node.http.bodies import read_body
+from allsource.node.http.queries import Query, partition_in, stream_of
+from allsource.storage.errors import AllsourceError
+from allsource.storage.partition import partition_of
+
+DEFAULT_LIMIT = 100
+
+_R = TypeVar("_R", AppendResult, StreamPage, PartitionPage, ClusterView)
+
+
+class Service(Protocol):
+    """What a door needs of the node: put a question, get exactly one answer."""
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        timeout_ms: int,
+        forwarded: bool,
+        reply: Callable[[Result | AllsourceError], None],
+    ) -> None:
+        """Answer `request` by calling `reply` exactly once, within `timeout_ms`, on the event loop;
+        perhaps before `submit` returns. `forwarded`: it came from a peer and goes no further."""
+        ...
+
+
+class Streams:
+    """The handlers. `partitions` is the cluster's number of partitions."""
+
+    def __init__(self, service: Service, limits: Limits, partitions: int) -> None:
+        self._service = service
+        self._limits = limits
+        self._partitions = partitions
+
+    def routes(self) -> list[web.RouteDef]:
+        """The table."""
+        stream = "/v1/streams/{stream:[^/]+}"
+        return [
+            web.post(f"{stream}/events", self.append),
+            web.post("/v1/append", self.append_several),
+            web.get(f"{stream}/events", self.read_stream),
+            web.get(stream, self.stream),
+            web.get("/v1/partitions/{partition:[^/]+}/events", self.read_partition),
+            web.get("/v1/cluster", self.cluster),
+        ]
+
+    async def append(self, request: web.Request) -> web.Response:
+        """Append to one stream: 201, or 200 when these events had been committed before."""
+        query = Query(request)
+        asked = one_stream(stream_of(request), await read_body(request), self._limits)
+        return await self._append(request, asked, query, several=False)
+
+    async def append_several(self, request: web.Request) -> web.Response:
+        """Append to several streams of one partition, all or nothing."""
+        query = Query(request)
+        asked = several_streams(await read_body(request), self._limits, self._partitions)
+        return await self._append(request, asked, query, several=True)
+
+    async def _append(
+        self, request: web.Request, asked: Request, query: Query, *, several: bool
+    ) -> web.Response:
+        result = await self._ask(asked, query, AppendResult)
+        body = answers.appended(result, several=several)
+        return answers.respond(request, body, 200 if result.duplicate else 201)
+
+    async def read_stream(self, request: web.Request) -> web.Response:
+        """A page of a stream's events, forward or backward."""
+        query = Query(request, "from", "limit", "direction", "consistency", "token")
+        stream = stream_of(request)
+        asked = ReadStream(
+            stream,
+            from_version=query.number("from", 0),
+            limit=min(query.number("limit", DEFAULT_LIMIT), self._limits.read_events_max),
+            forward=query.choice("direction", "forward", "backward"),
+            local=not query.choice("consistency", "linearizable", "local"),
+            token=self._token(query, partition_of(stream, self._partitions)),
+        )
+        return answers.stream_page(request, await self._ask(asked, query, StreamPage))
+
+    async def stream(self, request: web.Request) -> web.Response:
+        """A stream's facts without its events."""
+        query = Query(request, "consistency", "token")
+        stream = stream_of(request)
+        asked = ReadStream(
+            stream,
+            limit=0,
+            local=not query.choice("consistency", "linearizable", "local"),
+            token=self._token(query, partition_of(stream, self._partitions)),
+        )
+        return answers.respond(request, answers.stream_facts(await self._ask(asked, query, StreamPage)))
+
+    async def read_partition(self, request: web.Request) -> web.Response:
+        """A page of a partition's committed events, by position."""
+        query = Query(request, "from", "limit", "consistency", "token")
+        partition = partition_in(request, self._partitions)
+        asked = ReadPartition(
+            partition,
+            from_position=query.number("from", 1),
+            limit=min(query.number("limit", DEFAULT_LIMIT), self._limits.read_events_max),
+            local=not query.choice("consistency", "linearizable", "local"),
+            token=self._token(query, partition),
+        )
+        return answers.partition_page(request, await self._ask(asked, query, PartitionPage))
+
+    async def cluster(self, request: web.Request) -> web.Response:
+        """Nodes, partitions and durability, as this node sees them."""
+        view = await self._ask(DescribeCluster(), Query(request), ClusterView)
+        return answers.respond(request, view.value)
+
+    def _token(self, query: Query, partition: int) -> str:
+        token = query.text("token")
+        parse_token(token, partition)
+        return token
+
+    async def _ask(self, asked: Request, query: Query, kind: type[_R]) -> _R:
+        answer: asyncio.Future[Result | AllsourceError] = asyncio.get_running_loop().create_future()
+
+        def reply(outcome: Result | AllsourceError) -> None:
+            if not answer.done():  # the handler may have been cancelled: the node is going down
+                answer.set_result(outcome)
+
+        timeout_ms = query.timeout_ms(self._limits)
+        self._service.submit(asked, timeout_ms=timeout_ms, forwarded=False, reply=reply)
+        outcome = await answer
+        if isinstance(outcome, AllsourceError):
+            raise outcome
+        assert isinstance(outcome, kind), f"a {type(asked).__name__} was answered by {outcome!r}"
+        return outcome
