@@ -1,0 +1,19 @@
+"""The settings of a cluster: one YAML file, the same for all its nodes.
+
+* `schema`: every knob, its meaning, unit, default, and when to change it. What all rooms import.
+* `values`: the kinds of values (sizes, durations, ...) and how people write them.
+* `rules`: what must hold between several knobs.
+* `load`: YAML + environment + overrides -> `Settings`, or `ConfigFault` with all faults at once.
+* `document`, `knobs`: YAML that remembers its lines; the schema as a list.
+* `describe`: the settings in force, as YAML.
+* `*.yaml`: clusters that start as they are, from one node to eight. README.md: the reference.
+
+What may not be here: anything that a running node decides or learns. Settings are frozen, and a
+process reads them once. Storage and cluster import `schema` alone; who loads a file is the node.
+
+Trade-offs. One file describes the whole cluster, rather than one file for each node: nodes that
+disagree on their members or partitions are the worst kind of fault, and a single file cannot.
+Kinds sit in the types of the fields (`Annotated`) rather than in a schema of some library: what is
+allowed, how it is written and what it means are then read in one place. pydantic would do that
+too; it stops at the first YAML fault, knows no lines, and would be the heaviest of our dependencies.
+"""
