@@ -89,7 +89,7 @@ class TimeoutNow:
 
 @dataclass(slots=True)
 class ReadRound:
-    """"Am I still the leader of these?" One question for all groups with waiting reads (rule 14)."""
+    """ "Am I still the leader of these?" One question for all groups with waiting reads (rule 14)."""
 
     round: int
     """Fresh for each attempt, never reused by this process."""
@@ -130,6 +130,8 @@ class Beat:
 
     sequence: int
     groups: list[GroupBeat]
+    leaving: bool = False
+    """The sender is shutting down: give it no leadership, and take over the partitions it owned."""
 
 
 class Role:
@@ -154,7 +156,8 @@ class RoleChange(NamedTuple):
     leader: str | None
 
 
-class ReadResult(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class ReadResult:
     """A waiting linearizable read may be served: everything up to `index` is committed (ok), or the
     leadership could not be confirmed (not ok: ask again elsewhere)."""
 

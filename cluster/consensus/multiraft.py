@@ -1,6 +1,9 @@
 """All the groups of one node as one machine without I/O: groups, failure detector, placement, reads.
 
-SKELETON: the interface that the shell (cluster/replica.py) and the simulation drive.
+A node has 32 groups or fewer and one of everything else: one failure detector, one registry, one
+write to storage and one sync for all groups that changed in a loop turn, one frame for each peer.
+That is what makes many small Raft groups cheap (RabbitMQ's Ra and CockroachDB's store liveness are the
+models); this module is where the groups meet.
 
 The shell's loop is the same few calls in order: feed what happened (messages, beats, connections,
 the time, proposals, finished syncs), then take `ready()` and carry out its orders. Every input takes
@@ -10,40 +13,38 @@ number that was not seeded.
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
-from allsource.cluster.consensus.messages import Beat, Message, Ready
-from allsource.storage.entry import Entry, Part
+from allsource.cluster.consensus.environment import ConsensusConfig
+from allsource.cluster.consensus.group import NEVER, Group
+from allsource.cluster.consensus.log import LogReader
+from allsource.cluster.consensus.messages import (
+    Beat,
+    GroupBeat,
+    Message,
+    ReadRound,
+    ReadRoundReply,
+    Ready,
+    Role,
+    RoleChange,
+)
+from allsource.cluster.consensus.reads import ReadRounds
+from allsource.cluster.liveness import FailureDetector
+from allsource.cluster.registry import NodeRegistry
+from allsource.storage.entry import CONFIG, Configuration, Entry, Part, make_entry
 from allsource.storage.interface import PartitionState
 
+__all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
 
-class LogReader(Protocol):
-    """The part of `Storage` that consensus reads: entries that are no longer in its memory."""
-
-    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ConsensusConfig:
-    """Timing and flow control. Times in microseconds."""
-
-    heartbeat_us: int = 100_000
-    suspicion_us: int = 500_000
-    stagger_us: int = 15_000
-    """How long each further-ranked successor waits before it stands too (rule 13)."""
-    append_bytes_max: int = 1 << 20
-    """Entries in one Append message."""
-    inflight_messages_max: int = 64
-    inflight_bytes_max: int = 8 << 20
-    uncommitted_bytes_max: int = 32 << 20
-    """Per partition; beyond it appends are refused (rule 21)."""
-    catch_up_bytes_per_s: int = 32 << 20
-    """Entries read from disk for followers that are far behind, for the whole node (rule 23)."""
+BOOTSTRAP_INDEX = 1
+"""The entry that every replica writes alike when its log is new: the first configuration."""
 
 
 class MultiRaft:
+    """See the module's page. `registry` and `detector` are this node's own directed view."""
+
     def __init__(
         self,
         node_id: str,
@@ -60,78 +61,423 @@ class MultiRaft:
         """`members`: all node ids of the cluster in the order of the YAML. `states`: one for every
         partition that this node hosts (placement says which). An empty log is bootstrapped with the
         configuration entry that every replica writes alike (index 1, term 0, committed)."""
-        raise NotImplementedError
+        self.node_id = node_id
+        self.config = config
+        self.registry = NodeRegistry(partition_count, replication_factor, members=members)
+        self._peers = tuple(member for member in members if member != node_id)
+        self.detector = FailureDetector(
+            node_id,
+            self._peers,
+            heartbeat_us=config.heartbeat_us,
+            suspicion_us=config.suspicion_us,
+            now=now,
+        )
+        self._random = random.Random(seed)
+        self._now = now
+        self._deadline = now
+        self._ticked = now
+        self._dirty: dict[int, None] = {}
+        self._out: dict[str, list[Message]] = {}
+        self._written = 0
+        self._persisted = 0
+        self._group_written: dict[int, int] = {}
+        self._held: deque[_Held] = deque()
+        self._beat_due = now
+        self._beat_sequence = 0
+        self._notice_due = NEVER
+        self._notice_for: dict[int, None] = {}
+        self._beat_now = False
+        self._leaving = False
+        self._peers_leaving: set[str] = set()
+        self._up_since: dict[str, int] = {}
+        self._catch_up = _TokenBucket(config.catch_up_bytes_per_s, now)
+        self._starved: dict[int, None] = {}
+        self.groups: dict[int, Group] = {}
+        for partition in sorted(states):
+            self.groups[partition] = Group(states[partition], reader, self, now)
+        for partition, group in self.groups.items():
+            if not group.log.last_index:
+                self._bootstrap(group)
+                self.touch(partition)
+        self._rounds = ReadRounds(node_id, self.groups, config.heartbeat_us)
 
-    # -- inputs
+    def _bootstrap(self, group: Group) -> None:
+        voters = tuple(sorted(self.registry.replicas_of(group.partition)))
+        entry = make_entry(
+            partition=group.partition,
+            index=BOOTSTRAP_INDEX,
+            term=0,
+            kind=CONFIG,
+            first_position=1,
+            timestamp_us=0,
+            payload=Configuration(voters).encode(),
+        )
+        group.bootstrap(entry)
+
+    # ------------------------------------------------------------------ what a group may ask (Environment)
+
+    def touch(self, partition: int) -> None:
+        self._dirty[partition] = None
+
+    def wake_at(self, when: int) -> None:
+        if when < self._deadline:
+            self._deadline = when
+
+    def jitter(self, span: int) -> int:
+        return self._random.randint(0, span)
+
+    def reaches(self, peer: str) -> bool:
+        return self.detector.state(peer) != "down"
+
+    def may_stand(self) -> bool:
+        return not self._leaving and not self.detector.distrusts_itself(self._now)
+
+    def rank(self, partition: int) -> int | None:
+        succession = self.registry.succession(partition)
+        return succession.index(self.node_id) if self.node_id in succession else None
+
+    def may_catch_up(self, partition: int, now: int) -> bool:
+        if self._catch_up.has_any(now):
+            return True
+        self._starved[partition] = None
+        self.wake_at(now + self.config.notice_us)
+        return False
+
+    def caught_up(self, size: int) -> None:
+        self._catch_up.take(size)
+
+    # ------------------------------------------------------------------ inputs
 
     def receive(self, sender: str, messages: list[Message], now: int) -> None:
         """Messages from a peer's data connection, in order."""
-        raise NotImplementedError
+        self._now = now
+        for message in messages:
+            if isinstance(message, ReadRound):
+                self._on_read_round(sender, message)
+            elif isinstance(message, ReadRoundReply):
+                self._rounds.on_reply(sender, message, now)
+            else:
+                group = self.groups.get(message.partition)
+                if group is not None:
+                    group.step(sender, message, now)
+
+    def _on_read_round(self, sender: str, ask: ReadRound) -> None:
+        """Being in the asker's term, we gave no vote to anybody after it: it may have led until now."""
+        groups = self.groups
+        agreed = [p for p, term in ask.groups if p in groups and groups[p].term == term]
+        if agreed:
+            self._send(sender, ReadRoundReply(ask.round, agreed))
 
     def receive_beat(self, sender: str, beat: Beat, now: int) -> None:
         """A heartbeat from a peer."""
-        raise NotImplementedError
+        self._now = now
+        self.detector.heard(sender, now)
+        if beat.leaving != (sender in self._peers_leaving):
+            (self._peers_leaving.add if beat.leaving else self._peers_leaving.discard)(sender)
+        self._judge(now)
+        for line in beat.groups:
+            group = self.groups.get(line.partition)
+            if group is not None:
+                group.beat(sender, line, now)
+            elif line.leads:
+                self.registry.record_leader(line.partition, sender, line.term)
+            elif self.registry.leader_of(line.partition) == sender:
+                self.registry.record_leader(line.partition, None, line.term)
 
     def peer_connected(self, peer: str, now: int) -> None:
         """A handshake with the peer finished (our connection to it): it is alive and hears us."""
-        raise NotImplementedError
+        self._now = now
+        self._peers_leaving.discard(peer)
+        self.detector.heard(peer, now)
+        self._judge(now)
+        for group in self.groups.values():
+            group.peer_reachable(peer, now)
+        self._beat_now = True
 
     def peer_lost(self, peer: str, now: int) -> None:
         """EOF or reset on a connection with the peer: a hint, not a death (rule 29)."""
-        raise NotImplementedError
+        self._now = now
+        self.detector.lost(peer, now)
+        self._judge(now)
 
     def peer_refused(self, peer: str, now: int) -> None:
         """A reconnect was refused: its process is gone."""
-        raise NotImplementedError
+        self._now = now
+        self.detector.refused(peer, now)
+        self._judge(now)
 
     def tick(self, now: int) -> None:
         """Let time pass. Call at `next_deadline()`, and at least every heartbeat interval."""
-        raise NotImplementedError
+        self._now = now
+        gap = now - self._ticked
+        self._ticked = now
+        self._judge(now)
+        if gap > self.config.suspicion_us // 2:
+            for group in self.groups.values():
+                group.forgive(gap, now)
+        if now < self._deadline:
+            return
+        if now >= self._beat_due:
+            self._beat(now)
+        if now >= self._notice_due:
+            self._send_notices()
+        if self._starved:
+            self._dirty.update(self._starved)
+            self._starved.clear()
+        for group in self.groups.values():
+            group.tick(now)
+        self._rounds.retry(now)
+        self._deadline = min(
+            self._beat_due,
+            self._notice_due,
+            self.detector.next_deadline(),
+            min([group.deadline for group in self.groups.values()], default=NEVER),
+        )
+
+    def _beat(self, now: int) -> None:
+        self._beat_now = True
+        self._beat_due = now + self.config.heartbeat_us
+        for partition, group in self.groups.items():
+            if group.commit_is_unsaved:
+                self.touch(partition)
+        self._rebalance(now)
+
+    def _send_notices(self) -> None:
+        self._notice_due = NEVER
+        for partition in self._notice_for:
+            for peer, notice in self.groups[partition].take_notices():
+                self._send(peer, notice)
+        self._notice_for.clear()
 
     def persisted(self, number: int, now: int) -> None:
         """A sync that began after write `number` has returned (so all lower numbers are durable)."""
-        raise NotImplementedError
+        self._now = now
+        self._persisted = max(self._persisted, number)
+        while self._held and self._held[0].number <= number:
+            held = self._held.popleft()
+            for peer, message in held.messages:
+                self._send(peer, message)
+            for partition, term, index in held.ends:
+                self.groups[partition].persisted(term, index)
 
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
         """Append an entry at this node, which must lead the partition (`can_propose`). The parts'
         versions were checked by the caller against heads that include what is not committed.
         The returned entry's `(term, index)` is the key of the pending answer."""
-        raise NotImplementedError
+        return self.groups[partition].propose(parts, timestamp_us)
 
     def can_propose(self, partition: int) -> bool:
         """Leader, not handing leadership over, and uncommitted bytes below the limit."""
-        raise NotImplementedError
+        group = self.groups.get(partition)
+        return group is not None and group.can_propose()
 
     def read(self, partition: int, ticket: object, min_index: int, now: int) -> None:
         """Ask for a linearizable read at the leader. `ReadResult(ticket, ...)` comes in a later Ready,
         not before everything up to `min_index` (0 for none) is committed too. Not leader: `ok` False."""
-        raise NotImplementedError
+        self._now = now
+        self._rounds.ask(partition, ticket, min_index)
 
     def hand_over(self, now: int) -> bool:
         """Shutting down: move every leadership to a caught-up peer. True when none is left here (or
         none can be moved); call again after further Readys. Once called, this node no longer campaigns."""
-        raise NotImplementedError
+        self._now = now
+        if not self._leaving:
+            self._leaving = True
+            self._beat_now = True
+            self.registry.set_node_health(self.node_id, False)
+        moving = False
+        for partition, group in self.groups.items():
+            if group.leadership is None:
+                continue
+            successor = group.leadership.best_successor(self.registry.succession(partition))
+            if successor is not None:
+                group.transfer(successor, now)
+                moving = True
+        return not moving
 
-    # -- outputs
+    # ------------------------------------------------------------------ liveness and placement
+
+    def _judge(self, now: int) -> None:
+        """Let the detector speak, and the registry and the groups hear it."""
+        changes = self.detector.tick(now)
+        for peer in self._peers:  # first the registry: the groups ask it for their rank
+            healthy = self.detector.state(peer) != "down" and peer not in self._peers_leaving
+            self.registry.set_node_health(peer, healthy)
+        for peer, state in changes:
+            if state == "down":
+                self._up_since.pop(peer, None)
+                for group in self.groups.values():
+                    group.leader_down(peer, now)
+            elif state == "up":
+                self._up_since[peer] = now
+                for group in self.groups.values():
+                    group.peer_reachable(peer, now)
+        self.wake_at(self.detector.next_deadline())
+
+    def _rebalance(self, now: int) -> None:
+        """Hand each partition that another healthy node should own to it, once it has everything.
+
+        It must have been up for two beats, so that leadership does not follow every flutter.
+        """
+        if self._leaving:
+            return
+        for partition, group in self.groups.items():
+            leadership = group.leadership
+            if leadership is None or leadership.successor is not None:
+                continue
+            owner = self.registry.owner_of(partition)
+            if owner is None or owner == self.node_id:
+                continue
+            progress = leadership.progress.get(owner)
+            up_for = now - self._up_since.get(owner, now)
+            if progress is None or up_for < 2 * self.config.heartbeat_us:
+                continue
+            if group.committed_in_term and progress.match >= group.commit:
+                group.transfer(owner, now)
+
+    # ------------------------------------------------------------------ outputs
 
     def ready(self) -> Ready | None:
         """The orders since the last call, None if there are none. Ends a batch: see `Ready`."""
-        raise NotImplementedError
+        ready = Ready()
+        now = self._now
+        if self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            with_commit = self._beat_now
+            held: list[tuple[str, Message]] = []
+            ends: list[tuple[int, int, int]] = []
+            for partition in dirty:
+                self._collect(self.groups[partition], ready, held, ends, with_commit=with_commit)
+            if ready.writes:
+                self._written += 1
+                ready.number = self._written
+                for write in ready.writes:
+                    self._group_written[write.partition] = self._written
+            if held or ends:
+                self._held.append(_Held(self._written, held, ends))
+        for peer, question in self._rounds.begin(now):
+            self._send(peer, question)
+        ready.reads = self._rounds.take_results()
+        if self._beat_now:
+            self._beat_now = False
+            ready.beats = self._make_beats()
+        if self._out:
+            ready.send, self._out = self._out, {}
+        if ready.writes or ready.send or ready.beats or ready.changes or ready.committed or ready.reads:
+            return ready
+        return None
+
+    def _collect(
+        self,
+        group: Group,
+        ready: Ready,
+        held: list[tuple[str, Message]],
+        ends: list[tuple[int, int, int]],
+        *,
+        with_commit: bool,
+    ) -> None:
+        partition = group.partition
+        change = group.take_change()
+        if change is not None:
+            ready.changes.append(change)
+            self._role_changed(change)
+        for peer, message in group.take_messages(self._now):
+            self._send(peer, message)
+        write = group.take_write(with_commit=with_commit)
+        if write is not None:
+            ready.writes.append(write)
+            if write.entries:
+                last = write.entries[-1]
+                ends.append((partition, last.term, last.index))
+        if group.durable_out:
+            durable, group.durable_out = group.durable_out, []
+            if write is not None or self._group_written.get(partition, 0) > self._persisted:
+                held += durable
+            else:
+                for peer, message in durable:
+                    self._send(peer, message)
+        commit = group.take_commit()
+        if commit is not None:
+            ready.committed.append((partition, commit))
+            self._rounds.committed(partition)
+            if group.leadership is not None:
+                self._notice_for[partition] = None
+                if self._notice_due == NEVER:
+                    self._notice_due = self._now + self.config.notice_us
+                    self.wake_at(self._notice_due)
+
+    def _role_changed(self, change: RoleChange) -> None:
+        self._rounds.lost(change.partition)
+        self.registry.record_leader(change.partition, change.leader, change.term)
+        if change.role == Role.LEADER:
+            self._beat_now = True  # so that everybody learns at once where to go
+
+    def _send(self, peer: str, message: Message) -> None:
+        self._out.setdefault(peer, []).append(message)
+
+    def _make_beats(self) -> dict[str, Beat]:
+        self._beat_sequence += 1
+        lines = [
+            GroupBeat(partition, group.term, group.leadership is not None, group.commit)
+            for partition, group in self.groups.items()
+        ]
+        beat = Beat(self._beat_sequence, lines, self._leaving)
+        return dict.fromkeys(self._peers, beat)
 
     def next_deadline(self) -> int:
         """When `tick` has something to do, at the latest."""
-        raise NotImplementedError
+        return self._deadline
 
-    # -- what others may look at (never change)
+    # ------------------------------------------------------------------ what others may look at
 
     def leader_of(self, partition: int) -> str | None:
         """The leader of a hosted partition as this node knows it, or, of one that it does not host,
         the node whose beats say so."""
-        raise NotImplementedError
+        group = self.groups.get(partition)
+        return group.leader if group is not None else self.registry.leader_of(partition)
 
     def is_leader(self, partition: int) -> bool:
-        raise NotImplementedError
+        """Whether this node leads the partition, as far as it knows."""
+        group = self.groups.get(partition)
+        return group is not None and group.leadership is not None
 
     def commit_index(self, partition: int) -> int:
         """0 for a partition that is not hosted here."""
-        raise NotImplementedError
+        group = self.groups.get(partition)
+        return group.commit if group is not None else 0
+
+
+class _Held:
+    """What waits for the sync of write `number`: messages, and how far each log will be durable."""
+
+    __slots__ = ("ends", "messages", "number")
+
+    def __init__(
+        self, number: int, messages: list[tuple[str, Message]], ends: list[tuple[int, int, int]]
+    ) -> None:
+        self.number = number
+        self.messages = messages
+        self.ends = ends
+
+
+class _TokenBucket:
+    """Bytes that may be read from disk for followers: a second's worth at most at once.
+
+    A read is charged when its size is known, so the level may fall below zero and is waited for.
+    """
+
+    def __init__(self, per_second: int, now: int) -> None:
+        self._per_second = per_second
+        self._level = per_second
+        self._filled = now
+
+    def has_any(self, now: int) -> bool:
+        """Let what has dripped in since the last call count, and say whether anything is there."""
+        self._level = min(
+            self._per_second, self._level + (now - self._filled) * self._per_second // 1_000_000
+        )
+        self._filled = now
+        return self._level > 0
+
+    def take(self, size: int) -> None:
+        self._level -= size

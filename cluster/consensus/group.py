@@ -1,0 +1,534 @@
+"""One partition's Raft group at one node: a state machine without I/O, clock or chance of its own.
+
+Raft as in Ongaro and Ousterhout's paper (figure 2), with pre-vote and leadership transfer (Ongaro's
+thesis §9.6, §3.10) and CheckQuorum, but without heartbeats of its own: the node's beats carry one
+line for each group (`beat`), and the node's failure detector says when a leader's node is gone
+(`leader_down`). The rules quoted in comments are those of CONSENSUS.md.
+
+The invariant that everything else rests on: *what a message says is durable before it is sent*
+(rule 1). The one exception is a leader's own `Append`, which claims nothing about the leader's disk.
+So the outbox has two sides: `now`, and `durable`, which the node holds back until the write that the
+message rests on is synced.
+"""
+
+from __future__ import annotations
+
+from allsource.cluster.consensus.environment import Environment
+from allsource.cluster.consensus.leadership import Leadership
+from allsource.cluster.consensus.log import LogReader, RaftLog
+from allsource.cluster.consensus.messages import (
+    Append,
+    AppendReply,
+    CommitNotice,
+    GroupBeat,
+    Message,
+    RequestVote,
+    Role,
+    RoleChange,
+    TimeoutNow,
+    VoteReply,
+)
+from allsource.cluster.consensus.quorum import cannot_win, has_majority
+from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.interface import HardState, PartitionState, PartitionWrite
+
+NEVER = 1 << 62
+
+
+class Group:
+    """See the module's page. Every input may `touch` the node, which then collects the outputs."""
+
+    def __init__(
+        self, state: PartitionState, reader: LogReader, environment: Environment, now: int
+    ) -> None:
+        self.partition = state.partition
+        self.node_id = environment.node_id
+        self.term, self.vote, self.commit = state.hard
+        self.role = Role.FOLLOWER
+        self.leader: str | None = None
+        self.log = RaftLog(state, reader)
+        self.leadership: Leadership | None = None
+        self.durable_index = state.last_index
+        self.deadline = now
+        self.now_out: list[tuple[str, Message]] = []
+        self.durable_out: list[tuple[str, Message]] = []
+        self._environment = environment
+        self._saved = state.hard
+        self._granted: set[str] = set()
+        self._refused: set[str] = set()
+        self._transferred = False
+        self._leader_contact_us = 0
+        self._verified = 0
+        self._told = RoleChange(self.partition, self.term, self.role, self.leader)
+        self._commit_told = self.commit
+        self._stand_soon(now)
+
+    def bootstrap(self, entry: Entry) -> None:
+        """Begin a new log with the entry that every replica writes alike; it counts as committed."""
+        assert not self.log.last_index
+        self.log.append(entry)
+        self._advance_commit(entry.index)
+
+    # ------------------------------------------------------------------ messages
+
+    def step(self, sender: str, message: Message, now: int) -> None:
+        """Take one message of this partition from a peer."""
+        if isinstance(message, Append):
+            self._on_append(sender, message, now)
+        elif isinstance(message, AppendReply):
+            self._on_append_reply(sender, message, now)
+        elif isinstance(message, CommitNotice):
+            self._on_commit_notice(sender, message, now)
+        elif isinstance(message, RequestVote):
+            self._on_request_vote(sender, message, now)
+        elif isinstance(message, VoteReply):
+            self._on_vote_reply(sender, message, now)
+        elif isinstance(message, TimeoutNow):
+            self._on_timeout_now(sender, message, now)
+
+    def beat(self, sender: str, line: GroupBeat, now: int) -> None:
+        """The group's line in a peer's beat: the heartbeat of Raft, carried by the node's own.
+
+        It vouches for the leader only in the very same term (rule 25).
+        """
+        if line.term > self.term:
+            if line.leads:
+                self._follow(line.term, sender, now)
+            elif self.role == Role.LEADER:
+                self._follow(line.term, None, now)  # it will refuse us; find out who leads
+        elif line.term == self.term:
+            if line.leads:
+                self._hear_leader(sender, now)
+                self._advance_commit(min(line.commit, self._verified))
+            elif self.leadership is not None:
+                self.leadership.heard(sender, now)
+
+    # ------------------------------------------------------------------ time and the registry's word
+
+    def tick(self, now: int) -> None:
+        """Do what is due."""
+        if now < self.deadline:
+            return
+        if self.leadership is not None:
+            self._tick_leader(self.leadership, now)
+        else:
+            self._tick_follower(now)
+
+    def _tick_leader(self, leadership: Leadership, now: int) -> None:
+        config = self._environment.config
+        if leadership.retry_silent(now):
+            self._environment.touch(self.partition)
+        if leadership.successor is not None and now >= leadership.transfer_deadline:
+            leadership.end_transfer()
+        if now - leadership.checked_us >= config.suspicion_us // 2:
+            leadership.checked_us = now
+            if not leadership.quorum_answers(now):
+                self._follow(self.term, None, now)
+                return
+        self._wake(now + config.suspicion_us // 4)
+
+    def _tick_follower(self, now: int) -> None:
+        if self.node_id not in self.log.configuration.voters:
+            self._wake(now + self._environment.config.suspicion_us)
+        elif self._environment.may_stand():
+            self._stand(now)
+        else:
+            self._stand_soon(now)
+
+    def leader_down(self, node: str, now: int) -> None:
+        """Our own registry says that the node is down: if it led, forget it (rule 12), and stand
+        when our rank says so (rule 13)."""
+        if self.leader == node and self.leadership is None:
+            self.leader = None
+            self._environment.touch(self.partition)
+            self._stand_by_rank(now)
+
+    def peer_reachable(self, peer: str, now: int) -> None:
+        """The peer is back: what was under way to it is lost, and a vote may be won now."""
+        if self.leadership is not None:
+            progress = self.leadership.progress.get(peer)
+            if progress is not None:
+                progress.probe()
+                self._environment.touch(self.partition)
+        elif self.leader is None:
+            self._stand_by_rank(now)
+
+    def forgive(self, gap: int, now: int) -> None:
+        """This process slept for `gap` microseconds: nobody else is to blame for that (rule 26)."""
+        self._leader_contact_us += gap
+        if self.leadership is not None:
+            self.leadership.forgive(gap)
+        elif self.leader is not None:
+            self._await_leader(now)
+        else:
+            self._stand_soon(now)
+
+    def _wake(self, when: int) -> None:
+        self.deadline = when
+        self._environment.wake_at(when)
+
+    def _await_leader(self, now: int) -> None:
+        """The fallback timeout of Raft §5.2, randomised; the registry's word usually comes first."""
+        span = self._environment.config.suspicion_us
+        self._wake(now + span + self._environment.jitter(span))
+
+    def _stand_soon(self, now: int) -> None:
+        """No leader is known: stand after a short random while, later ranks later."""
+        config = self._environment.config
+        rank = self._environment.rank(self.partition)
+        wait = config.retry_us + self._environment.jitter(config.retry_us)
+        self._wake(now + wait + (3 if rank is None else rank) * config.stagger_us)
+
+    def _stand_by_rank(self, now: int) -> None:
+        rank = self._environment.rank(self.partition)
+        if rank is None:
+            self._stand_soon(now)
+        else:
+            self._wake(min(self.deadline, now + rank * self._environment.config.stagger_us))
+
+    # ------------------------------------------------------------------ standing for election
+
+    def _stand(self, now: int, *, transferred: bool = False) -> None:
+        """Campaign: ask first whether we would win (pre-vote), unless the old leader chose us."""
+        self.leader = None
+        self.leadership = None
+        self._transferred = transferred
+        if transferred:
+            self._stand_for_real(now)
+            return
+        self.role = Role.PRECANDIDATE
+        self._ask_for_votes(self.term + 1, now)
+
+    def _stand_for_real(self, now: int) -> None:
+        self.role = Role.CANDIDATE
+        self._enter_term(self.term + 1, self.node_id)
+        self._ask_for_votes(self.term, now)
+
+    def _ask_for_votes(self, term: int, now: int) -> None:
+        self._granted, self._refused = {self.node_id}, set()
+        self._environment.touch(self.partition)
+        self._stand_soon(now)
+        if has_majority(self.log.configuration, self._granted):
+            self._won(now)
+            return
+        pre = self.role == Role.PRECANDIDATE
+        ask = RequestVote(
+            self.partition, term, self.log.last_index, self.log.last_term, pre, self._transferred
+        )
+        for peer in self.other_voters():
+            self.durable_out.append((peer, ask))
+
+    def other_voters(self) -> list[str]:
+        """Whose vote counts in the configuration in force, this node aside."""
+        configuration = self.log.configuration
+        return sorted({*configuration.voters, *configuration.outgoing} - {self.node_id})
+
+    def _on_vote_reply(self, sender: str, reply: VoteReply, now: int) -> None:
+        standing = Role.PRECANDIDATE if reply.pre else Role.CANDIDATE
+        if not reply.granted and reply.term > self.term:
+            self._follow(reply.term, None, now)
+            return
+        asked = self.term + 1 if reply.pre else self.term
+        if self.role != standing or (reply.granted and reply.term != asked):
+            return
+        (self._granted if reply.granted else self._refused).add(sender)
+        if has_majority(self.log.configuration, self._granted):
+            self._won(now)
+        elif cannot_win(self.log.configuration, self._refused):
+            self.role = Role.FOLLOWER
+            self._environment.touch(self.partition)
+
+    def _won(self, now: int) -> None:
+        if self.role == Role.PRECANDIDATE:
+            self._stand_for_real(now)
+        else:
+            self._lead(now)
+
+    def _lead(self, now: int) -> None:
+        """Take office: an entry of the own term is what makes older ones committable (rule 3)."""
+        self.role = Role.LEADER
+        self.leader = self.node_id
+        self.leadership = Leadership(self.term, self.log, self._environment, now)
+        self._append_own(NOOP, (), self.log.last_timestamp_us)
+        self._wake(now + self._environment.config.suspicion_us // 4)
+
+    # ------------------------------------------------------------------ voting
+
+    def _on_request_vote(self, sender: str, ask: RequestVote, now: int) -> None:
+        if ask.term < self.term or (ask.pre and ask.term == self.term):
+            self._answer_vote(sender, ask, granted=False)
+            return
+        if not ask.transfer and self._sticks_to_leader(now):
+            # Rule 12: a live leader is not deposed by somebody who merely cannot hear it. A pre-vote
+            # is answered so that the asker stops hoping; a real one must not move our term.
+            if ask.pre:
+                self._answer_vote(sender, ask, granted=False)
+            return
+        if not ask.pre and ask.term > self.term:
+            self._follow(ask.term, None, now)
+        current = self.log.is_current(ask.last_index, ask.last_term)
+        free = ask.pre or self.vote in ("", sender)
+        if current and free and (ask.pre or self.role == Role.FOLLOWER):
+            if not ask.pre:
+                self.vote = sender
+                self._environment.touch(self.partition)
+                self._stand_soon(now)
+            self._answer_vote(sender, ask, granted=True)
+            return
+        self._answer_vote(sender, ask, granted=False)
+        if not current and self.leader is None:
+            # Rule 13: its log is behind ours, so it cannot win; do not wait for our turn.
+            self._wake(min(self.deadline, now + self._environment.jitter(2_000)))
+
+    def _sticks_to_leader(self, now: int) -> bool:
+        if self.leadership is not None:
+            return self.leadership.quorum_answers(now)
+        return (
+            self.leader is not None
+            and now - self._leader_contact_us < self._environment.config.suspicion_us
+        )
+
+    def _answer_vote(self, sender: str, ask: RequestVote, *, granted: bool) -> None:
+        term = ask.term if granted else self.term
+        self.durable_out.append((sender, VoteReply(self.partition, term, granted, ask.pre)))
+        self._environment.touch(self.partition)
+
+    def _enter_term(self, term: int, vote: str) -> None:
+        """What was verified against an older leader says nothing about a new one (rule 5)."""
+        self.term = term
+        self.vote = vote
+        self._verified = 0
+
+    # ------------------------------------------------------------------ following
+
+    def _follow(self, term: int, leader: str | None, now: int) -> None:
+        """Become a follower in `term`; a new term comes with a vote to give."""
+        assert term >= self.term
+        if term > self.term:
+            self._enter_term(term, "")
+        self.role = Role.FOLLOWER
+        self.leader = leader
+        self.leadership = None
+        self._environment.touch(self.partition)
+        if leader is None:
+            self._stand_soon(now)
+        else:
+            self._leader_contact_us = now
+            self._await_leader(now)
+
+    def _hear_leader(self, sender: str, now: int) -> None:
+        """A message or beat of the leader of the current term."""
+        assert self.leadership is None, f"two leaders in term {self.term} of partition {self.partition}"
+        if self.leader != sender or self.role != Role.FOLLOWER:
+            self._follow(self.term, sender, now)
+            return
+        self._leader_contact_us = now
+        if self.deadline - now < self._environment.config.suspicion_us:
+            self._await_leader(now)
+
+    def _on_append(self, sender: str, message: Append, now: int) -> None:
+        if message.term < self.term:
+            # Rule 11: an old leader is told, so that it frees itself.
+            self._reply_append(sender, accepted=False, index=0, hint_term=0)
+            return
+        if message.term > self.term:
+            self._follow(message.term, sender, now)
+        self._hear_leader(sender, now)
+        prev = message.prev_index
+        if self.log.term_at(prev) != message.prev_term:
+            index, term = self.log.newest_not_above(prev, message.prev_term)
+            self._reply_append(sender, accepted=False, index=index, hint_term=term)
+            return
+        self._take(message.entries, prev)
+        last = prev + len(message.entries)
+        self._verified = max(self._verified, last)
+        self._advance_commit(min(message.commit, self._verified))
+        self._reply_append(sender, accepted=True, index=last, hint_term=0)
+
+    def _take(self, entries: list[Entry], prev: int) -> None:
+        """Keep what agrees, truncate at the first real conflict only, append the rest (rule 4)."""
+        for offset, entry in enumerate(entries):
+            assert entry.index == prev + 1 + offset, "the codec lets only contiguous entries through"
+            if entry.index > self.log.last_index:
+                break
+            if self.log.term_at(entry.index) != entry.term:
+                assert entry.index > self.commit, (
+                    f"partition {self.partition}: asked to truncate committed entry {entry.index}"
+                )
+                self.log.truncate(entry.index)
+                self.durable_index = min(self.durable_index, entry.index - 1)
+                break
+        else:
+            return
+        for entry in entries[offset:]:
+            self.log.append(entry)
+        self._environment.touch(self.partition)
+
+    def _reply_append(self, sender: str, *, accepted: bool, index: int, hint_term: int) -> None:
+        out = self.durable_out
+        if accepted and out and out[-1][0] == sender:
+            last = out[-1][1]
+            if isinstance(last, AppendReply) and last.accepted and last.term == self.term:
+                last.index = max(last.index, index)  # one answer to many messages of one turn
+                return
+        out.append((sender, AppendReply(self.partition, self.term, accepted, index, hint_term)))
+        self._environment.touch(self.partition)
+
+    def _on_commit_notice(self, sender: str, notice: CommitNotice, now: int) -> None:
+        if notice.term == self.term and self.leadership is None:
+            self._hear_leader(sender, now)
+            self._advance_commit(min(notice.commit, self._verified))
+
+    def _on_timeout_now(self, sender: str, message: TimeoutNow, now: int) -> None:
+        is_voter = self.node_id in self.log.configuration.voters
+        if message.term == self.term and self.leadership is None and is_voter:
+            self._stand(now, transferred=True)
+
+    def _advance_commit(self, commit: int) -> None:
+        if commit > self.commit:  # rule 5: never back
+            assert commit <= self.log.last_index
+            self.commit = commit
+            self._environment.touch(self.partition)
+
+    # ------------------------------------------------------------------ leading
+
+    def can_propose(self) -> bool:
+        """Leading, not handing over, and not too much uncommitted (rule 21)."""
+        leadership = self.leadership
+        return (
+            leadership is not None
+            and leadership.successor is None
+            and leadership.uncommitted_bytes < self._environment.config.uncommitted_bytes_max
+        )
+
+    def propose(self, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+        """Append an entry with these events; the time is raised to the partition's last if need be."""
+        assert self.can_propose()
+        return self._append_own(EVENTS, parts, max(timestamp_us, self.log.last_timestamp_us))
+
+    def _append_own(self, kind: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+        assert self.leadership is not None
+        entry = make_entry(
+            partition=self.partition,
+            index=self.log.last_index + 1,
+            term=self.term,
+            kind=kind,
+            first_position=self.log.next_position,
+            timestamp_us=timestamp_us,
+            parts=parts,
+        )
+        self.log.append(entry)
+        self.leadership.proposed(entry.index, len(entry.record))
+        self._environment.touch(self.partition)
+        return entry
+
+    def _on_append_reply(self, sender: str, reply: AppendReply, now: int) -> None:
+        if reply.term > self.term:
+            self._follow(reply.term, None, now)
+            return
+        leadership = self.leadership
+        if leadership is None or reply.term < self.term:
+            return
+        progress = leadership.progress.get(sender)
+        if progress is None:
+            return
+        progress.contact_us = now
+        if not reply.accepted:
+            index, _ = self.log.newest_not_above(reply.index, reply.hint_term)
+            progress.refused(index + 1)
+            self._environment.touch(self.partition)
+            return
+        if progress.accepted(min(reply.index, self.log.last_index)):
+            self._try_commit(leadership)
+        if leadership.successor == sender:
+            self._tell_successor(leadership)
+        if progress.next <= self.log.last_index:
+            self._environment.touch(self.partition)
+
+    def _try_commit(self, leadership: Leadership) -> None:
+        commit = leadership.committable(self.durable_index)
+        if commit > self.commit:
+            leadership.committed(commit)
+            self._advance_commit(commit)
+
+    def persisted(self, term: int, index: int) -> None:
+        """Our own log is durable up to `index`, an entry of `term`: nothing is said of an entry that
+        took its place since (rule 2)."""
+        if index > self.durable_index and self.log.term_at(index) == term:
+            self.durable_index = index
+            if self.leadership is not None:
+                self._try_commit(self.leadership)
+
+    def transfer(self, successor: str, now: int) -> None:
+        """Hand leadership to `successor` (rule 20)."""
+        leadership = self.leadership
+        if leadership is not None and leadership.successor is None:
+            leadership.start_transfer(successor, now)
+            self._tell_successor(leadership)
+            self._environment.touch(self.partition)
+
+    def _tell_successor(self, leadership: Leadership) -> None:
+        if leadership.successor is not None and leadership.successor_is_ready():
+            leadership.told_successor = True
+            self.now_out.append((leadership.successor, TimeoutNow(self.partition, self.term)))
+            self._environment.touch(self.partition)
+
+    # ------------------------------------------------------------------ outputs, taken by the node
+
+    @property
+    def committed_in_term(self) -> bool:
+        """Leading, and the no-op of this term is committed: `commit` is the truth (rule 14)."""
+        return self.leadership is not None and self.commit >= self.leadership.first_index
+
+    def take_messages(self, now: int) -> list[tuple[str, Message]]:
+        """What may be sent at once, a leader's appends included."""
+        taken, self.now_out = self.now_out, []
+        if self.leadership is not None:
+            self.leadership.follow_configuration(now)
+            taken += self.leadership.appends(self.commit, self.partition, now)
+        return taken
+
+    def take_notices(self) -> list[tuple[str, Message]]:
+        """Commit notices for followers that no append has told."""
+        if self.leadership is None:
+            return []
+        notices: list[tuple[str, Message]] = []
+        for peer, progress in self.leadership.progress.items():
+            if progress.commit_sent < self.commit and self._environment.reaches(peer):
+                progress.commit_sent = self.commit
+                notices.append((peer, CommitNotice(self.partition, self.term, self.commit)))
+        return notices
+
+    def take_write(self, *, with_commit: bool) -> PartitionWrite | None:
+        """What must be stored, None if nothing. The commit index alone can wait (`with_commit`
+        False): losing it costs nothing but a little time at the next start."""
+        hard = HardState(self.term, self.vote, self.commit)
+        voted = hard[:2] != self._saved[:2]
+        if not voted and not (with_commit and hard != self._saved):
+            hard_changed = None
+        else:
+            hard_changed = self._saved = hard
+        if hard_changed is None and not self.log.has_unwritten:
+            return None
+        truncate_from, entries = self.log.take_write()
+        return PartitionWrite(self.partition, hard_changed, truncate_from, entries)
+
+    @property
+    def commit_is_unsaved(self) -> bool:
+        """Whether storage knows a lower commit index."""
+        return self.commit != self._saved.commit
+
+    def take_change(self) -> RoleChange | None:
+        """The change of role, term or leader since the last call."""
+        change = RoleChange(self.partition, self.term, self.role, self.leader)
+        if change == self._told:
+            return None
+        self._told = change
+        return change
+
+    def take_commit(self) -> int | None:
+        """The commit index if it moved since the last call."""
+        if self.commit == self._commit_told:
+            return None
+        self._commit_told = self.commit
+        return self.commit

@@ -1,0 +1,95 @@
+"""What a leader knows of one follower, and how much it may have under way to it.
+
+PROBE: the leader does not know where the follower's log agrees with its own, so it keeps one message
+in flight. REPLICATE: it knows, and streams a window of messages and bytes ahead of the replies
+(rule 21). A refusal, a new connection, or silence brings PROBE back. As in etcd/raft's
+`tracker/progress.go`, whose states these are (its third, SNAPSHOT, has no use here: the log is never
+compacted).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+PROBE = "probe"
+REPLICATE = "replicate"
+
+
+class Progress:
+    """One follower, seen from the leader.
+
+    `match`: highest index known to be durable there and equal. `next`: first index to send.
+    `contact_us`: when it last answered in our term (rule 11, CheckQuorum).
+    """
+
+    __slots__ = (
+        "_inflight",
+        "_inflight_bytes",
+        "commit_sent",
+        "contact_us",
+        "match",
+        "next",
+        "probe_sent_us",
+        "state",
+    )
+
+    def __init__(self, next_index: int, now: int) -> None:
+        self.match = 0
+        self.next = next_index
+        self.state = PROBE
+        self.contact_us = now
+        self.commit_sent = 0
+        self.probe_sent_us: int | None = None
+        self._inflight: deque[tuple[int, int, int]] = deque()
+        self._inflight_bytes = 0
+
+    def may_send(self, messages_max: int, bytes_max: int) -> bool:
+        """Whether the window has room."""
+        if self.state == PROBE:
+            return self.probe_sent_us is None
+        return len(self._inflight) < messages_max and self._inflight_bytes < bytes_max
+
+    def sent(self, last_index: int, size: int, now: int) -> None:
+        """Entries up to `last_index` (`size` bytes) went out; without entries, a probe did."""
+        if self.state == PROBE:
+            self.probe_sent_us = now
+            return
+        if last_index >= self.next:
+            self.next = last_index + 1
+            self._inflight.append((last_index, size, now))
+            self._inflight_bytes += size
+
+    def accepted(self, index: int) -> bool:
+        """The follower holds everything up to `index`. True if that is news."""
+        while self._inflight and self._inflight[0][0] <= index:
+            self._inflight_bytes -= self._inflight.popleft()[1]
+        news = index > self.match
+        if news:
+            self.match = index
+        self.next = max(self.next, self.match + 1)
+        if self.state == PROBE:
+            self.state = REPLICATE
+            self.probe_sent_us = None
+            self.next = self.match + 1
+        return news
+
+    def refused(self, next_index: int) -> None:
+        """The follower's log does not agree before `next`; look from `next_index`."""
+        self.probe(min(next_index, self.next))
+
+    def probe(self, next_index: int | None = None) -> None:
+        """Forget what is under way and find the agreement again."""
+        self.state = PROBE
+        self.probe_sent_us = None
+        self._inflight.clear()
+        self._inflight_bytes = 0
+        if next_index is None:
+            # Before the first answer `next` is our only guess of where the follower stands: keep it.
+            next_index = self.match + 1 if self.match else self.next
+        self.next = max(self.match + 1, next_index)
+
+    def silent_since(self) -> int | None:
+        """When the oldest message without a reply was sent, None if nothing is under way."""
+        if self.state == PROBE:
+            return self.probe_sent_us
+        return self._inflight[0][2] if self._inflight else None

@@ -1,0 +1,160 @@
+"""Linearizable reads: ReadIndex (Raft §8; Ongaro's thesis §6.4) for all groups of a node at once.
+
+A leader may answer a read with its commit index if, after the read arrived, a majority confirmed that
+it still leads. One question, a round, asks that for every group with waiting reads. No clock lease is
+used (rule 14), and every attempt has a round number of its own, so that no old answer can confirm a
+newer read (etcd #20418).
+
+Invariant: a read of group g is confirmed only by a majority of g's voters that were in the leader's
+term after the read had arrived, and then sees at least the commit index of when its round began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.messages import Message, ReadResult, ReadRound, ReadRoundReply
+from allsource.cluster.consensus.quorum import has_majority
+
+ROUNDS_MAX = 2
+"""Rounds under way at once; reads that arrive meanwhile share the next one."""
+
+
+@dataclass(slots=True)
+class _Read:
+    """A read that waits. `index` is what it must see: its own minimum, and its round's commit index."""
+
+    ticket: object
+    index: int
+
+
+@dataclass(slots=True)
+class _Share:
+    """One group's part of a round."""
+
+    term: int
+    reads: list[_Read]
+    agreed: set[str]
+
+
+@dataclass(slots=True)
+class _Round:
+    number: int
+    sent_us: int
+    shares: dict[int, _Share] = field(default_factory=dict)
+
+
+class ReadRounds:
+    """The waiting reads of one node, in three queues: not yet asked, asked, confirmed but too early."""
+
+    def __init__(self, node_id: str, groups: Mapping[int, Group], retry_us: int) -> None:
+        self._node_id = node_id
+        self._groups = groups
+        self._retry_us = retry_us
+        self._waiting: dict[int, list[_Read]] = {}
+        self._rounds: dict[int, _Round] = {}
+        self._confirmed: dict[int, list[_Read]] = {}
+        self._last_number = 0
+        self._results: list[ReadResult] = []
+
+    def ask(self, partition: int, ticket: object, min_index: int) -> None:
+        """A read arrived. Without leadership it is refused at once."""
+        group = self._groups.get(partition)
+        if group is None or group.leadership is None:
+            self._results.append(ReadResult(ticket, partition, 0, False))
+        else:
+            self._waiting.setdefault(partition, []).append(_Read(ticket, min_index))
+
+    def lost(self, partition: int) -> None:
+        """This node's leadership of the group ended (or began anew): refuse what waited for it."""
+        refused = self._waiting.pop(partition, []) + self._confirmed.pop(partition, [])
+        for round_ in self._rounds.values():
+            share = round_.shares.pop(partition, None)
+            if share is not None:
+                refused += share.reads
+        self._results += [ReadResult(read.ticket, partition, 0, False) for read in refused]
+        self._drop_empty_rounds()
+
+    def begin(self, now: int) -> Iterator[tuple[str, Message]]:
+        """Start a round for the reads that wait, if there is room for one: `(peer, question)`."""
+        if not self._waiting or len(self._rounds) >= ROUNDS_MAX:
+            return
+        round_ = _Round(self._last_number + 1, now)
+        questions: dict[str, list[tuple[int, int]]] = {}
+        for partition in list(self._waiting):
+            group = self._groups[partition]
+            if not group.committed_in_term:
+                continue
+            reads = self._waiting.pop(partition)
+            for read in reads:
+                read.index = max(read.index, group.commit)
+            share = _Share(group.term, reads, {self._node_id})
+            if has_majority(group.log.configuration, share.agreed):
+                self._confirm(partition, reads)
+                continue
+            round_.shares[partition] = share
+            for peer in group.other_voters():
+                questions.setdefault(peer, []).append((partition, group.term))
+        if round_.shares:
+            self._last_number += 1
+            self._rounds[round_.number] = round_
+        for peer, groups in questions.items():
+            yield peer, ReadRound(round_.number, groups)
+
+    def on_reply(self, sender: str, reply: ReadRoundReply, now: int) -> None:
+        """A peer confirmed some groups of a round; it may be the vote that was missing."""
+        round_ = self._rounds.get(reply.round)
+        if round_ is None:
+            return
+        for partition in reply.partitions:
+            share = round_.shares.get(partition)
+            group = self._groups.get(partition)
+            if share is None or group is None:
+                continue
+            if group.leadership is None or group.term != share.term:
+                continue
+            group.leadership.heard(sender, now)
+            share.agreed.add(sender)
+            if has_majority(group.log.configuration, share.agreed):
+                del round_.shares[partition]
+                self._confirm(partition, share.reads)
+        self._drop_empty_rounds()
+
+    def retry(self, now: int) -> bool:
+        """Put the reads of rounds that stay unanswered into a fresh one. True if there were any."""
+        late = [r for r in self._rounds.values() if now - r.sent_us >= self._retry_us]
+        for round_ in late:
+            del self._rounds[round_.number]
+            for partition, share in round_.shares.items():
+                self._waiting.setdefault(partition, []).extend(share.reads)
+        return bool(late)
+
+    def committed(self, partition: int) -> None:
+        """The group's commit index moved: some confirmed reads may be served now."""
+        reads = self._confirmed.pop(partition, None)
+        if reads:
+            self._confirm(partition, reads)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether results or a new round are due."""
+        return bool(self._results) or (bool(self._waiting) and len(self._rounds) < ROUNDS_MAX)
+
+    def take_results(self) -> list[ReadResult]:
+        """Reads that may be served, or were refused."""
+        taken, self._results = self._results, []
+        return taken
+
+    def _confirm(self, partition: int, reads: list[_Read]) -> None:
+        commit = self._groups[partition].commit
+        for read in reads:
+            if read.index <= commit:
+                self._results.append(ReadResult(read.ticket, partition, read.index, True))
+            else:
+                self._confirmed.setdefault(partition, []).append(read)
+
+    def _drop_empty_rounds(self) -> None:
+        for number in [n for n, round_ in self._rounds.items() if not round_.shares]:
+            del self._rounds[number]
