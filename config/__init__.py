@@ -13,7 +13,7 @@ process reads them once. Storage and cluster import `schema` alone; who loads a 
 
 Trade-offs. One file describes the whole cluster, rather than one file for each node: nodes that
 disagree on their members or partitions are the worst kind of fault, and a single file cannot.
-Kinds sit in the types of the fields (`Annotated`) rather than in a schema of some library: what is
-allowed, how it is written and what it means are then read in one place. pydantic would do that
-too; it stops at the first YAML fault, knows no lines, and would be the heaviest of our dependencies.
+Kinds sit in the types of the fields (`Annotated`), so that what a knob means, what it may be and how
+it is written are read in one place. A validation library would bring the same and a dependency, and
+none knows the lines of a YAML file, which is what someone with a typo wants to be told.
 """

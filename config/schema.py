@@ -24,6 +24,7 @@ from allsource.config.values import (
     GIB,
     KIB,
     MIB,
+    TIB,
     Choice,
     Count,
     Directory,
@@ -104,7 +105,7 @@ class Limits:
     read_bytes_max: Annotated[int, Size(64 * KIB, 512 * MIB)] = 4 * MIB
     """About how many bytes of events one page holds; a single larger append is still a page."""
 
-    disk_free_bytes_min: Annotated[int, Size(0, 1024 * GIB)] = 256 * MIB
+    disk_free_bytes_min: Annotated[int, Size(0, TIB)] = 256 * MIB
     """Below this much free space a node refuses appends (`DiskFull`) and goes on reading, in bytes.
     Compaction needs room: on a large store leave some per cent of its size."""
 

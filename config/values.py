@@ -20,6 +20,7 @@ from uuid import UUID
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+TIB = 1024 * GIB
 
 _SIZES = {
     "B": 1,
@@ -30,6 +31,8 @@ _SIZES = {
     "MiB": MIB,
     "GB": 1000**3,
     "GiB": GIB,
+    "TB": 1000**4,
+    "TiB": TIB,
 }
 _DURATIONS = {"ms": 1, "s": 1000, "m": 60_000}
 
@@ -120,7 +123,7 @@ class Choice:
 
     @property
     def allowed(self) -> str:
-        return " or ".join(self.words)
+        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
 
     def parse(self, text: str) -> str:
         if text not in self.words:
@@ -214,7 +217,7 @@ class Secret:
 
 def written_size(value: int) -> str:
     """`16MiB` for 16777216: the largest unit that divides the number of bytes."""
-    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if value >= factor and value % factor == 0:
             return f"{value // factor}{unit}"
     return f"{value}B"
