@@ -502,16 +502,18 @@ class Group:
     def take_write(self, *, with_commit: bool) -> PartitionWrite | None:
         """What must be stored, None if nothing. The commit index alone can wait (`with_commit`
         False): losing it costs nothing but a little time at the next start."""
-        hard = HardState(self.term, self.vote, self.commit)
-        voted = hard[:2] != self._saved[:2]
-        if not voted and not (with_commit and hard != self._saved):
-            hard_changed = None
-        else:
-            hard_changed = self._saved = hard
-        if hard_changed is None and not self.log.has_unwritten:
+        saved = self._saved
+        hard = None
+        if (
+            self.term != saved.term
+            or self.vote != saved.vote
+            or (with_commit and self.commit != saved.commit)
+        ):
+            hard = self._saved = HardState(self.term, self.vote, self.commit)
+        elif not self.log.has_unwritten:
             return None
         truncate_from, entries = self.log.take_write()
-        return PartitionWrite(self.partition, hard_changed, truncate_from, entries)
+        return PartitionWrite(self.partition, hard, truncate_from, entries)
 
     @property
     def commit_is_unsaved(self) -> bool:
@@ -520,11 +522,11 @@ class Group:
 
     def take_change(self) -> RoleChange | None:
         """The change of role, term or leader since the last call."""
-        change = RoleChange(self.partition, self.term, self.role, self.leader)
-        if change == self._told:
+        told = self._told
+        if self.term == told.term and self.role == told.role and self.leader == told.leader:
             return None
-        self._told = change
-        return change
+        self._told = RoleChange(self.partition, self.term, self.role, self.leader)
+        return self._told
 
     def take_commit(self) -> int | None:
         """The commit index if it moved since the last call."""
