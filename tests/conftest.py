@@ -1,0 +1,10 @@
+"""What all tests share: very little."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# No deadline for one example: two cores are shared with whatever else runs, and a slow example is not
+# a wrong one (pytest-timeout ends a hanging test). The blob is the line that replays a failure.
+settings.register_profile("house", deadline=None, print_blob=True)
+settings.load_profile("house")
