@@ -1,0 +1,195 @@
+"""A bench for one group: its node is a small fake, its log lives in memory, time is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from allsource.cluster.consensus.environment import ConsensusConfig
+from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
+from allsource.storage.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
+from allsource.storage.interface import HardState, PartitionState, PartitionWrite
+
+MEMBERS = ("a", "b", "c")
+SECOND = 1_000_000
+
+
+class FakeNode:
+    """The Environment of one group, as plain attributes that a test may set."""
+
+    def __init__(self, node_id: str = "a", config: ConsensusConfig | None = None) -> None:
+        self.node_id = node_id
+        self.config = config or ConsensusConfig()
+        self.touched = 0
+        self.unreachable: set[str] = set()
+        self.trusted = True
+        self.place: int | None = 0
+        self.disk_budget = True
+
+    def touch(self, partition: int) -> None:
+        self.touched += 1
+
+    def wake_at(self, when: int) -> None:
+        pass
+
+    def jitter(self, span: int) -> int:
+        return 0
+
+    def reaches(self, peer: str) -> bool:
+        return peer not in self.unreachable
+
+    def may_stand(self) -> bool:
+        return self.trusted
+
+    def rank(self, partition: int) -> int | None:
+        return self.place
+
+    def may_catch_up(self, partition: int, now: int) -> bool:
+        return self.disk_budget
+
+    def caught_up(self, size: int) -> None:
+        pass
+
+
+class Disk:
+    """What was written, as a LogReader."""
+
+    def __init__(self) -> None:
+        self.log: list[Entry] = []
+
+    def write(self, write: PartitionWrite) -> None:
+        if write.truncate_from is not None:
+            del self.log[write.truncate_from - 1 :]
+        for entry in write.entries:
+            assert entry.index == len(self.log) + 1
+            self.log.append(entry)
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        found: list[Entry] = []
+        size = 0
+        for entry in self.log[first - 1 : last]:
+            size += len(entry.record)
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return found
+
+
+def entry(index: int, term: int, position: int | None = None, stream: str = "s") -> Entry:
+    """An entry with one event; by default the log is one configuration and then such entries."""
+    at = index - 1 if position is None else position
+    part = Part(stream, at, 1, index.to_bytes(16, "big"), b"\x90")
+    return make_entry(
+        partition=0,
+        index=index,
+        term=term,
+        kind=EVENTS,
+        first_position=at,
+        timestamp_us=index,
+        parts=(part,),
+    )
+
+
+def noop(index: int, term: int) -> Entry:
+    return make_entry(
+        partition=0, index=index, term=term, kind=NOOP, first_position=index - 1, timestamp_us=0
+    )
+
+
+def first_entry(voters: Sequence[str] = MEMBERS) -> Entry:
+    return make_entry(
+        partition=0,
+        index=1,
+        term=0,
+        kind=CONFIG,
+        first_position=1,
+        timestamp_us=0,
+        payload=Configuration(tuple(voters)).encode(),
+    )
+
+
+class Bench:
+    """One group and its disk; `terms` are those of the entries behind the configuration entry."""
+
+    def __init__(
+        self,
+        terms: Sequence[int] = (),
+        *,
+        hard: HardState | None = None,
+        voters: Sequence[str] = MEMBERS,
+        config: ConsensusConfig | None = None,
+    ) -> None:
+        self.node = FakeNode(config=config)
+        self.disk = Disk()
+        self.now = 0
+        log = [first_entry(voters)] + [entry(i, term) for i, term in enumerate(terms, 2)]
+        self.disk.log = log
+        runs: list[tuple[int, int]] = []
+        for e in log:
+            if not runs or runs[-1][1] != e.term:
+                runs.append((e.index, e.term))
+        state = PartitionState(
+            0,
+            hard or HardState(log[-1].term, "", 1),
+            log[-1].index,
+            log[-1].term,
+            runs,
+            log[-1].next_position,
+            log[-1].timestamp_us,
+            [(1, Configuration(tuple(voters)))],
+        )
+        self.group = Group(state, self.disk, self.node, self.now)
+
+    def step(self, sender: str, message: Message) -> None:
+        self.group.step(sender, message, self.now)
+
+    def write(self) -> PartitionWrite | None:
+        """Let the disk take what the group wants stored (not synced yet)."""
+        write = self.group.take_write(with_commit=True)
+        if write is not None:
+            self.disk.write(write)
+        return write
+
+    def sync(self) -> None:
+        """Write, and tell the group that its log is durable."""
+        self.write()
+        if self.disk.log:
+            self.group.persisted(self.disk.log[-1].term, self.disk.log[-1].index)
+
+    def sent(self) -> list[tuple[str, Message]]:
+        """All messages since the last call, those that wait for a sync included."""
+        messages = self.group.take_messages(self.now) + self.group.durable_out
+        self.group.durable_out = []
+        return messages
+
+    def pass_time(self, microseconds: int) -> None:
+        self.now += microseconds
+        self.group.tick(self.now)
+
+    def elect(self, supporter: str = "b") -> None:
+        """Win an election with one supporter; the no-op is written and its messages are dropped."""
+        self.now = max(self.now, self.group.deadline)
+        self.group.tick(self.now)
+        self.step(supporter, VoteReply(0, self.group.term + 1, True, True))
+        self.step(supporter, VoteReply(0, self.group.term, True, False))
+        assert self.group.leadership is not None
+        self.sync()
+        self.sent()
+
+    def accept(self, sender: str, index: int | None = None) -> None:
+        """The follower has everything up to `index` (by default, all)."""
+        last = self.group.log.last_index if index is None else index
+        self.step(sender, AppendReply(0, self.group.term, True, last, 0))
+
+    def append(
+        self, sender: str, term: int, prev: tuple[int, int], entries: list[Entry], commit: int = 0
+    ) -> None:
+        self.step(sender, Append(0, term, prev[0], prev[1], commit, entries))
+
+    def ask_vote(
+        self, sender: str, term: int, last: tuple[int, int], *, pre: bool = False, transfer: bool = False
+    ) -> None:
+        self.step(sender, RequestVote(0, term, last[0], last[1], pre, transfer))
+
+    def last_sent(self) -> tuple[str, Message]:
+        return self.sent()[-1]

@@ -1,0 +1,112 @@
+"""Linearizable reads: who confirms, what a confirmed read sees, and when it must not be served."""
+
+from __future__ import annotations
+
+from allsource.cluster.consensus.messages import GroupBeat, ReadResult, ReadRound, ReadRoundReply
+from allsource.cluster.consensus.reads import ReadRounds
+from allsource.storage.entry import Part
+from tests.cluster.consensus.lab import Bench
+
+
+def leader(commit: bool = True) -> tuple[Bench, ReadRounds]:
+    bench = Bench()
+    bench.elect()
+    if commit:
+        bench.accept("b")
+    return bench, ReadRounds("a", {0: bench.group}, retry_us=100_000)
+
+
+def propose(bench: Bench) -> int:
+    bench.group.propose((Part("s", 1, 1, bytes(16), b"\x90"),), 0)
+    bench.sync()
+    return bench.group.log.last_index
+
+
+def test_a_majority_confirms_and_the_read_sees_the_commit_of_when_its_round_began() -> None:
+    _, reads = leader()
+    reads.ask(0, "r", 0)
+    questions = list(reads.begin(0))
+    assert questions == [("b", ReadRound(1, [(0, 1)])), ("c", ReadRound(1, [(0, 1)]))]
+    assert reads.take_results() == []
+    reads.on_reply("c", ReadRoundReply(1, [0]), 0)
+    assert reads.take_results() == [ReadResult("r", 0, 2, True)]
+
+
+def test_a_read_that_comes_after_the_question_needs_the_next_one() -> None:
+    _, reads = leader()
+    reads.ask(0, "early", 0)
+    list(reads.begin(0))
+    reads.ask(0, "late", 0)
+    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    assert [r.ticket for r in reads.take_results()] == ["early"]
+
+
+def test_no_read_before_an_entry_of_the_own_term_is_committed() -> None:
+    bench, reads = leader(commit=False)
+    reads.ask(0, "r", 0)
+    assert list(reads.begin(0)) == []
+    bench.accept("b")
+    assert len(list(reads.begin(0))) == 2
+
+
+def test_an_answer_to_an_older_round_confirms_nothing() -> None:
+    _, reads = leader()
+    reads.ask(0, "r", 0)
+    list(reads.begin(0))
+    assert reads.retry(200_000)
+    assert [m.round for _, m in reads.begin(200_000) if isinstance(m, ReadRound)] == [2, 2]
+    reads.on_reply("b", ReadRoundReply(1, [0]), 200_000)
+    assert reads.take_results() == []
+    reads.on_reply("b", ReadRoundReply(2, [0]), 200_000)
+    assert [r.ok for r in reads.take_results()] == [True]
+
+
+def test_lost_leadership_refuses_waiting_asked_and_early_reads() -> None:
+    bench, reads = leader()
+    reads.ask(0, "early", propose(bench))
+    list(reads.begin(0))
+    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    reads.ask(0, "asked", 0)
+    list(reads.begin(0))
+    reads.ask(0, "waiting", 0)
+    bench.group.beat("b", GroupBeat(0, 9, True, 0), 0)
+    reads.lost(0)
+    results = reads.take_results()
+    assert {r.ticket for r in results} == {"early", "asked", "waiting"}
+    assert not any(r.ok for r in results)
+    reads.ask(0, "too late", 0)
+    assert [r.ok for r in reads.take_results()] == [False]
+
+
+def test_a_read_waits_for_the_index_that_it_must_see() -> None:
+    bench, reads = leader()
+    index = propose(bench)
+    reads.ask(0, "r", index)
+    list(reads.begin(0))
+    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    assert reads.take_results() == []
+    bench.accept("b")
+    reads.committed(0)
+    assert reads.take_results() == [ReadResult("r", 0, index, True)]
+
+
+def test_rounds_are_few_and_shared() -> None:
+    _, reads = leader()
+    for n in range(10):
+        reads.ask(0, n, 0)
+        list(reads.begin(0))
+    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    reads.on_reply("b", ReadRoundReply(2, [0]), 0)
+    list(reads.begin(0))
+    reads.on_reply("c", ReadRoundReply(3, [0]), 0)
+    assert [r.ticket for r in reads.take_results()] == list(range(10))
+
+
+def test_a_single_voter_confirms_itself() -> None:
+    bench = Bench(voters=("a",))
+    bench.pass_time(1_000_000)
+    bench.sync()
+    reads = ReadRounds("a", {0: bench.group}, retry_us=100_000)
+    reads.ask(0, "r", 0)
+    assert list(reads.begin(0)) == []
+    assert reads.take_results() == [ReadResult("r", 0, 2, True)]

@@ -1,0 +1,373 @@
+"""One group against the rules of CONSENSUS.md: each test is named by the rule that it shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from allsource.cluster.consensus.environment import ConsensusConfig
+from allsource.cluster.consensus.messages import (
+    Append,
+    AppendReply,
+    CommitNotice,
+    GroupBeat,
+    RequestVote,
+    Role,
+    TimeoutNow,
+    VoteReply,
+)
+from allsource.storage.entry import Part
+from allsource.storage.interface import HardState
+from tests.cluster.consensus.lab import SECOND, Bench, entry, noop
+
+
+def part(n: int = 1) -> tuple[Part, ...]:
+    return (Part("s", n, 1, n.to_bytes(16, "big"), b"\x90"),)
+
+
+# -- rule 1: durability before speech
+
+
+def test_rule_1_a_vote_is_spoken_only_from_the_durable_side() -> None:
+    bench = Bench()
+    bench.ask_vote("b", 1, (1, 0))
+    assert bench.group.now_out == []
+    assert bench.group.durable_out == [("b", VoteReply(0, 1, True, False))]
+    write = bench.write()
+    assert write is not None
+    assert write.hard == HardState(1, "b", 1)
+
+
+def test_rule_1_an_accepted_append_and_a_refused_one_wait_for_the_sync() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1)])
+    bench.append("b", 1, (7, 1), [])
+    assert bench.group.now_out == []
+    assert [m.accepted for _, m in bench.group.durable_out if isinstance(m, AppendReply)] == [True, False]
+
+
+def test_rule_1_the_leader_counts_itself_only_when_its_own_disk_has_the_entry() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    assert bench.group.commit == 2
+    bench.group.propose(part(), 0)
+    bench.accept("b", 3)
+    assert bench.group.commit == 2, "one follower and an unsynced leader are no majority"
+    bench.sync()
+    assert bench.group.commit == 3
+
+
+# -- rule 2: a sync acknowledges (term, index)
+
+
+def test_rule_2_a_sync_of_an_overwritten_entry_says_nothing() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1)])
+    bench.write()
+    bench.append("c", 2, (1, 0), [noop(2, 2), entry(3, 2)])
+    bench.group.persisted(1, 3)
+    assert bench.group.durable_index == 1
+    bench.write()
+    bench.group.persisted(2, 3)
+    assert bench.group.durable_index == 3
+
+
+# -- rule 3: only entries of the own term commit by counting
+
+
+def test_rule_3_an_older_terms_entry_commits_only_with_one_of_the_own_term() -> None:
+    """Raft, figure 8."""
+    bench = Bench([1, 2])
+    bench.elect()
+    assert bench.group.term == 3
+    bench.accept("b", 3)
+    assert bench.group.commit == 1, "a majority has entry 3, but of term 2"
+    bench.accept("b", 4)
+    assert bench.group.commit == 4
+
+
+# -- rule 4: truncation
+
+
+def test_rule_4_a_late_append_truncates_nothing() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1), entry(4, 1)])
+    bench.append("b", 1, (1, 0), [noop(2, 1)])
+    assert bench.group.log.last_index == 4
+
+
+def test_rule_4_a_conflict_truncates_from_there_and_storage_is_told() -> None:
+    bench = Bench([1, 1, 1])
+    bench.append("b", 2, (2, 1), [entry(3, 2)])
+    write = bench.write()
+    assert write is not None
+    assert write.truncate_from == 3
+    assert [e.index for e in write.entries] == [3]
+    assert bench.group.log.last_index == 3
+    assert bench.group.log.next_position == 3
+
+
+def test_rule_4_truncating_what_is_committed_is_a_bug_and_stops_the_node() -> None:
+    bench = Bench([1, 1], hard=HardState(1, "", 3))
+    with pytest.raises(AssertionError, match="committed"):
+        bench.append("b", 2, (1, 0), [noop(2, 2)])
+
+
+# -- rule 5: the follower's commit index
+
+
+def test_rule_5_commit_follows_only_what_was_verified_against_this_leader() -> None:
+    bench = Bench([1, 1, 1])
+    bench.append("b", 2, (2, 1), [], commit=4)
+    assert bench.group.commit == 2, "entries 3 and 4 may differ from the leader's"
+    bench.append("b", 2, (2, 1), [entry(3, 2)], commit=1)
+    assert bench.group.commit == 2, "never back"
+
+
+def test_rule_5_what_an_older_leader_verified_does_not_count_for_the_next() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1)])
+    bench.step("c", CommitNotice(0, 2, 3))
+    bench.append("c", 2, (1, 0), [], commit=3)
+    assert bench.group.commit == 1
+
+
+def test_rule_5_a_failed_candidacy_does_not_keep_the_old_verification() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1)])
+    bench.group.leader_down("b", bench.now)
+    bench.pass_time(SECOND)
+    bench.step("c", VoteReply(0, 2, True, True))
+    assert bench.group.role == Role.CANDIDATE
+    bench.append("c", 2, (1, 0), [], commit=3)
+    assert bench.group.commit == 1
+
+
+# -- rules 11 and 12: pre-vote, CheckQuorum, stickiness
+
+
+def test_rule_11_a_pre_vote_changes_neither_term_nor_vote() -> None:
+    bench = Bench()
+    bench.ask_vote("b", 9, (1, 0), pre=True)
+    assert bench.last_sent() == ("b", VoteReply(0, 9, True, True))
+    assert (bench.group.term, bench.group.vote) == (0, "")
+    assert bench.write() is None
+
+
+def test_rule_11_an_old_leader_is_answered_and_steps_down() -> None:
+    old = Bench()
+    old.elect()
+    new = Bench(hard=HardState(5, "", 1))
+    new.append("a", 1, (1, 0), [])
+    _, reply = new.last_sent()
+    assert isinstance(reply, AppendReply)
+    old.step("b", reply)
+    assert old.group.leadership is None
+    assert old.group.term == 5
+
+
+def test_rule_11_a_leader_without_an_answering_majority_steps_down() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.pass_time(300_000)
+    assert bench.group.leadership is not None
+    bench.pass_time(300_000)
+    assert bench.group.leadership is None
+
+
+def test_rule_11_beats_of_the_same_term_are_answers() -> None:
+    bench = Bench()
+    bench.elect()
+    for _ in range(20):
+        bench.group.beat("b", GroupBeat(0, bench.group.term, False, 0), bench.now)
+        bench.pass_time(100_000)
+    assert bench.group.leadership is not None
+
+
+def test_rule_12_a_voter_with_a_live_leader_refuses_and_keeps_its_term() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.ask_vote("c", 2, (9, 1))
+    bench.ask_vote("c", 2, (9, 1), pre=True)
+    assert bench.group.term == 1
+    assert [m.granted for _, m in bench.sent() if isinstance(m, VoteReply)] == [False]
+
+
+def test_rule_12_forgetting_the_leader_on_the_own_registrys_word_frees_the_vote() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.group.leader_down("c", bench.now)
+    bench.ask_vote("c", 2, (9, 1))
+    assert bench.group.term == 1, "it was another node that went down"
+    bench.group.leader_down("b", bench.now)
+    bench.ask_vote("c", 2, (9, 1))
+    assert (bench.group.term, bench.group.vote) == (2, "c")
+
+
+def test_rule_12_a_transfer_may_pass() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.ask_vote("c", 2, (9, 1), transfer=True)
+    assert (bench.group.term, bench.group.vote) == (2, "c")
+
+
+def test_rule_12_silence_longer_than_the_suspicion_time_frees_the_vote() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.now += bench.node.config.suspicion_us
+    bench.ask_vote("c", 2, (9, 1))
+    assert bench.group.vote == "c"
+
+
+def test_a_vote_is_given_once_in_a_term_and_only_to_a_log_that_is_new_enough() -> None:
+    bench = Bench([1, 2])
+    bench.ask_vote("b", 3, (9, 1))
+    assert bench.group.vote == "", "term 1 is older than our last entry's term 2"
+    bench.ask_vote("b", 4, (3, 2))
+    bench.ask_vote("c", 4, (3, 2))
+    assert bench.group.vote == "b"
+    granted = [(to, m.granted) for to, m in bench.sent() if isinstance(m, VoteReply)]
+    assert granted == [("b", False), ("b", True), ("c", False)]
+
+
+# -- rule 13: who stands when
+
+
+def test_rule_13_the_first_successor_stands_at_once_the_next_a_stagger_later() -> None:
+    for rank in (0, 2):
+        bench = Bench()
+        bench.node.place = rank
+        bench.append("b", 1, (1, 0), [])
+        bench.group.leader_down("b", bench.now)
+        assert bench.group.deadline == bench.now + rank * bench.node.config.stagger_us
+
+
+def test_rule_13_a_voter_whose_log_is_newer_than_the_candidates_stands_itself() -> None:
+    bench = Bench([1, 1])
+    bench.ask_vote("b", 2, (1, 0), pre=True)
+    bench.pass_time(2_000)
+    asked = [m for _, m in bench.sent() if isinstance(m, RequestVote)]
+    assert asked
+    assert all(m.pre for m in asked)
+
+
+def test_rule_26_a_node_that_distrusts_itself_does_not_stand() -> None:
+    bench = Bench()
+    bench.node.trusted = False
+    bench.pass_time(10 * SECOND)
+    assert bench.sent() == []
+    assert bench.group.role == Role.FOLLOWER
+
+
+# -- rule 20: transfer
+
+
+def test_rule_20_a_transfer_stops_proposals_waits_for_the_match_and_gives_up_in_time() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    bench.group.propose(part(), 0)
+    bench.group.transfer("b", bench.now)
+    assert not bench.group.can_propose()
+    assert not any(isinstance(m, TimeoutNow) for _, m in bench.sent())
+    bench.accept("b")
+    assert ("b", TimeoutNow(0, 1)) in bench.sent()
+    for _ in range(8):
+        bench.accept("b")
+        bench.pass_time(100_000)
+    assert bench.group.can_propose()
+
+
+def test_rule_20_the_successor_stands_without_a_pre_vote() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.step("b", TimeoutNow(0, 1))
+    asked = [m for _, m in bench.sent() if isinstance(m, RequestVote)]
+    assert asked == [RequestVote(0, 2, 1, 0, False, True)] * 2
+
+
+# -- rules 21 and 22: flow
+
+
+def test_rule_21_probing_keeps_one_message_in_flight_replicating_a_window() -> None:
+    bench = Bench(config=ConsensusConfig(inflight_messages_max=3))
+    bench.elect()
+    for n in range(5):
+        bench.group.propose(part(n + 1), 0)
+        assert not [to for to, m in bench.sent() if isinstance(m, Append)], "still probing"
+    bench.accept("b", 2)
+    bench.write()
+    appends = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
+    assert [e.index for e in appends[0].entries] == [3, 4, 5, 6, 7]
+    for n in range(5):
+        bench.group.propose(part(n + 6), 0)
+        bench.sent()
+    assert bench.group.leadership is not None
+    assert bench.group.leadership.progress["b"].next == 10, "three messages under way, no more"
+
+
+def test_rule_21_uncommitted_bytes_are_bounded() -> None:
+    bench = Bench(config=ConsensusConfig(uncommitted_bytes_max=200))
+    bench.elect()
+    bench.accept("b")
+    while bench.group.can_propose():
+        bench.group.propose(part(), 0)
+    assert 2 < bench.group.log.last_index < 9
+    bench.sync()
+    bench.accept("b")
+    assert bench.group.can_propose()
+
+
+def test_rule_22_a_refusal_skips_a_whole_term() -> None:
+    follower = Bench([1, 1, 1, 1, 1])
+    follower.append("b", 4, (6, 3), [])
+    _, reply = follower.last_sent()
+    assert reply == AppendReply(0, 4, False, 6, 1)
+    leader = Bench([1, 2, 2, 2, 2])
+    leader.elect()
+    leader.step("b", AppendReply(0, leader.group.term, False, 6, 1))
+    _, probe = leader.last_sent()
+    assert isinstance(probe, Append)
+    assert (probe.prev_index, probe.prev_term) == (2, 1)
+
+
+def test_a_follower_that_lost_messages_is_probed_again() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    bench.group.propose(part(), 0)
+    assert [to for to, m in bench.sent() if isinstance(m, Append)] == ["b"]
+    bench.group.peer_reachable("b", bench.now)
+    again = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
+    assert [e.index for e in again[0].entries] == [3]
+
+
+def test_rule_23_entries_from_disk_wait_for_the_budget() -> None:
+    bench = Bench([1] * 50)
+    bench.node.disk_budget = False
+    bench.elect()
+    bench.step("b", AppendReply(0, bench.group.term, False, 5, 1))
+    assert [m for to, m in bench.sent() if to == "b"] == []
+    bench.node.disk_budget = True
+    _, append = bench.last_sent()
+    assert isinstance(append, Append)
+    assert append.entries[0].index == 6
+
+
+def test_rule_25_a_beat_vouches_for_the_leader_only_in_the_same_term() -> None:
+    bench = Bench()
+    bench.append("b", 2, (1, 0), [])
+    bench.now += bench.node.config.suspicion_us - 1
+    bench.group.beat("b", GroupBeat(0, 1, True, 0), bench.now)
+    bench.now += 1
+    bench.ask_vote("c", 3, (1, 0))
+    assert bench.group.vote == "c", "a beat of term 1 says nothing of term 2"
+
+
+def test_a_single_voter_leads_and_commits_with_its_own_disk() -> None:
+    bench = Bench(voters=("a",))
+    bench.pass_time(SECOND)
+    assert bench.group.role == Role.LEADER
+    assert bench.group.commit == 1
+    bench.sync()
+    assert bench.group.commit == 2
