@@ -13,13 +13,13 @@ import aiohttp
 import msgpack
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+
 from allsource.cluster.requests import AppendPart, AppendRequest, ReadPartition, ReadStream
 from allsource.config.schema import Limits
 from allsource.node.http import HttpServer, make_app
 from allsource.storage.errors import AllsourceError
 from allsource.storage.events import BINARY, NewEvent, encode_blob
 from allsource.storage.partition import partition_of
-
 from tests.toy_service import ToyService
 
 ID = "0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c"

@@ -9,11 +9,11 @@ from typing import Any
 import msgpack
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
+
 from allsource.config.schema import Limits
 from allsource.node.http import make_app
 from allsource.storage import errors
-from structlog.testing import capture_logs
-
 from tests.toy_service import ToyService
 
 ID = "0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c"
