@@ -205,13 +205,13 @@ class Group:
         self._ask_for_votes(self.term, now)
 
     def _ask_for_votes(self, term: int, now: int) -> None:
-        self._granted, self._refused = {self.node_id}, set()
+        self._granted, self._refused = set(), set()
         self._environment.touch(self.partition)
         self._stand_soon(now)
-        if has_majority(self.log.configuration, self._granted):
-            self._won(now)
-            return
         pre = self.role == Role.PRECANDIDATE
+        # Our own vote counts when it is durable, like any other (rule 1): alone in a group we would
+        # otherwise lead a term that a crash makes us forget, and lead it twice.
+        self.durable_out.append((self.node_id, VoteReply(self.partition, term, True, pre)))
         ask = RequestVote(
             self.partition, term, self.log.last_index, self.log.last_term, pre, self._transferred
         )

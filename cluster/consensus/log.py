@@ -139,8 +139,7 @@ class RaftLog:
             self._configurations.pop()
         if first <= self._stored_last:
             self._stored_last = first - 1
-            if self._truncate_from is None or first < self._truncate_from:
-                self._truncate_from = first
+            self._truncate_from = first  # lower than an earlier one: that had lowered _stored_last
         self.last_index = first - 1
         self.last_term = self._run_terms[-1] if self._run_terms else 0
         if self.last_index:
