@@ -1,0 +1,296 @@
+"""The walls of the house: who may import whom, what a pure room may know, and what is shipped.
+
+Each test collects all breaches before it fails, so that one run tells all of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("client", "cluster", "config", "node", "storage")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+MAY_IMPORT = {
+    "allsource.config": ("allsource.config",),
+    "allsource.storage": ("allsource.storage", "allsource.config.schema"),
+    "allsource.cluster": ("allsource.cluster", "allsource.storage", "allsource.config.schema"),
+    "allsource.node": ("allsource.node", "allsource.cluster", "allsource.storage", "allsource.config"),
+    "allsource.node.cli": ("allsource",),
+    "allsource.client": (
+        "allsource.client",
+        "allsource.cluster.frames",
+        "allsource.cluster.codec",
+        "allsource.cluster.handshake",
+        "allsource.cluster.requests",
+        "allsource.storage.entry",
+        "allsource.storage.errors",
+        "allsource.storage.events",
+        "allsource.storage.expected",
+        "allsource.storage.partition",
+    ),
+}
+"""Imports point down: node -> cluster -> storage -> config.schema. The client may be installed beside
+other people's services, so it takes only what it speaks. The command line is where both ends meet."""
+
+PURE = (
+    "allsource.cluster.codec",
+    "allsource.cluster.consensus",
+    "allsource.cluster.frames",
+    "allsource.cluster.handshake",
+    "allsource.cluster.liveness",
+    "allsource.cluster.placement",
+    "allsource.cluster.registry",
+    "allsource.cluster.requests",
+    "allsource.cluster.router",
+    "allsource.config.schema",
+    "allsource.storage.entry",
+    "allsource.storage.errors",
+    "allsource.storage.events",
+    "allsource.storage.expected",
+    "allsource.storage.interface",
+    "allsource.storage.keys",
+    "allsource.storage.partition",
+)
+"""What can be tested, and simulated, without a socket, a clock or a die."""
+
+IMPURE = frozenset(
+    {
+        *("asyncio", "concurrent", "multiprocessing", "random", "secrets", "select", "selectors"),
+        *("signal", "socket", "ssl", "subprocess", "threading", "time"),
+        *("aiohttp", "asyncpg", "rocksdict", "structlog", "uvloop"),
+    }
+)
+
+SEEDED = {"allsource.cluster.consensus": frozenset(("random",))}
+"""Randomised timeouts come from a `random.Random(seed)` of its own; CONSENSUS.md rule 13."""
+
+
+class Module(NamedTuple):
+    """A Python file of the product and its import name."""
+
+    name: str
+    path: Path
+    is_package: bool
+
+
+class Import(NamedTuple):
+    """One imported name and where it stands."""
+
+    target: str
+    where: str
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    """Every module of the five rooms."""
+    found = []
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            is_package = parts[-1] == "__init__"
+            name = ".".join(["allsource", *(parts[:-1] if is_package else parts)])
+            found.append(Module(name, path, is_package))
+    return tuple(found)
+
+
+def names() -> set[str]:
+    return {module.name for module in modules()}
+
+
+def imports_of(module: Module) -> list[Import]:
+    """What the module imports anywhere in it, type checking and function bodies included.
+
+    `from a import b` counts as `a.b` if that is a module of ours, else as `a`.
+    """
+    return list(_imports(ast.parse(module.path.read_text()), module))
+
+
+def _imports(tree: ast.Module, module: Module) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, _where(module.path, node))
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in names() else base, _where(module.path, node))
+
+
+def _absolute(node: ast.ImportFrom, module: Module) -> str:
+    if node.level == 0:
+        return node.module or ""
+    package = module.name.split(".")
+    package = package[: len(package) - node.level + module.is_package]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def _where(path: Path, node: ast.stmt | ast.expr) -> str:
+    return f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def within(name: str, rooms: tuple[str, ...] | str) -> bool:
+    """Whether a module is one of `rooms` or inside one."""
+    rooms = (rooms,) if isinstance(rooms, str) else rooms
+    return any(name == room or name.startswith(room + ".") for room in rooms)
+
+
+def is_ours(target: str) -> bool:
+    return within(target, "allsource")
+
+
+def test_the_rooms_are_found() -> None:
+    assert len(modules()) > 30
+    assert {"allsource.config.schema", "allsource.cluster.consensus.messages"} <= names()
+
+
+def test_imports_point_down() -> None:
+    breaches = []
+    for module in modules():
+        room = max((room for room in MAY_IMPORT if within(module.name, room)), key=len)
+        for target, where in imports_of(module):
+            if is_ours(target) and not within(target, MAY_IMPORT[room]):
+                breaches.append(f"{where}: {room} may not import {target}")
+    assert breaches == []
+
+
+def test_pure_rooms_do_no_io_and_read_no_clock() -> None:
+    """And import nothing of ours that does: purity that leaks through a helper is none."""
+    breaches = []
+    for module in modules():
+        if not within(module.name, PURE):
+            continue
+        allowed = next((SEEDED[room] for room in SEEDED if within(module.name, room)), frozenset())
+        for target, where in imports_of(module):
+            top = target.partition(".")[0]
+            if top in IMPURE - allowed:
+                breaches.append(f"{where}: {module.name} is pure and may not import {target}")
+            # A package's page may name what lives in it; the modules are what is imported.
+            elif is_ours(target) and not within(target, (*PURE, "allsource.config.values")):
+                breaches.append(f"{where}: {module.name} is pure, and {target} is not known to be")
+    assert breaches == []
+
+
+def test_every_pure_room_exists() -> None:
+    assert [name for name in PURE if name not in names()] == []
+
+
+def test_seeded_randomness_is_never_the_shared_one() -> None:
+    """`random.Random(seed)` and nothing else of the module: a replay must draw the same numbers."""
+    breaches = []
+    for module in modules():
+        if within(module.name, tuple(SEEDED)):
+            for node in ast.walk(ast.parse(module.path.read_text())):
+                match node:
+                    case ast.ImportFrom(module="random", names=imported):
+                        breaches += [_where(module.path, node) for a in imported if a.name != "Random"]
+                    case ast.Attribute(value=ast.Name(id="random"), attr=attr) if attr != "Random":
+                        breaches.append(_where(module.path, node))
+    assert breaches == []
+
+
+def test_nobody_imports_a_room_by_its_bare_name() -> None:
+    """Bare `config` or `node` would be another distribution's package on a user's machine."""
+    breaches = []
+    for folder in (*ROOMS, "tests", "integration", "scripts"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                targets: list[str] = []
+                if isinstance(node, ast.Import):
+                    targets = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                    targets = [node.module or ""]
+                breaches += [
+                    f"{path.relative_to(ROOT)}: {target}"
+                    for target in targets
+                    if target.partition(".")[0] in ROOMS
+                ]
+    assert breaches == []
+
+
+def test_every_module_says_why_it_exists() -> None:
+    silent = [m.name for m in modules() if not ast.get_docstring(ast.parse(m.path.read_text()))]
+    assert silent == []
+
+
+def test_the_package_list_equals_the_tree() -> None:
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+    assert listed == sorted(module.name for module in modules() if module.is_package)
+    assert PYPROJECT["tool"]["setuptools"]["package-dir"] == {f"allsource.{room}": room for room in ROOMS}
+
+
+def test_no_folder_of_modules_lacks_its_page() -> None:
+    folders = {module.path.parent for module in modules()}
+    assert [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_types_are_shipped_and_checked(room: str) -> None:
+    assert (ROOT / room / "py.typed").exists()
+    assert (ROOT / ".typing" / "allsource" / room).resolve() == ROOT / room
+    assert f"allsource.{room}" in PYPROJECT["tool"]["mypy"]["packages"]
+
+
+def test_the_lock_pins_all_that_pyproject_asks_for() -> None:
+    pins = dict(
+        re.fullmatch(r"([\w.-]+)==(\S+)", line).groups()  # type: ignore[union-attr]
+        for line in (ROOT / "scripts" / "requirements.lock").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    asked = [
+        Requirement(text)
+        for text in (
+            *PYPROJECT["build-system"]["requires"],
+            *PYPROJECT["project"]["dependencies"],
+            *(text for texts in extras.values() for text in texts),
+        )
+    ]
+    unmet = [
+        str(requirement)
+        for requirement in asked
+        if canonicalize_name(requirement.name) != "allsource"
+        and pinned.get(canonicalize_name(requirement.name)) not in requirement.specifier
+    ]
+    assert unmet == []
+
+
+def test_the_wheel_holds_allsource_and_nothing_else(tmp_path: Path) -> None:
+    """Built as a user's pip would, from a copy, without the network."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(source)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = zipfile.ZipFile(wheel).namelist()
+    version = PYPROJECT["project"]["version"]
+    assert {name.partition("/")[0] for name in inside} == {"allsource", f"allsource-{version}.dist-info"}
+    shipped = {name for name in inside if name.endswith(".py")}
+    assert shipped == {
+        "allsource/" + str(module.path.relative_to(ROOT)).replace("\\", "/") for module in modules()
+    }
+    assert "allsource/config/three-nodes.yaml" in inside
+    assert {f"allsource/{room}/py.typed" for room in ROOMS} <= set(inside)
