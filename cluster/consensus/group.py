@@ -205,13 +205,20 @@ class Group:
         self._ask_for_votes(self.term, now)
 
     def _ask_for_votes(self, term: int, now: int) -> None:
-        self._granted, self._refused = set(), set()
+        self._granted, self._refused = {self.node_id}, set()
         self._environment.touch(self.partition)
         self._stand_soon(now)
         pre = self.role == Role.PRECANDIDATE
-        # Our own vote counts when it is durable, like any other (rule 1): alone in a group we would
-        # otherwise lead a term that a crash makes us forget, and lead it twice.
-        self.durable_out.append((self.node_id, VoteReply(self.partition, term, True, pre)))
+        if has_majority(self.log.configuration, self._granted):
+            if pre:
+                self._won(now)
+            else:
+                # Alone, our own vote decides, so it has to be durable first (rule 1): a crash would
+                # let us forget the term, and lead it twice. It comes back to us like a peer's.
+                own = VoteReply(self.partition, term, True, pre)
+                self.durable_out.append((self.node_id, own))
+                self.deadline = NEVER
+            return
         ask = RequestVote(
             self.partition, term, self.log.last_index, self.log.last_term, pre, self._transferred
         )

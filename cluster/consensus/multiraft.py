@@ -29,6 +29,7 @@ from allsource.cluster.consensus.messages import (
     Ready,
     Role,
     RoleChange,
+    VoteReply,
 )
 from allsource.cluster.consensus.reads import ReadRounds
 from allsource.cluster.liveness import FailureDetector
@@ -256,7 +257,10 @@ class MultiRaft:
         while self._held and self._held[0].number <= number:
             held = self._held.popleft()
             for peer, message in held.messages:
-                self._send(peer, message)
+                if peer == self.node_id and isinstance(message, VoteReply):  # a sole voter's vote
+                    self.groups[message.partition].step(peer, message, now)
+                else:
+                    self._send(peer, message)
             for partition, term, index in held.ends:
                 self.groups[partition].persisted(term, index)
 

@@ -155,6 +155,12 @@ class Bench:
         self.write()
         if self.disk.log:
             self.group.persisted(self.disk.log[-1].term, self.disk.log[-1].index)
+        held, self.group.durable_out = self.group.durable_out, []
+        for peer, message in held:
+            if peer == self.group.node_id:
+                self.step(peer, message)
+            else:
+                self.group.durable_out.append((peer, message))
 
     def sent(self) -> list[tuple[str, Message]]:
         """All messages since the last call, those that wait for a sync included."""

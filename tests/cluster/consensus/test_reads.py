@@ -106,6 +106,7 @@ def test_a_single_voter_confirms_itself() -> None:
     bench = Bench(voters=("a",))
     bench.pass_time(1_000_000)
     bench.sync()
+    bench.sync()
     reads = ReadRounds("a", {0: bench.group}, retry_us=100_000)
     reads.ask(0, "r", 0)
     assert list(reads.begin(0)) == []

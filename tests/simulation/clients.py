@@ -1,0 +1,223 @@
+"""Clients: they append and read at random, try again elsewhere, and write down what they were told.
+
+A client retries with the same event ids at another node whenever it does not know what became of an
+attempt. The outcome of the whole operation is what the contract promises a careful caller: a
+rejection after an unknown attempt only counts as definite if that older attempt can no longer be let
+in by its expected version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from allsource.storage.expected import ANY, EXISTS, NO_STREAM
+from tests.simulation.history import (
+    OK,
+    REFUSED,
+    REJECTED,
+    UNKNOWN,
+    AppendOperation,
+    Conflict,
+    History,
+    Intent,
+    Placed,
+    ReadOperation,
+)
+from tests.simulation.plan import Plan
+from tests.simulation.service import Answer, Lost, NotHere, Seen
+from tests.simulation.world import World
+
+if TYPE_CHECKING:
+    from tests.simulation.node import SimNode
+
+ONE_WAY_US = 100
+"""How long a request or an answer is on its way."""
+
+
+class Client:
+    """One client: one operation at a time, until its plan is done or it is told to stop."""
+
+    def __init__(
+        self, number: int, world: World, plan: Plan, nodes: Sequence[SimNode], history: History
+    ) -> None:
+        self.number = number
+        self.stopped = False
+        self._world = world
+        self._plan = plan
+        self._nodes = nodes
+        self._history = history
+        self._versions: dict[str, int] = {}
+        """What the client believes of each stream."""
+        self._owners: dict[int, str] = {}
+        self._events = 0
+        self._left = plan.load.operations
+        self._attempt = 0
+        """Number of the newest attempt; an answer to an older one comes too late."""
+        self._tries = 0
+        self._dirty = False
+        """Whether an attempt of this operation has an unknown outcome."""
+        self._operation: AppendOperation | ReadOperation
+
+    # -- choosing what to do
+
+    def start(self) -> None:
+        """Begin after a while."""
+        self._world.after(self._think(), self._next)
+
+    def _think(self) -> int:
+        return int(self._world.random.expovariate(1.0) * self._plan.load.think_us) + 1
+
+    def _next(self) -> None:
+        if self.stopped or self._left == 0:
+            return
+        self._left -= 1
+        random = self._world.random
+        partition = random.randrange(self._plan.partitions)
+        if random.random() < self._plan.load.reads:
+            self.read(partition, self._pick_streams(partition, 1)[0])
+        else:
+            count = 2 if random.random() < self._plan.load.two_streams else 1
+            self.append(partition, [self._intend(s) for s in self._pick_streams(partition, count)])
+
+    def _pick_streams(self, partition: int, count: int) -> list[str]:
+        streams = [f"p{partition}-s{number}" for number in range(self._plan.load.streams)]
+        return self._world.random.sample(streams, min(count, len(streams)))
+
+    def _intend(self, stream: str) -> Intent:
+        random = self._world.random
+        believed = self._versions.get(stream, NO_STREAM)
+        if random.random() < self._plan.load.exact:
+            expected = believed
+        else:
+            expected = random.choices((ANY, EXISTS, NO_STREAM, believed + 1), (8, 1, 1, 0.3))[0]
+        return Intent(stream, expected, self._new_ids(random.randint(1, 3)))
+
+    def _new_ids(self, count: int) -> tuple[bytes, ...]:
+        ids = [
+            self.number.to_bytes(8, "big") + (self._events + offset).to_bytes(8, "big")
+            for offset in range(count)
+        ]
+        self._events += count
+        return tuple(ids)
+
+    # -- carrying it out
+
+    def append(self, partition: int, intents: list[Intent]) -> AppendOperation:
+        """Begin an append."""
+        operation = AppendOperation(self.number, partition, tuple(intents), self._world.now)
+        self._history.appends.append(operation)
+        self._begin(operation)
+        return operation
+
+    def append_any(self, partition: int, stream: str) -> AppendOperation:
+        """Begin an append of one event that expects nothing."""
+        return self.append(partition, [Intent(stream, ANY, self._new_ids(1))])
+
+    def read(self, partition: int, stream: str) -> ReadOperation:
+        """Begin a linearizable read."""
+        operation = ReadOperation(self.number, partition, stream, self._world.now)
+        self._history.reads.append(operation)
+        self._begin(operation)
+        return operation
+
+    def _begin(self, operation: AppendOperation | ReadOperation) -> None:
+        self._operation = operation
+        self._tries = 0
+        self._dirty = False
+        self._try()
+
+    def _try(self) -> None:
+        self._tries += 1
+        self._attempt += 1
+        node = self._choose_node()
+        self._world.after(ONE_WAY_US, self._arrive, node, self._attempt, node.incarnation)
+        self._world.after(self._plan.load.timeout_us, self._time_out, self._attempt)
+
+    def _choose_node(self) -> SimNode:
+        random = self._world.random
+        owner = self._owners.get(self._operation.partition)
+        if owner is not None and random.random() >= self._plan.load.wrong_node:
+            return next(node for node in self._nodes if node.name == owner)
+        return random.choice(self._nodes)
+
+    def _arrive(self, node: SimNode, attempt: int, incarnation: int) -> None:
+        operation = self._operation
+        if attempt != self._attempt:
+            return
+        if not node.alive or node.incarnation != incarnation:
+            self._answered(attempt, NotHere(None))
+            return
+
+        def reply(answer: Answer) -> None:
+            self._world.after(ONE_WAY_US, self._answered, attempt, answer)
+
+        if isinstance(operation, AppendOperation):
+            node.do(lambda: node.service.append(operation.partition, operation.intents, reply))
+        else:
+            node.do(lambda: node.service.read(operation.partition, operation.stream, reply))
+
+    def _time_out(self, attempt: int) -> None:
+        self._answered(attempt, Lost())
+
+    def _answered(self, attempt: int, answer: Answer) -> None:
+        if attempt != self._attempt:
+            return
+        operation = self._operation
+        if isinstance(answer, Placed):
+            self._placed(operation, answer)
+        elif isinstance(answer, Conflict):
+            self._rejected(operation, answer)
+        elif isinstance(answer, Seen):
+            self._seen(operation, answer)
+        else:
+            self._failed(answer)
+
+    def _failed(self, answer: NotHere | Lost) -> None:
+        """Try elsewhere, unless it was tried often enough."""
+        partition = self._operation.partition
+        if isinstance(answer, Lost):
+            self._dirty = True
+            self._owners.pop(partition, None)
+        elif answer.owner is not None:
+            self._owners[partition] = answer.owner
+        else:
+            self._owners.pop(partition, None)
+        self._attempt += 1
+        if self._tries >= self._plan.load.attempts:
+            self._finish(UNKNOWN if self._dirty else REFUSED)
+        else:
+            pause = self._plan.consensus.heartbeat_us // 4
+            self._world.after(pause, self._retry, self._attempt)
+
+    def _retry(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            self._try()
+
+    # -- what it comes to
+
+    def _placed(self, operation: AppendOperation | ReadOperation, placed: Placed) -> None:
+        assert isinstance(operation, AppendOperation)
+        operation.placed = placed
+        for intent, first in zip(operation.intents, placed.first_versions, strict=True):
+            self._versions[intent.stream] = first + len(intent.ids) - 1
+        self._finish(OK)
+
+    def _rejected(self, operation: AppendOperation | ReadOperation, conflict: Conflict) -> None:
+        assert isinstance(operation, AppendOperation)
+        operation.conflict = conflict
+        self._versions[conflict.stream] = conflict.actual
+        hopeless = 0 <= conflict.expected < conflict.actual  # versions only grow
+        self._finish(REJECTED if hopeless or not self._dirty else UNKNOWN)
+
+    def _seen(self, operation: AppendOperation | ReadOperation, seen: Seen) -> None:
+        assert isinstance(operation, ReadOperation)
+        operation.ids = seen.ids
+        self._versions[operation.stream] = len(seen.ids)
+        self._finish(OK)
+
+    def _finish(self, outcome: str) -> None:
+        self._attempt += 1
+        self._operation.outcome = outcome
+        self._operation.returned = self._world.now
+        self._world.after(self._think(), self._next)

@@ -1,0 +1,242 @@
+"""What can go wrong, one function for each kind; each returns what ends it.
+
+A fault strikes at its time and is undone when it has lasted, or when everything is healed, whichever
+comes first. Faults overlap freely: pause A, kill B, resume A needs no kind of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import permutations, product
+
+from tests.simulation.network import Network
+from tests.simulation.node import SimNode
+from tests.simulation.plan import Fault, Plan
+from tests.simulation.world import World
+
+Undo = Callable[[], None]
+
+
+class Faults:
+    """The faults of one run: it schedules them, undoes them, and ends them all at once to heal."""
+
+    def __init__(self, world: World, plan: Plan, nodes: Sequence[SimNode], network: Network) -> None:
+        self._world = world
+        self._plan = plan
+        self._nodes = nodes
+        self._network = network
+        self._active: dict[int, Undo] = {}
+        self._over = False
+
+    def schedule(self) -> None:
+        """Put the plan's faults on the heap."""
+        for number, fault in enumerate(self._plan.faults):
+            self._world.at(fault.at_us, self._strike, number, fault)
+
+    def end_all(self) -> None:
+        """Undo what still lasts, and let nothing strike any more."""
+        self._over = True
+        for number in list(self._active):
+            self._end(number)
+
+    def _strike(self, number: int, fault: Fault) -> None:
+        if self._over:
+            return
+        self._world.tell(f"-- fault {number}: {fault}")
+        targets = self._targets(fault)
+        if targets:
+            self._active[number] = STRIKES[fault.kind](self, targets, fault)
+            self._world.after(fault.lasts_us, self._end, number)
+
+    def _end(self, number: int) -> None:
+        undo = self._active.pop(number, None)
+        if undo is not None:
+            self._world.tell(f"-- fault {number} ends")
+            undo()
+
+    def _targets(self, fault: Fault) -> list[SimNode]:
+        if fault.kind.endswith("_leader"):
+            partition = fault.targets[0] % self._plan.partitions
+            return [node for node in self._nodes if partition in node.leading]
+        return [self._nodes[number] for number in fault.targets if number < len(self._nodes)]
+
+    # -- processes
+
+    def _crash(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        for node in targets:
+            node.crash()
+
+        def restart() -> None:
+            for node in targets:
+                if not node.alive:
+                    node.start()
+
+        return restart
+
+    def _shut_down(self, targets: list[SimNode], fault: Fault) -> Undo:
+        for node in targets:
+            node.leave()
+
+        def restart() -> None:
+            for node in targets:
+                node.crash()
+                node.start()
+
+        return restart
+
+    def _pause(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        for node in targets:
+            if node.alive:
+                node.pause()
+
+        def resume() -> None:
+            for node in targets:
+                node.resume()
+
+        return resume
+
+    # -- network
+
+    def _cut(self, links: Iterable[tuple[SimNode, SimNode]]) -> Undo:
+        pairs = [(a.name, b.name) for a, b in links]
+        for source, target in pairs:
+            self._network.cut(source, target)
+
+        def mend() -> None:
+            for source, target in pairs:
+                self._network.mend(source, target)
+
+        return mend
+
+    def _isolate(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        return self._cut(_both_ways(targets, [node for node in self._nodes if node not in targets]))
+
+    def _halves(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        middle = len(targets) // 2
+        return self._cut(_both_ways(targets[:middle], targets[middle:]))
+
+    def _bridge(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """Two halves that only one node can see both of."""
+        middle = len(targets) // 2
+        return self._cut(_both_ways(targets[:middle], targets[middle + 1 :]))
+
+    def _one_way(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """One node is not heard by another, or, when it is alone in the list, by anybody."""
+        if len(targets) == 2:
+            return self._cut([(targets[0], targets[1])])
+        return self._cut((targets[0], node) for node in self._nodes if node is not targets[0])
+
+    def _flapping(self, targets: list[SimNode], fault: Fault) -> Undo:
+        """A halving that comes and goes."""
+        pairs = _both_ways(targets[: len(targets) // 2], targets[len(targets) // 2 :])
+        state: dict[str, Undo | None] = {"mend": self._cut(pairs)}
+        over = False
+
+        def flap() -> None:
+            if over:
+                return
+            mend = state["mend"]
+            if mend is not None:
+                mend()
+                state["mend"] = None
+            else:
+                state["mend"] = self._cut(pairs)
+            self._world.after(fault.lasts_us // 7, flap)
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            mend = state["mend"]
+            if mend is not None:
+                mend()
+
+        self._world.after(fault.lasts_us // 7, flap)
+        return end
+
+    def _slow_link(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        pairs = [(a.name, b.name) for a, b in permutations(targets, 2)]
+        for pair in pairs:
+            self._network.slow_down(*pair, 50)
+        return lambda: [self._network.slow_down(*pair, 1) for pair in pairs] and None
+
+    def _reset(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        for one, other in permutations(targets, 2):
+            self._network.reset(one.name, other.name)
+        return _nothing
+
+    # -- disks and clocks
+
+    def _slow_disk(self, targets: list[SimNode], fault: Fault) -> Undo:
+        return self._stall(targets, 100)
+
+    def _stalled_disk(self, targets: list[SimNode], fault: Fault) -> Undo:
+        per_sync = self._plan.disk.sync_us + self._plan.disk.jitter_us
+        return self._stall(targets, max(1, fault.lasts_us // per_sync))
+
+    def _stall(self, targets: list[SimNode], factor: int) -> Undo:
+        for node in targets:
+            node.sync_factor = factor
+
+        def end() -> None:
+            for node in targets:
+                node.sync_factor = 1
+
+        return end
+
+    def _disk_error(self, targets: list[SimNode], fault: Fault) -> Undo:
+        for node in targets:
+            node.sync_fails = node.alive
+
+        def restart() -> None:
+            for node in targets:
+                node.sync_fails = False
+                if not node.alive:
+                    node.start()
+
+        return restart
+
+    def _clock_jump(self, targets: list[SimNode], fault: Fault) -> Undo:
+        for node in targets:
+            node.jump_clock(fault.lasts_us)
+        return _nothing
+
+    def _false_alarm(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """One node is told that a living one is gone: a wrong detector deposes nobody (rule 12)."""
+        if len(targets) == 2:
+            targets[0].peer_lost(targets[1].name)
+            targets[0].peer_refused(targets[1].name)
+        return _nothing
+
+
+def _nothing() -> None:
+    """The end of a fault that is over as soon as it struck."""
+
+
+def _both_ways(here: Sequence[SimNode], there: Sequence[SimNode]) -> list[tuple[SimNode, SimNode]]:
+    return [*product(here, there), *product(there, here)]
+
+
+STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
+    "crash": Faults._crash,
+    "crash_leader": Faults._crash,
+    "crash_two": Faults._crash,
+    "crash_majority": Faults._crash,
+    "crash_all": Faults._crash,
+    "shutdown": Faults._shut_down,
+    "pause": Faults._pause,
+    "pause_leader": Faults._pause,
+    "pause_two": Faults._pause,
+    "isolate": Faults._isolate,
+    "isolate_leader": Faults._isolate,
+    "halves": Faults._halves,
+    "bridge": Faults._bridge,
+    "one_way": Faults._one_way,
+    "flapping": Faults._flapping,
+    "slow_link": Faults._slow_link,
+    "reset": Faults._reset,
+    "slow_disk": Faults._slow_disk,
+    "stalled_disk": Faults._stalled_disk,
+    "disk_error": Faults._disk_error,
+    "clock_jump": Faults._clock_jump,
+    "false_alarm": Faults._false_alarm,
+}

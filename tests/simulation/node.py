@@ -1,0 +1,340 @@
+"""A simulated node process: the core, its disk, its clock, and the shell loop between them.
+
+The loop is the one that `messages.Ready` prescribes and the real `cluster/replica.py` follows: write,
+start a sync, send, beat, tell the changes, answer what is committed, serve reads. A node can be
+killed (its disk keeps a random part of what was not synced), paused (what arrives waits, the clock
+goes on), slowed down, and its clock pushed forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from allsource.cluster.consensus.messages import Ready, Role, RoleChange
+from allsource.cluster.consensus.multiraft import MultiRaft
+from tests.simulation.disk import SimDisk
+from tests.simulation.invariants import Invariants
+from tests.simulation.network import BEAT, DATA, Network
+from tests.simulation.plan import Plan
+from tests.simulation.service import Service
+from tests.simulation.world import World
+
+NEVER = 1 << 62
+
+
+class Tools:
+    """What a run builds its nodes from; a mutant replaces one of them."""
+
+    core: type[MultiRaft] = MultiRaft
+    service: type[Service] = Service
+    instant_sync: bool = False
+    """Mutant: `persisted` is told when the sync begins."""
+
+
+class SimNode:
+    """One node. `network` and `invariants` are the whole world around it."""
+
+    def __init__(
+        self,
+        number: int,
+        world: World,
+        plan: Plan,
+        members: tuple[str, ...],
+        hosted: tuple[int, ...],
+        tools: Tools,
+        invariants: Invariants,
+    ) -> None:
+        self.number = number
+        self.name = members[number]
+        self.hosted = hosted
+        self.disk = SimDisk(hosted)
+        self.network: Network
+        self.alive = False
+        self.paused = False
+        self.incarnation = 0
+        self.sync_factor = 1
+        self.sync_fails = False
+        self.leaving = False
+        self.leading: dict[int, int] = {}
+        """Partitions that this process leads, and the terms in which it does."""
+        self.core: MultiRaft
+        self.service: Service
+        self._world = world
+        self._plan = plan
+        self._members = members
+        self._tools = tools
+        self._invariants = invariants
+        self._clock_base = world.random.randrange(10**9, 10**12)
+        self._skew = plan.skew[number]
+        self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._turn_due = False
+        self._timer_at = NEVER
+        self._timer = 0
+        self._sync_since: int | None = None
+
+    # -- the clock
+
+    def clock(self) -> int:
+        """This node's own monotonic time, microseconds: another base and another speed than the world's."""
+        return self._clock_base + int(self._world.now * self._skew)
+
+    def _world_time(self, local: int) -> int:
+        return int((local - self._clock_base) / self._skew) + 1
+
+    def jump_clock(self, forward_us: int) -> None:
+        """The clock leaps forward, as a suspended virtual machine's does."""
+        self._clock_base += forward_us
+        self.do(lambda: None)
+
+    # -- the process
+
+    def start(self) -> None:
+        """Begin a new process on what the disk holds."""
+        assert not self.alive
+        world = self._world
+        self.alive, self.paused, self.leaving = True, False, False
+        self.incarnation += 1
+        self._inbox.clear()
+        self._turn_due = False
+        self._timer_at = NEVER
+        self._sync_since = None
+        self.leading = {}
+        self._invariants.node_started(self)
+        self.core = self._tools.core(
+            self.name,
+            self._members,
+            {partition: self.disk.load(partition) for partition in self.hosted},
+            self.disk,
+            config=self._plan.consensus,
+            replication_factor=self._plan.replication_factor,
+            partition_count=self._plan.partitions,
+            seed=world.random.getrandbits(32),
+            now=self.clock(),
+        )
+        self.service = self._tools.service(self)
+        if world.trace:
+            world.tell(f"{self.name} starts, incarnation {self.incarnation}")
+        self.network.node_started(self)
+        self._end_turn_later()
+
+    def crash(self) -> None:
+        """SIGKILL and a power cut in one."""
+        if not self.alive:
+            return
+        lost = self.disk.crash(self._world.random)
+        if self._world.trace:
+            self._world.tell(f"{self.name} crashes, {lost} unsynced writes lost")
+        self.alive = self.paused = False
+        self.leading = {}
+        self._inbox.clear()
+        self.service.process_died()
+        self.network.node_crashed(self)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.paused = True
+        if self._world.trace:
+            self._world.tell(f"{self.name} pauses")
+
+    def resume(self) -> None:
+        """SIGCONT: time has passed, and what arrived meanwhile is worked through in order."""
+        if not self.paused:
+            return
+        self.paused = False
+        if self._world.trace:
+            self._world.tell(f"{self.name} resumes")
+        inbox, self._inbox = self._inbox, []
+        self._turn_due = False
+        for action, arguments in inbox:
+            self.do(action, *arguments)
+        self._end_turn_later()
+
+    def leave(self) -> None:
+        """SIGTERM: hand leadership over, then exit."""
+        if self.alive and not self.leaving:
+            self.leaving = True
+            self._world.after(2 * self._plan.consensus.suspicion_us, self._leave_now, self.incarnation)
+            self._hand_over(self.incarnation)
+
+    def _hand_over(self, incarnation: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        if not self.paused:
+            if self.core.hand_over(self.clock()):
+                self._end_turn()
+                self._leave_now(incarnation)
+                return
+            self._end_turn_later()
+        self._world.after(5_000, self._hand_over, incarnation)
+
+    def _leave_now(self, incarnation: int) -> None:
+        if self.incarnation == incarnation:
+            self.crash()
+
+    # -- what arrives
+
+    def do(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Let the process do something: now, after it is resumed, or never if it is dead."""
+        if not self.alive:
+            return
+        if self.paused:
+            self._inbox.append((action, arguments))
+            return
+        action(*arguments)
+        self._end_turn_later()
+
+    def hear(self, lane: int, sender: str, payload: Any) -> None:
+        """A batch of messages, or a beat, arrives."""
+        self.do(self._take_beat if lane == BEAT else self._take_messages, sender, payload)
+
+    def _take_messages(self, sender: str, messages: list[Any]) -> None:
+        if self._world.trace:
+            for message in messages:
+                self._world.tell(f"{self.name} < {sender} {_brief(message)}")
+        self.core.receive(sender, messages, self.clock())
+
+    def _take_beat(self, sender: str, beat: Any) -> None:
+        self.core.receive_beat(sender, beat, self.clock())
+
+    def peer_connected(self, peer: str) -> None:
+        """See `MultiRaft.peer_connected`."""
+        self.do(lambda: self.core.peer_connected(peer, self.clock()))
+
+    def peer_lost(self, peer: str) -> None:
+        """See `MultiRaft.peer_lost`."""
+        self.do(lambda: self.core.peer_lost(peer, self.clock()))
+
+    def peer_refused(self, peer: str) -> None:
+        """See `MultiRaft.peer_refused`."""
+        self.do(lambda: self.core.peer_refused(peer, self.clock()))
+
+    # -- the loop's turn
+
+    def _end_turn_later(self) -> None:
+        if self._plan.turn_us == 0:
+            self._end_turn()
+        elif not self._turn_due:
+            self._turn_due = True
+            self._world.after(self._plan.turn_us, self._turn_ends, self.incarnation)
+
+    def _turn_ends(self, incarnation: int) -> None:
+        if self.alive and not self.paused and self.incarnation == incarnation:
+            self._turn_due = False
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        while (ready := self.core.ready()) is not None:
+            self._carry_out(ready)
+            if not self.alive:
+                return
+        self._set_timer()
+
+    def _carry_out(self, ready: Ready) -> None:
+        """The orders of a Ready in the order of its fields."""
+        if ready.writes:
+            self._invariants.writing(self, ready.writes)
+            self.disk.write(ready.writes)
+            self.service.written()
+            self._numbers_written = ready.number
+            self._start_sync()
+        for peer, messages in ready.send.items():
+            for message in messages:
+                self._invariants.sending(self, peer, message)
+                if self._world.trace:
+                    self._world.tell(f"{self.name} > {peer} {_brief(message)}")
+            self.network.send_data(self.name, peer, messages)
+        if not self._disk_stalls():
+            for peer, beat in ready.beats.items():
+                self.network.send_beat(self.name, peer, beat)
+        for change in ready.changes:
+            self._role_changed(change)
+        for partition, commit in ready.committed:
+            if self._world.trace:
+                self._world.tell(f"{self.name} commits {partition}/{commit}")
+            self._invariants.committed(self, partition, commit)
+            self.service.committed(partition, commit)
+        for result in ready.reads:
+            self.service.read_confirmed(result)
+
+    def _role_changed(self, change: RoleChange) -> None:
+        if self._world.trace:
+            self._world.tell(
+                f"{self.name} {change.role} of {change.partition} in term {change.term}, "
+                f"leader {change.leader}"
+            )
+        if change.role == Role.LEADER:
+            self._invariants.leads(self, change.partition, change.term)
+            self.leading[change.partition] = change.term
+        else:
+            self.leading.pop(change.partition, None)
+        self.service.role_changed(change)
+
+    def _set_timer(self) -> None:
+        due = max(self._world_time(self.core.next_deadline()), self._world.now + 1)
+        due = min(due, self._world.now + self._plan.consensus.heartbeat_us)
+        if due < self._timer_at or self._timer_at <= self._world.now:
+            self._timer_at = due
+            self._timer += 1
+            self._world.at(due, self._timer_fires, self._timer)
+
+    def _timer_fires(self, timer: int) -> None:
+        if timer != self._timer or not self.alive:
+            return
+        self._timer_at = NEVER
+        self.do(self._tick)
+
+    def _tick(self) -> None:
+        self.core.tick(self.clock())
+
+    # -- the sync thread
+
+    def _start_sync(self) -> None:
+        if self._sync_since is not None:
+            return
+        self._sync_since = self._world.now
+        disk = self._plan.disk
+        jitter = int(self._world.random.expovariate(1.0) * disk.jitter_us)
+        lasts = (disk.sync_us + jitter) * self.sync_factor
+        number, covered = self._numbers_written, self.disk.unsynced()
+        if self._tools.instant_sync:
+            self._world.after(0, self.do, self._tell_persisted, number)
+        self._world.after(lasts, self._sync_ends, self.incarnation, number, covered)
+
+    def _sync_ends(self, incarnation: int, number: int, covered: int) -> None:
+        if not self.alive or self.incarnation != incarnation:
+            return
+        if self.sync_fails:  # rule 16: fatal, never retried
+            self.sync_fails = False
+            self.crash()
+            return
+        self.disk.harden(covered)
+        self.do(self._synced, number)
+
+    def _synced(self, number: int) -> None:
+        self._sync_since = None
+        self._tell_persisted(number)
+        if self.disk.unsynced():
+            self._start_sync()
+
+    def _tell_persisted(self, number: int) -> None:
+        self.core.persisted(number, self.clock())
+
+    def _disk_stalls(self) -> bool:
+        """Rule 25: a node whose disk does not move must not look alive."""
+        since = self._sync_since
+        return since is not None and self._world.now - since > self._plan.consensus.suspicion_us
+
+
+def _brief(message: Any) -> str:
+    entries = getattr(message, "entries", None)
+    if entries is None:
+        return str(message)
+    ends = f"{entries[0].index}..{entries[-1].index}" if entries else "nothing"
+    return (
+        f"Append(partition={message.partition}, term={message.term}, prev={message.prev_index}"
+        f"/{message.prev_term}, commit={message.commit}, entries={ends})"
+    )
+
+
+__all__ = ["DATA", "SimNode", "Tools"]

@@ -1,0 +1,233 @@
+"""What a seed stands for: the cluster, its network and disks, the load, and the list of faults.
+
+Every seed draws its own cluster size, timings and fault rates (swarm testing, as in TigerBeetle's
+VOPR): a schedule that crashes nodes all the time and never cuts a link finds other bugs than one that
+does a little of everything. A plan is plain data, so that a failing one can be reduced piece by piece
+and run again (see `shrink`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from allsource.cluster.consensus.multiraft import ConsensusConfig
+
+MILLISECOND = 1_000
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: what, when, for how long (microseconds), to whom.
+
+    `targets` are node numbers. A kind that strikes a leader takes the leader of partition
+    `targets[0]` modulo the number of partitions, whoever that is when it strikes.
+    """
+
+    kind: str
+    at_us: int
+    lasts_us: int
+    targets: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind}{list(self.targets)} at {self.at_us} for {self.lasts_us}"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """How messages travel. `ordered`: as over TCP, in order and lost only with their connection.
+
+    Otherwise each message is lost, doubled and overtaken on its own: harsher than TCP can be.
+    """
+
+    ordered: bool = True
+    delay_us: int = 200
+    """The least that a message takes."""
+    jitter_us: int = 100
+    """The mean of what is added (exponential)."""
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reconnect_us: int = 50 * MILLISECOND
+    give_up_us: int = 2 * SECOND
+    """How long a cut connection is believed in before its owner gives it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlan:
+    """How long a sync takes: `sync_us` at least, `jitter_us` more on average."""
+
+    sync_us: int = 200
+    jitter_us: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """The clients: how many, how long they think, and what they dare."""
+
+    clients: int = 3
+    think_us: int = 20 * MILLISECOND
+    operations: int = 60
+    """Each client's number of operations, at most."""
+    streams: int = 3
+    """Streams in each partition."""
+    reads: float = 0.25
+    exact: float = 0.4
+    """Share of appends with an exact expected version."""
+    two_streams: float = 0.2
+    wrong_node: float = 0.1
+    timeout_us: int = 400 * MILLISECOND
+    attempts: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run depends on."""
+
+    seed: int
+    nodes: int
+    partitions: int
+    replication_factor: int
+    consensus: ConsensusConfig
+    network: NetworkPlan
+    disk: DiskPlan
+    load: LoadPlan
+    turn_us: int
+    """How long a node gathers input before it asks its core for orders; 0: after every input."""
+    skew: tuple[float, ...]
+    """How fast each node's clock runs."""
+    duration_us: int
+    """Length of phase one, in which anything may fail."""
+    faults: tuple[Fault, ...]
+    minority: str
+    """What happens in phase two to the nodes that are not healed: `crash`, `isolate` or `as_is`."""
+
+    def only(self, faults: tuple[int, ...]) -> Plan:
+        """This plan with these of its faults alone (numbers in its list)."""
+        return replace(self, faults=tuple(self.faults[number] for number in faults))
+
+
+# How likely each kind is before the seed's own taste multiplies it (see faults.py for what they do).
+KINDS: dict[str, float] = {
+    "crash": 3,
+    "crash_leader": 3,
+    "crash_two": 1,
+    "crash_majority": 0.7,
+    "crash_all": 0.7,
+    "shutdown": 1,
+    "pause": 2,
+    "pause_leader": 2,
+    "pause_two": 0.7,
+    "isolate": 2,
+    "isolate_leader": 2,
+    "halves": 1.5,
+    "bridge": 1,
+    "one_way": 2,
+    "flapping": 1,
+    "slow_link": 1,
+    "reset": 1.5,
+    "slow_disk": 1,
+    "stalled_disk": 1,
+    "disk_error": 0.7,
+    "clock_jump": 1,
+    "false_alarm": 1.5,
+}
+_LEADER_KINDS = frozenset(("crash_leader", "pause_leader", "isolate_leader"))
+_TARGETS = {"crash_two": 2, "pause_two": 2, "one_way": 2, "slow_link": 2, "reset": 2, "false_alarm": 2}
+
+
+def draw_plan(seed: int) -> Plan:
+    """The plan that a seed stands for."""
+    random = Random(f"plan {seed}")
+    nodes = random.choices((1, 2, 3, 4, 5, 7), (0.5, 0.7, 6, 2, 3, 0.7))[0]
+    consensus = _draw_consensus(random)
+    duration_us = consensus.suspicion_us * random.randint(4, 12)
+    return Plan(
+        seed=seed,
+        nodes=nodes,
+        partitions=random.choices((1, 2, 3, 4), (4, 4, 2, 1))[0],
+        replication_factor=min(nodes, random.choices((1, 2, 3, 5), (0.3, 0.5, 6, 2))[0]),
+        consensus=consensus,
+        network=_draw_network(random, consensus),
+        disk=DiskPlan(random.choice((50, 200, 1000)), random.choice((50, 300, 3000))),
+        load=_draw_load(random, duration_us),
+        turn_us=random.choice((0, 0, 50, 1000)),
+        skew=tuple(random.choice((1.0, random.uniform(0.95, 1.05))) for _ in range(nodes)),
+        duration_us=duration_us,
+        faults=_draw_faults(random, nodes, consensus.suspicion_us, duration_us),
+        minority=random.choice(("crash", "isolate", "as_is")),
+    )
+
+
+def _draw_consensus(random: Random) -> ConsensusConfig:
+    heartbeat_us = random.choice((20, 50, 100)) * MILLISECOND
+    return ConsensusConfig(
+        heartbeat_us=heartbeat_us,
+        suspicion_us=heartbeat_us * random.choice((3, 5, 5, 8)),
+        stagger_us=random.choice((1, 10, 15, 15)) * MILLISECOND,
+        append_bytes_max=random.choice((300, 2000, 1 << 20)),
+        inflight_messages_max=random.choice((1, 2, 8, 64)),
+        inflight_bytes_max=random.choice((1000, 8 << 20)),
+        uncommitted_bytes_max=random.choice((3000, 32 << 20, 32 << 20)),
+        catch_up_bytes_per_s=random.choice((20_000, 32 << 20, 32 << 20)),
+    )
+
+
+def _draw_network(random: Random, consensus: ConsensusConfig) -> NetworkPlan:
+    ordered = random.random() < 0.6
+    return NetworkPlan(
+        ordered=ordered,
+        delay_us=random.choice((50, 300, 1500)),
+        jitter_us=random.choice((50, 300, 3000)),
+        drop=0.0 if ordered else random.choice((0.0, 0.01, 0.1)),
+        duplicate=0.0 if ordered else random.choice((0.0, 0.02, 0.1)),
+        reconnect_us=consensus.heartbeat_us // 2,
+        give_up_us=consensus.suspicion_us * random.choice((1, 4, 1000)),
+    )
+
+
+def _draw_load(random: Random, duration_us: int) -> LoadPlan:
+    clients = random.randint(1, 6)
+    operations = random.choice((20, 40, 60))
+    return LoadPlan(
+        clients=clients,
+        think_us=duration_us // operations,
+        operations=operations * 2,
+        streams=random.randint(1, 4),
+        reads=random.choice((0.1, 0.3, 0.5)),
+        exact=random.choice((0.1, 0.4, 0.8)),
+        two_streams=random.choice((0.0, 0.2, 0.5)),
+        wrong_node=random.choice((0.05, 0.3)),
+        timeout_us=random.choice((100, 400)) * MILLISECOND,
+        attempts=random.choice((2, 8, 20)),
+    )
+
+
+def _draw_faults(random: Random, nodes: int, suspicion_us: int, duration_us: int) -> tuple[Fault, ...]:
+    taste = {kind: weight * random.choice((0, 0, 1, 1, 1, 4)) for kind, weight in KINDS.items()}
+    if not any(taste.values()):
+        taste = dict(KINDS)
+    faults = []
+    for _ in range(random.choice((0, 2, 4, 8, 16))):
+        kind = random.choices(list(taste), list(taste.values()))[0]
+        faults.append(
+            Fault(
+                kind,
+                random.randrange(duration_us),
+                int(suspicion_us * random.choice((0.05, 0.3, 0.8, 1.5, 3, 6)) * random.uniform(0.5, 1.5)),
+                _draw_targets(random, kind, nodes),
+            )
+        )
+    return tuple(sorted(faults, key=lambda fault: fault.at_us))
+
+
+def _draw_targets(random: Random, kind: str, nodes: int) -> tuple[int, ...]:
+    if kind in _LEADER_KINDS:
+        return (random.randrange(64),)
+    if kind in ("crash_all",):
+        return tuple(range(nodes))
+    if kind in ("halves", "bridge", "flapping"):
+        return tuple(random.sample(range(nodes), nodes))
+    if kind == "crash_majority":
+        return tuple(random.sample(range(nodes), nodes // 2 + 1))
+    return tuple(random.sample(range(nodes), min(nodes, _TARGETS.get(kind, 1))))
