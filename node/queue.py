@@ -21,7 +21,6 @@ Order: items leave in the order in which they were appended, so each producer's 
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from itertools import repeat, starmap
 from typing import Generic, TypeVar
 
@@ -75,8 +74,10 @@ class LockFreeEventQueue(Generic[T]):
         if items_max is not None and items_max < count:
             count = items_max
         taken: list[T] = []
-        with suppress(IndexError):
+        try:  # noqa: SIM105 - `suppress` would triple the cost of draining one item
             taken.extend(starmap(self._items.popleft, repeat((), count)))
+        except IndexError:
+            pass
         self._permits.extend(repeat(None, len(taken)))
         return taken
 
