@@ -15,6 +15,13 @@ is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
+# Whether .venv can be brought up to date, rather than made anew. One that was moved here cannot: its
+# programs name the interpreter by its old path.
+usable() {
+    is_new_enough "$1" && "$1" -m pip --version >/dev/null 2>&1 &&
+        [[ "$(tail -n 1 "$VENV/stamp" 2>/dev/null || printf '%s' "$ROOT")" == "$ROOT" ]]
+}
+
 # The Python to make .venv with: $PYTHON if it is set, else the first that is new enough.
 find_python() {
     local candidate
@@ -38,7 +45,7 @@ wanted_stamp() {
 make_venv() {
     local python
     python=$(find_python)
-    if ! is_new_enough "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    if ! usable "$VENV/bin/python"; then
         "$python" -m venv --clear "$VENV" ||
             fail "cannot make $VENV; does $python have the modules venv and ensurepip (Debian: python3-venv)?"
     fi
