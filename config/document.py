@@ -13,7 +13,12 @@ from typing import NamedTuple
 
 import yaml
 
-_STANDARD_TAGS = "tag:yaml.org,2002:"
+_TAGS = "tag:yaml.org,2002:"
+_PLAIN_TAGS = frozenset(
+    _TAGS + name
+    for name in ("map", "seq", "str", "null", "bool", "int", "float", "timestamp", "value", "merge")
+)
+"""What YAML itself makes of a value; any other tag would ask the reader to do something."""
 
 
 class Fault(NamedTuple):
@@ -136,13 +141,13 @@ class _Conversion:
         return found
 
     def _convert(self, node: yaml.Node, line: int, key: str) -> Item:
-        if not node.tag.startswith(_STANDARD_TAGS):
+        if node.tag not in _PLAIN_TAGS:
             self._faults.append(Fault(line, key, f"found the tag {node.tag}; tags have no meaning here"))
         if isinstance(node, yaml.MappingNode):
             return self._keys(node, line, key)
         if isinstance(node, yaml.SequenceNode):
             return Items(line, [self.item(item, f"{key}[{i}]") for i, item in enumerate(node.value)])
-        is_null = node.tag == _STANDARD_TAGS + "null"
+        is_null = node.tag == _TAGS + "null"
         return Text(line, None if is_null else node.value)
 
     def _keys(self, node: yaml.MappingNode, line: int, prefix: str) -> Keys:

@@ -103,6 +103,7 @@ def _replication(settings: Settings) -> Iterator[Contradiction]:
 def _nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
     if not 1 <= len(nodes) <= NODES_MAX:
         yield Contradiction(("nodes",), f"found {len(nodes)} nodes; allowed: 1 to {NODES_MAX}")
+        return
     for i, node in enumerate(nodes):
         if node.host in _WILDCARDS and len(nodes) > 1:
             yield Contradiction(
@@ -131,19 +132,23 @@ def _twice(values: list[tuple[tuple[str, ...], str]]) -> Iterator[Contradiction]
 
 
 def _shared_directories(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
-    """Data directories of one machine that are the same, or one within the other."""
-    places = [
-        (f"nodes[{i}].data_dir", f"nodes[{i}].host", _machine(node.host), os.path.normpath(node.data_dir))
-        for i, node in enumerate(nodes)
-    ]
-    for i, (key, host_key, machine, path) in enumerate(places):
-        for other_key, other_host_key, other_machine, other in places[:i]:
-            if machine == other_machine and _overlap(path, other):
-                yield Contradiction(
-                    (key, host_key, other_key, other_host_key),
-                    f"found {path!r}; allowed: a directory apart from {other_key} ({other!r})",
-                )
-                break
+    """Data directories that an earlier node of the same machine uses, or has within its own."""
+    for j, node in enumerate(nodes):
+        i = next((i for i in range(j) if _share_a_directory(nodes[i], node)), None)
+        if i is not None:
+            yield Contradiction(
+                tuple(f"nodes[{k}].{name}" for name in ("data_dir", "host") for k in (j, i)),
+                f"found {str(node.data_dir)!r}; allowed: a directory apart from nodes[{i}].data_dir "
+                f"({str(nodes[i].data_dir)!r})",
+            )
+
+
+def _share_a_directory(one: NodeSettings, other: NodeSettings) -> bool:
+    if one.id == other.id:  # a fault of its own, of which the same default directory only follows
+        return False
+    return _machine(one.host) == _machine(other.host) and _overlap(
+        os.path.normpath(one.data_dir), os.path.normpath(other.data_dir)
+    )
 
 
 def _overlap(path: str, other: str) -> bool:

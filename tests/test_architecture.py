@@ -166,7 +166,7 @@ def test_imports_point_down() -> None:
         for target, where in imports_of(module):
             if is_ours(target) and not within(target, MAY_IMPORT[room]):
                 breaches.append(f"{where}: {room} may not import {target}")
-    assert breaches == []
+    assert not breaches, "\n".join(["", *breaches])
 
 
 def test_pure_rooms_do_no_io_and_read_no_clock() -> None:
@@ -183,7 +183,7 @@ def test_pure_rooms_do_no_io_and_read_no_clock() -> None:
             # A package's page may name what lives in it; the modules are what is imported.
             elif is_ours(target) and not within(target, (*PURE, "allsource.config.values")):
                 breaches.append(f"{where}: {module.name} is pure, and {target} is not known to be")
-    assert breaches == []
+    assert not breaches, "\n".join(["", *breaches])
 
 
 def test_every_pure_room_exists() -> None:
@@ -201,7 +201,7 @@ def test_seeded_randomness_is_never_the_shared_one() -> None:
                         breaches += [_where(module.path, node) for a in imported if a.name != "Random"]
                     case ast.Attribute(value=ast.Name(id="random"), attr=attr) if attr != "Random":
                         breaches.append(_where(module.path, node))
-    assert breaches == []
+    assert not breaches, "\n".join(["", *breaches])
 
 
 def test_nobody_imports_a_room_by_its_bare_name() -> None:
@@ -220,12 +220,12 @@ def test_nobody_imports_a_room_by_its_bare_name() -> None:
                     for target in targets
                     if target.partition(".")[0] in ROOMS
                 ]
-    assert breaches == []
+    assert not breaches, "\n".join(["", *breaches])
 
 
 def test_every_module_says_why_it_exists() -> None:
     silent = [m.name for m in modules() if not ast.get_docstring(ast.parse(m.path.read_text()))]
-    assert silent == []
+    assert not silent, "\n".join(["", *silent])
 
 
 def test_the_package_list_equals_the_tree() -> None:
@@ -268,7 +268,7 @@ def test_the_lock_pins_all_that_pyproject_asks_for() -> None:
         if canonicalize_name(requirement.name) != "allsource"
         and pinned.get(canonicalize_name(requirement.name)) not in requirement.specifier
     ]
-    assert unmet == []
+    assert not unmet, "\n".join(["", *unmet])
 
 
 def test_the_wheel_holds_allsource_and_nothing_else(tmp_path: Path) -> None:

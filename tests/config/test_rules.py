@@ -1,0 +1,127 @@
+"""What must hold between several settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.config.conftest import Faults, Load
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "message"),
+    [
+        (
+            "suspicion_timeout: 199ms\n",
+            7,
+            "suspicion_timeout",
+            "at least twice the heartbeat_interval, so 200ms",
+        ),
+        ("heartbeat_interval: 251ms\n", 7, "suspicion_timeout", "found 500ms; allowed: at least twice"),
+        (
+            "suspicion_timeout: 6s\n",
+            7,
+            "limits.request_timeout",
+            "found 5s; allowed: more than the suspicion_timeout (6s)",
+        ),
+        (
+            "limits: {event_bytes_max: 8MiB}\n",
+            7,
+            "limits.append_bytes_max",
+            "found 8MiB; allowed: more than the event_bytes_max (8MiB)",
+        ),
+        (
+            "limits: {uncommitted_bytes_max: 7MiB}\n",
+            7,
+            "limits.uncommitted_bytes_max",
+            "found 7MiB; allowed: at least the append_bytes_max (8MiB)",
+        ),
+        (
+            "limits: {frame_bytes_max: 10MiB}\n",
+            7,
+            "limits.frame_bytes_max",
+            "found 10MiB; allowed: at least append_bytes_max + 256 x append_events_max (10692KiB)",
+        ),
+        (
+            "limits:\n  read_bytes_max: 16MiB\n",
+            8,
+            "limits.frame_bytes_max",
+            "found 16MiB; allowed: at least read_bytes_max + 256 x read_events_max",
+        ),
+        ("storage: {backend: postgres}\n", 7, "storage.dsn", "missing; backend postgres needs"),
+        ("storage: {dsn: postgresql://a}\n", 7, "storage.dsn", "backend rocksdb has no use for it"),
+        ("replication_factor: 2\n", 7, "replication_factor", "found 2; allowed: an odd number. 2 replicas"),
+        ("replication_factor: 5\n", 7, "replication_factor", "at most the number of nodes (3)"),
+    ],
+)
+def test_contradictions(faults: Faults, text: str, line: int, key: str, message: str) -> None:
+    (fault,) = faults(text)
+    assert (fault.line, fault.key) == (line, key)
+    assert message in fault.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "message"),
+    [
+        ("id: n2", "id: n1", 5, "nodes[1].id", "found 'n1', which nodes[0].id has already"),
+        ("7002", "7001", 5, "nodes[1].port", "found '127.0.0.1:7001', which nodes[0].port has already"),
+        ("8003", "7001", 6, "nodes[2].http_port", "which nodes[0].port has already"),
+        ("8001", "7001", 4, "nodes[0].http_port", "which nodes[0].port has already"),
+        (
+            "host: 127.0.0.1, port: 7002",
+            "host: LocalHost, port: 7001",
+            5,
+            "nodes[1].port",
+            "127.0.0.1:7001",
+        ),
+        ("host: 127.0.0.1, port: 7003", "host: 0.0.0.0, port: 7003", 6, "nodes[2].host", "can connect to"),
+        ("8002}", "8002, data_dir: ./data//demo/n1}", 5, "nodes[1].data_dir", "'data/demo/n1'"),
+        (
+            "8002}",
+            "8002, data_dir: data/demo/n1/x}",
+            5,
+            "nodes[1].data_dir",
+            "apart from nodes[0].data_dir",
+        ),
+        ("8003}", "8003, data_dir: data}", 6, "nodes[2].data_dir", "apart from nodes[0].data_dir"),
+    ],
+)
+def test_nodes_in_each_others_way(
+    faults: Faults, minimal: str, old: str, new: str, line: int, key: str, message: str
+) -> None:
+    (fault,) = faults(minimal.replace(old, new), whole=True)
+    assert (fault.line, fault.key) == (line, key)
+    assert message in fault.message
+
+
+def test_different_machines_may_use_equal_ports_and_directories(load: Load, minimal: str) -> None:
+    text = minimal
+    for i in (1, 2, 3):
+        old = f"host: 127.0.0.1, port: 700{i}, http_port: 800{i}"
+        text = text.replace(old, f"host: 10.0.0.{i}, port: 7000, http_port: 8000, data_dir: /data")
+    assert {node.port for node in load(text, whole=True).nodes} == {7000}
+
+
+def test_a_wildcard_is_fine_for_a_cluster_of_one(load: Load) -> None:
+    text = "cluster_name: a\nsecret: 12345678\nnodes: [{id: n, host: 0.0.0.0, port: 1, http_port: 2}]\n"
+    assert load(text, whole=True).nodes[0].host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "factor", "fine"), [(2, 1, True), (2, 2, True), (4, 2, False), (4, 4, False)]
+)
+def test_an_even_factor_is_for_two_nodes_only(load: Load, nodes: int, factor: int, fine: bool) -> None:
+    head = f"cluster_name: a\nsecret: 12345678\nreplication_factor: {factor}\nnodes:\n"
+    text = head + "".join(f"  - {{id: n{i}, host: h{i}, port: 1, http_port: 2}}\n" for i in range(nodes))
+    if fine:
+        assert load(text, whole=True).replication_factor == factor
+    else:
+        with pytest.raises(Exception, match=r"line 3: replication_factor: .*an odd number"):
+            load(text, whole=True)
+
+
+@pytest.mark.parametrize("nodes", [0, 16])
+def test_how_many_nodes_there_may_be(faults: Faults, nodes: int) -> None:
+    text = "cluster_name: a\nsecret: 12345678\nnodes: ["
+    text += ", ".join(f"{{id: n{i}, host: h{i}, port: 1, http_port: 2}}" for i in range(nodes)) + "]\n"
+    (fault,) = faults(text, whole=True)
+    assert (fault.line, fault.key, fault.message) == (3, "nodes", f"found {nodes} nodes; allowed: 1 to 15")
