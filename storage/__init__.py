@@ -1,0 +1,30 @@
+"""storage: events on a disk, and nothing about clusters.
+
+What lives here
+    pure        `errors`, `partition`, `expected`, `events` (what an event is and where it belongs),
+                `entry` (the log record), `writes`, `keys` (bytes in RocksDB), `audit` (a log against
+                its indexes)
+    interface   what a node asks of its storage, and the promises that go with it
+    backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_database`, `rocksdb_options`,
+                `rocksdb_pressure` · `open` knows them by name
+    directory   whose a data directory is, who has it open, how far it was synced
+
+What may not
+    Sockets, asyncio, other nodes, terms beyond storing them. This room imports nothing of ours but
+    itself; the pure modules import no clock and no I/O.
+
+Trade-offs
+    *The log is the event store.* There is no second copy of the events by stream: a stream is read
+    through an index of slices. One write instead of two, and they cannot disagree; in return a stream
+    that is spread over many entries costs one lookup for each.
+
+    *Heads are kept, not derived.* Every append rewrites its stream's head (0.9 us), so that a version
+    check is one lookup, not a search.
+
+    *RocksDB recovers up to the first broken record, and a mark of our own says whether that is far
+    enough.* Its own modes either refuse to start after a power cut or overlook a log that was cut short
+    (`rocksdb_database`, `directory.SyncedMark`).
+
+    *Nothing slows the writer.* RocksDB's stall triggers are off; `pressure` refuses new appends instead,
+    long before (`rocksdb_pressure`).
+"""

@@ -36,6 +36,8 @@ _KINDS = frozenset((EVENTS, NOOP, CONFIG))
 _HEADER = struct.Struct(">IBHQQQIQ")
 _BODY = struct.Struct(">BHQQQIQ")
 _CRC = struct.Struct(">I")
+_SPAN = struct.Struct(">QI")
+_SPAN_AT = _HEADER.size - 20  # first_position and count are followed by the timestamp
 HEADER_BYTES = _HEADER.size
 
 
@@ -138,6 +140,12 @@ def decode_entry(record: bytes) -> Entry:
     elif kind not in _KINDS:
         raise Corrupt(f"log record {partition}/{index}: unknown kind {kind}; a newer version wrote it")
     return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, bytes(record))
+
+
+def span_of(record: bytes) -> tuple[int, int]:
+    """`(first position, count)` of a record, read without verifying it (a search reads many)."""
+    first_position, count = _SPAN.unpack_from(record, _SPAN_AT)
+    return first_position, count
 
 
 class Configuration(NamedTuple):

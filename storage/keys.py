@@ -1,0 +1,127 @@
+"""The bytes of RocksDB keys and of the small values, so that byte order is the order we want.
+
+Column families (the user's names first) and what they hold, numbers big-endian::
+
+    events           partition u16, index u64               -> the entry's record (storage.entry)
+    streams          partition u16, stream                  -> version, index, created_us, updated_us (u64)
+    partition_index  partition u16, stream, 0x00, first u64 -> index u64, count u32
+    ids              partition u16, event id (16 bytes)     -> index u64
+    meta             'h', partition u16                     -> term u64, commit u64, vote
+                     't', partition u16, index u64          -> term u64: the first entry of this term
+                     'c', partition u16, index u64          -> empty: this entry is a configuration
+                     'm', name                              -> a value of `Storage.put_meta`
+                     'i'                                    -> incarnation u64, replica id
+
+Streams are UTF-8. Their ids hold no control characters, so the 0x00 behind a stream ends it without
+doubt: `a` and `a1` never mix, and a stream's versions lie together in ascending order.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from allsource.storage.interface import HardState, StreamHead
+
+EVENTS, STREAMS, PARTITION_INDEX, IDS, META = "events", "streams", "partition_index", "ids", "meta"
+COLUMN_FAMILIES = (EVENTS, STREAMS, PARTITION_INDEX, IDS, META)
+
+INDEX_MAX = 2**64 - 1
+
+_PARTITION = struct.Struct(">H")
+_ENTRY = struct.Struct(">HQ")
+_U64 = struct.Struct(">Q")
+_HEAD = struct.Struct(">QQQQ")
+_SLICE = struct.Struct(">QI")
+_HARD = struct.Struct(">QQ")
+_MARK = struct.Struct(">cHQ")
+
+entry_key = _ENTRY.pack
+"""`(partition, index)` -> key in `events`."""
+partition_prefix = _PARTITION.pack
+"""`(partition)` -> what all keys of a partition begin with, in every family but `meta`."""
+pack_u64 = _U64.pack
+pack_head = _HEAD.pack
+"""`(version, index, created_us, updated_us)`, or a `StreamHead` spread out."""
+pack_slice = _SLICE.pack
+"""`(index, count)`."""
+unpack_slice = _SLICE.unpack
+
+INCARNATION = b"i"
+
+
+def stream_key(partition: int, stream: str) -> bytes:
+    """Key in `streams`; with 0x00 and a version behind it, key in `partition_index`."""
+    return _PARTITION.pack(partition) + stream.encode()
+
+
+def version_prefix(partition: int, stream: str) -> bytes:
+    """What the keys of all slices of this stream, and no other, begin with."""
+    return b"%b%b\0" % (_PARTITION.pack(partition), stream.encode())
+
+
+def stream_of(key: bytes) -> str:
+    """The stream in a key of `streams`."""
+    return key[2:].decode()
+
+
+def id_key(partition: int, event_id: bytes) -> bytes:
+    """Key in `ids`."""
+    return _PARTITION.pack(partition) + event_id
+
+
+def index_of(key: bytes) -> int:
+    """The number at the end of a key of `events`, `partition_index`, or of a mark in `meta`."""
+    index: int = _U64.unpack(key[-8:])[0]
+    return index
+
+
+def unpack_u64(value: bytes) -> int:
+    """The number that a value of `ids` or a term mark holds."""
+    number: int = _U64.unpack(value)[0]
+    return number
+
+
+def unpack_head(value: bytes) -> StreamHead:
+    """The value of a key in `streams`."""
+    return StreamHead._make(_HEAD.unpack(value))
+
+
+def hard_key(partition: int) -> bytes:
+    """Key of a group's hard state in `meta`."""
+    return b"h" + _PARTITION.pack(partition)
+
+
+def pack_hard(hard: HardState) -> bytes:
+    """A hard state's value."""
+    return _HARD.pack(hard.term, hard.commit) + hard.vote.encode()
+
+
+def unpack_hard(value: bytes) -> HardState:
+    """What `pack_hard` made."""
+    term, commit = _HARD.unpack_from(value)
+    return HardState(term, value[_HARD.size :].decode(), commit)
+
+
+def term_key(partition: int, index: int) -> bytes:
+    """Key in `meta` that marks the first entry of a term."""
+    return _MARK.pack(b"t", partition, index)
+
+
+def configuration_key(partition: int, index: int) -> bytes:
+    """Key in `meta` that marks a configuration entry."""
+    return _MARK.pack(b"c", partition, index)
+
+
+def named_key(name: str) -> bytes:
+    """Key in `meta` of a value that `Storage.put_meta` was given."""
+    return b"m" + name.encode()
+
+
+def pack_incarnation(incarnation: int, replica_id: str) -> bytes:
+    """The value under `INCARNATION`."""
+    return _U64.pack(incarnation) + replica_id.encode()
+
+
+def unpack_incarnation(value: bytes) -> tuple[int, str]:
+    """`(incarnation, replica id)`."""
+    return unpack_u64(value[:8]), value[8:].decode()
