@@ -59,6 +59,7 @@ class Group:
         self._transferred = False
         self._leader_contact_us = 0
         self._verified = 0
+        self._vain_terms = 0
         self._told = RoleChange(self.partition, self.term, self.role, self.leader)
         self._commit_told = self.commit
         self._stand_soon(now)
@@ -173,10 +174,16 @@ class Group:
         self._wake(now + span + self._environment.jitter(span))
 
     def _stand_soon(self, now: int) -> None:
-        """No leader is known: stand after a short random while, later ranks later."""
+        """No leader is known: stand after a short random while, later ranks later.
+
+        Elections that came to nothing double the while, up to the suspicion time: where each vote
+        waits for a slow disk, candidates would else overtake each other for ever (the broadcast time
+        of Raft §5.6 includes the syncs).
+        """
         config = self._environment.config
         rank = self._environment.rank(self.partition)
-        wait = config.retry_us + self._environment.jitter(config.retry_us)
+        span = min(config.retry_us << max(0, self._vain_terms - 1), config.suspicion_us)
+        wait = span + self._environment.jitter(span)
         self._wake(now + wait + (3 if rank is None else rank) * config.stagger_us)
 
     def _stand_by_rank(self, now: int) -> None:
@@ -255,6 +262,7 @@ class Group:
         """Take office: an entry of the own term is what makes older ones committable (rule 3)."""
         self.role = Role.LEADER
         self.leader = self.node_id
+        self._vain_terms = 0
         self.leadership = Leadership(self.term, self.log, self._environment, now)
         self._append_own(NOOP, (), self.log.last_timestamp_us)
         self._wake(now + self._environment.config.suspicion_us // 4)
@@ -305,6 +313,7 @@ class Group:
         self.term = term
         self.vote = vote
         self._verified = 0
+        self._vain_terms = min(self._vain_terms + 1, 8)
 
     # ------------------------------------------------------------------ following
 
@@ -320,6 +329,7 @@ class Group:
         if leader is None:
             self._stand_soon(now)
         else:
+            self._vain_terms = 0
             self._leader_contact_us = now
             self._await_leader(now)
 
