@@ -1,0 +1,310 @@
+"""The thin shell around the core: the only place that carries out what consensus decides.
+
+`MultiRaft` decides and touches nothing; `Storage`, the peers' connections and the clock are touched
+here and decide nothing. Whatever happens (messages, beats, connections, finished syncs, new appends)
+is fed to the core at once, and `schedule` asks for a *turn*: once per turn of the event loop the
+core's orders are carried out, in the order of `Ready`'s fields. So everything that arrived together
+shares one write, one sync and one frame per peer.
+
+Two promises about the disk are kept here:
+
+* Only what the core was told to be durable is (`persisted` after the sync of that very write), and a
+  failed sync ends the process (rule 16, `Syncer`).
+* A node whose disk stalls does not look alive (rule 25): while one sync has been running for longer
+  than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
+  others take over what it leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Ready, RoleChange
+from allsource.cluster.consensus.multiraft import MultiRaft
+from allsource.cluster.registry import NodeRegistry
+from allsource.cluster.syncer import Syncer
+from allsource.storage.entry import Entry, Part
+from allsource.storage.errors import DiskFull
+from allsource.storage.interface import PartitionState, Storage
+
+DISK_FULL_RETRY_US = 250_000
+"""How soon a log that found no room on the disk is written again."""
+
+EXIT_SYNC_FAILED = 70
+"""Exit status (EX_SOFTWARE) of a process whose sync failed."""
+
+
+class Links(Protocol):
+    """The part of `PeerLinks` that a replica sends on. Neither call blocks; both may drop."""
+
+    def send_messages(self, peer: str, messages: list[Message]) -> None: ...
+
+    def send_beat(self, peer: str, beat: Beat) -> None: ...
+
+
+class Owner(Protocol):
+    """What the node does with the outcomes, and with its part of a turn."""
+
+    def pump(self) -> bool:
+        """Propose what waits. True if there is more than one turn should do."""
+
+    def changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed."""
+
+    def committed(self, partition: int, commit: int) -> None:
+        """Everything up to `commit` is committed, and readable in storage."""
+
+    def read_ended(self, result: ReadResult) -> None:
+        """A linearizable read may be served, or not."""
+
+    def beats_sent(self, n: int) -> None:
+        """So many heartbeats went out (for the metrics)."""
+
+    def synced(self, took_us: int) -> None:
+        """A sync returned (for the metrics)."""
+
+    def stuck(self, error: DiskFull | None) -> None:
+        """The log cannot be written, or (None) can again (for the log and `ready`)."""
+
+    def sync_failed(self, error: BaseException) -> None:
+        """Called in the sync thread: tell the world, then end the process at once."""
+
+
+class Replica:
+    """See the module's page. `clock` gives microseconds of CLOCK_BOOTTIME (rule 19); `owner` is set
+    before `start`."""
+
+    owner: Owner
+
+    def __init__(
+        self,
+        core: MultiRaft,
+        storage: Storage,
+        links: Links,
+        states: Mapping[int, PartitionState],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], int],
+        suspicion_us: int,
+        sync_inline: bool = False,
+    ) -> None:
+        """`sync_inline`: a sync of this storage is as short as a write (memory, or `durability: os`),
+        and is not worth a thread."""
+        self.core = core
+        self._storage = storage
+        self._links = links
+        self._loop = loop
+        self._clock = clock
+        self._suspicion_us = suspicion_us
+        self._sync_inline = sync_inline
+        self._applied = {partition: state.hard.commit for partition, state in states.items()}
+        self._scheduled = False
+        self._stopped = False
+        self._stuck: Ready | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0
+        self._syncer = Syncer(
+            loop, storage.sync, clock=clock, done=self._on_synced, failed=self._on_sync_failed
+        )
+        self.is_leader = core.is_leader
+        self.can_propose = core.can_propose
+        self.propose: Callable[[int, tuple[Part, ...], int], Entry] = core.propose
+
+    @property
+    def registry(self) -> NodeRegistry:
+        """This node's own directed view of the members."""
+        return self.core.registry
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin: the sync thread, the timer, the first turn."""
+        self._syncer.start()
+        self.schedule()
+
+    def stop(self) -> None:
+        """End: no further turn, and the sync thread has finished. Storage may be closed after it."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._syncer.stop()
+
+    # -- what happened (called by the transport)
+
+    def messages(self, peer: str, messages: list[Message]) -> None:
+        """Messages of a peer's data connection."""
+        self.core.receive(peer, messages, self._clock())
+        self.schedule()
+
+    def beat(self, peer: str, beat: Beat) -> None:
+        """A peer's heartbeat."""
+        self.core.receive_beat(peer, beat, self._clock())
+        self.schedule()
+
+    def connected(self, peer: str) -> None:
+        """Both our connections to the peer finished their handshakes."""
+        self.core.peer_connected(peer, self._clock())
+        self.schedule()
+
+    def lost(self, peer: str) -> None:
+        """EOF or reset on a connection with the peer."""
+        self.core.peer_lost(peer, self._clock())
+        self.schedule()
+
+    def refused(self, peer: str) -> None:
+        """The peer's address refuses connections."""
+        self.core.peer_refused(peer, self._clock())
+        self.schedule()
+
+    # -- what the node asks
+
+    def read(self, partition: int, ticket: object, min_index: int) -> None:
+        """Ask for a read barrier; the answer comes to `owner.read_ended`."""
+        self.core.read(partition, ticket, min_index, self._clock())
+        self.schedule()
+
+    def hand_over(self) -> bool:
+        """Leaving: move every leadership away. True when nothing is left to move."""
+        done = self.core.hand_over(self._clock())
+        self.schedule()
+        return done
+
+    def commit_index(self, partition: int) -> int:
+        """Everything up to it is committed and readable in storage; 0 if not hosted here.
+
+        The core may know of a later one, whose entries this turn has still to write.
+        """
+        return self._applied.get(partition, 0)
+
+    def hosts(self, partition: int) -> bool:
+        """Whether this node keeps a replica of the partition."""
+        return partition in self._applied
+
+    def leader_of(self, partition: int) -> str | None:
+        """Who leads the partition, as far as this node knows."""
+        return self.core.leader_of(partition)
+
+    def term_of(self, partition: int) -> int:
+        """The newest term of the partition that this node knows of."""
+        group = self.core.groups.get(partition)
+        return group.term if group is not None else self.core.registry.term_of(partition)
+
+    def quorum_is_up(self, partition: int) -> bool:
+        """Whether a majority of the partition's replicas is not down, in this node's view."""
+        return self.core.registry.quorum_is_up(partition)
+
+    def is_handing_over(self, partition: int) -> bool:
+        """Whether this node leads the partition and is just giving it to another."""
+        group = self.core.groups.get(partition)
+        leadership = group.leadership if group is not None else None
+        return leadership is not None and leadership.successor is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the log cannot be written because the disk is full."""
+        return self._stuck is not None
+
+    # -- the turn
+
+    def schedule(self) -> None:
+        """Ask for a turn in this iteration of the loop; many calls make one."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        if self._stuck is not None and not self._try_again():
+            return
+        if self.owner.pump():
+            self.schedule()
+        core = self.core
+        while (ready := core.ready()) is not None:
+            if not self._carry_out(ready):
+                return
+        self._arm(core.next_deadline())
+
+    def _carry_out(self, ready: Ready) -> bool:
+        if ready.writes:
+            try:
+                self._storage.write(ready.writes)
+            except DiskFull as error:
+                self._stuck = ready
+                self.owner.stuck(error)
+                self._arm(self._clock() + DISK_FULL_RETRY_US)
+                return False
+            if not self._sync_inline:
+                self._syncer.request(ready.number)
+        for peer, messages in ready.send.items():
+            self._links.send_messages(peer, messages)
+        if ready.beats and self._syncer.running_for(self._clock()) <= self._suspicion_us:
+            for peer, beat in ready.beats.items():
+                self._links.send_beat(peer, beat)
+            self.owner.beats_sent(len(ready.beats))
+        owner = self.owner
+        for change in ready.changes:
+            owner.changed(change)
+        for partition, commit in ready.committed:
+            self._applied[partition] = commit
+            owner.committed(partition, commit)
+        for result in ready.reads:
+            owner.read_ended(result)
+        if ready.number and self._sync_inline:
+            self._sync_now(ready.number)
+        return True
+
+    def _sync_now(self, number: int) -> None:
+        began = self._clock()
+        try:
+            self._storage.sync()
+        except Exception as error:
+            self.owner.sync_failed(error)
+            raise
+        now = self._clock()
+        self.owner.synced(now - began)
+        self.core.persisted(number, now)
+
+    def _try_again(self) -> bool:
+        """Write what found no room. Until it succeeds nothing else of the core's orders is carried
+        out, beats included, so the others stop counting on this node."""
+        ready, self._stuck = self._stuck, None
+        assert ready is not None
+        if not self._carry_out(ready):
+            return False
+        self.owner.stuck(None)
+        return True
+
+    # -- syncs
+
+    def _on_synced(self, number: int, took_us: int) -> None:
+        if self._stopped:
+            return
+        self.owner.synced(took_us)
+        self.core.persisted(number, self._clock())
+        self._turn()
+
+    def _on_sync_failed(self, error: BaseException) -> None:
+        self.owner.sync_failed(error)
+
+    # -- time
+
+    def _arm(self, due: int) -> None:
+        """Have the timer ring at `due`; one that rings earlier anyway is left alone."""
+        if self._timer is not None:
+            if self._timer_due <= due:
+                return
+            self._timer.cancel()
+        self._timer_due = due
+        delay_us = max(0, due - self._clock())
+        self._timer = self._loop.call_later(delay_us / 1_000_000, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._stopped:
+            return
+        self.core.tick(self._clock())
+        self._turn()

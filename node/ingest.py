@@ -1,0 +1,284 @@
+"""The write path at the owner: queue, pump, and the answers that wait for a majority.
+
+Nothing here awaits one append at a time. Appends gather in the bounded `LockFreeEventQueue`; once per
+loop turn the pump drains it and proposes everything, so that one write, one sync and one frame per
+peer carry them all; when the core says that a partition is committed up to an index, everything that
+waited for it is answered in one go.
+
+Invariant: an append is answered as committed only from `committed`, and a leadership that ends takes
+all its waiting answers with it (CONSENSUS.md rule 6): they become "in doubt" and are routed anew with
+the same event ids, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from allsource.cluster.consensus.messages import Role, RoleChange
+from allsource.cluster.requests import AppendRequest
+from allsource.config.schema import Limits
+from allsource.node.admission import (
+    Indexes,
+    Known,
+    LogView,
+    Unmet,
+    admit,
+    answer_again,
+    check_append,
+    result_of,
+)
+from allsource.node.measures import Measures
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.tickets import Ticket
+from allsource.storage.entry import Entry, Part
+from allsource.storage.errors import (
+    AllsourceError,
+    DiskFull,
+    InvalidRequest,
+    NoMajority,
+    Overloaded,
+    QueueFull,
+    WrongExpectedVersion,
+)
+
+DRAIN_MAX = 4096
+"""Appends taken from the queue in one loop turn, so that a burst does not hold up the beats."""
+
+
+class Proposer(Protocol):
+    """The part of the core that the write path uses (`Replica` and `MultiRaft` have it)."""
+
+    def is_leader(self, partition: int) -> bool: ...
+
+    def can_propose(self, partition: int) -> bool: ...
+
+    def is_handing_over(self, partition: int) -> bool: ...
+
+    def quorum_is_up(self, partition: int) -> bool: ...
+
+    def commit_index(self, partition: int) -> int: ...
+
+    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry: ...
+
+    def read(self, partition: int, ticket: object, min_index: int) -> None: ...
+
+
+class Store(Indexes, Protocol):
+    """The part of `Storage` that the write path reads."""
+
+    def entries_at(self, partition: int, indexes: list[int]) -> list[Entry]: ...
+
+    def pressure(self) -> str | None: ...
+
+
+class Lane:
+    """One partition's waiting answers. Indexes in `pending` only grow; so commits pop from the left."""
+
+    __slots__ = ("pending", "term", "view", "waiting")
+
+    def __init__(self, view: LogView) -> None:
+        self.view = view
+        self.term = 0
+        self.pending: deque[tuple[Entry, Ticket]] = deque()
+        self.waiting: list[tuple[int, Ticket]] = []
+        """Retries of appends that are in the log but not committed: `(index, ticket)`."""
+
+
+class Ingest:
+    """See the module's page. `retry` is given tickets whose attempt here has ended without an answer;
+    `now_us` is the monotonic clock of the deadlines, `wall_us` the time that events are stamped with."""
+
+    def __init__(
+        self,
+        core: Proposer,
+        store: Store,
+        queue: LockFreeEventQueue[Ticket],
+        limits: Limits,
+        measures: Measures,
+        *,
+        retry: Callable[[Ticket], None],
+        now_us: Callable[[], int],
+        wall_us: Callable[[], int],
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._queue = queue
+        self._limits = limits
+        self._measures = measures
+        self._retry = retry
+        self._now_us = now_us
+        self._wall_us = wall_us
+        self._lanes: dict[int, Lane] = {}
+        self._touched: dict[int, LogView] = {}
+
+    # -- in
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue an append for the next turn's pump; a full queue refuses it."""
+        try:
+            self._queue.try_push(ticket)
+        except QueueFull as error:
+            self._refuse(ticket, error)
+
+    def pump(self) -> bool:
+        """Propose what the queue holds; storage has everything of earlier turns. True if more waits."""
+        if self._touched:
+            for view in self._touched.values():
+                view.written()
+            self._touched.clear()
+        tickets = self._queue.drain(DRAIN_MAX)
+        if not tickets:
+            return False
+        pressure = self._store.pressure()
+        timestamp_us = self._wall_us()
+        for ticket in tickets:
+            if ticket.reply is not None:
+                self._take(ticket, timestamp_us, pressure)
+        return len(self._queue) > 0
+
+    def _take(self, ticket: Ticket, timestamp_us: int, pressure: str | None) -> None:
+        partition = ticket.partition
+        core = self._core
+        if not core.is_leader(partition):
+            self._retry(ticket)
+            return
+        request = ticket.request
+        assert isinstance(request, AppendRequest)
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = Lane(LogView(self._store, partition))
+        try:
+            decision = admit(request, check_append(request, self._limits), lane.view)
+        except InvalidRequest as error:
+            self._refuse(ticket, error)
+            return
+        if type(decision) is tuple:
+            if pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
+                entry = core.propose(partition, decision, timestamp_us)
+                ticket.out = True
+                lane.term = entry.term
+                lane.view.proposed(entry)
+                lane.pending.append((entry, ticket))
+                self._touched[partition] = lane.view
+            else:
+                self._put_off(ticket, pressure)
+        elif isinstance(decision, Known):
+            self._answer_or_wait(lane, decision.index, ticket)
+        else:
+            assert isinstance(decision, Unmet)
+            # The version may rest on entries that are never committed, or this node may be deposed
+            # without knowing: a definite "no" needs the same proof as a linearizable read.
+            core.read(partition, _Rejection(self, ticket, decision.error), decision.index)
+
+    def _put_off(self, ticket: Ticket, pressure: str | None) -> None:
+        """Nothing may be appended now; say why, before a version is assigned (rules 21 and 24)."""
+        core, partition = self._core, ticket.partition
+        error: AllsourceError
+        if pressure is not None:
+            error = DiskFull(f"this node takes no appends: {pressure}; reads go on", partition=partition)
+        elif not core.quorum_is_up(partition):
+            error = NoMajority(
+                f"partition {partition} has too few replicas up to commit anything; nothing happened",
+                partition=partition,
+            )
+        elif core.is_handing_over(partition):
+            self._retry(ticket)
+            return
+        else:
+            error = Overloaded(
+                f"partition {partition} has too many bytes that wait for a majority; try again shortly",
+                partition=partition,
+            )
+        self._refuse(ticket, error)
+
+    # -- out
+
+    def committed(self, partition: int, commit: int) -> None:
+        """Everything up to `commit` is committed: answer what waited for it."""
+        lane = self._lanes.get(partition)
+        if lane is None:
+            return
+        pending = lane.pending
+        if pending:
+            now = self._now_us()
+            waited = self._measures.append_waited
+            appends = events = size = 0
+            while pending and pending[0][0].index <= commit:
+                entry, ticket = pending.popleft()
+                appends += 1
+                events += entry.count
+                size += len(entry.record)
+                waited(now - ticket.started_us)
+                ticket.finish(result_of(entry, duplicate=False))
+            self._measures.appended(appends, events, size)
+        if lane.waiting:
+            waiting, lane.waiting = lane.waiting, []
+            for index, ticket in waiting:
+                self._answer_or_wait(lane, index, ticket)
+
+    def changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed. Answers that wait on an older leadership are in
+        doubt now; what the lane remembers of the log may be truncated by others."""
+        lane = self._lanes.get(change.partition)
+        if lane is None or (change.role == Role.LEADER and change.term == lane.term):
+            return
+        lane.view.forget()
+        self._touched.pop(change.partition, None)
+        pending, lane.pending = lane.pending, deque()
+        waiting, lane.waiting = lane.waiting, []
+        lane.term = change.term
+        for _, ticket in pending:
+            ticket.lost()
+            self._retry(ticket)
+        for _, ticket in waiting:
+            ticket.lost()
+            self._retry(ticket)
+
+    def pending(self) -> int:
+        """How many appends wait for a majority here."""
+        return sum(len(lane.pending) + len(lane.waiting) for lane in self._lanes.values())
+
+    def _answer_or_wait(self, lane: Lane, index: int, ticket: Ticket) -> None:
+        """Answer a retry from the entry that holds its append, as soon as that is committed."""
+        partition = ticket.partition
+        if index > self._core.commit_index(partition):
+            ticket.out = True
+            lane.waiting.append((index, ticket))
+        elif ticket.reply is not None:
+            request = ticket.request
+            assert isinstance(request, AppendRequest)
+            entry = self._store.entries_at(partition, [index])[0]
+            answer = answer_again(request, entry)
+            if isinstance(answer, AllsourceError):
+                self._refuse(ticket, answer)
+            else:
+                self._measures.duplicate()
+                ticket.finish(answer)
+
+    def _refuse(self, ticket: Ticket, error: AllsourceError) -> None:
+        self._measures.refused(error)
+        ticket.refuse(error)
+
+    def rejection_confirmed(self, ticket: Ticket, error: WrongExpectedVersion, *, ok: bool) -> None:
+        """The read barrier of a failed expectation ended."""
+        if ok:
+            self._refuse(ticket, error)
+        else:
+            self._retry(ticket)
+
+
+class _Rejection:
+    """The ticket that a failed expectation takes through the read barrier (see `reads.Barrier`)."""
+
+    __slots__ = ("_error", "_ingest", "_ticket")
+
+    def __init__(self, ingest: Ingest, ticket: Ticket, error: WrongExpectedVersion) -> None:
+        self._ingest = ingest
+        self._ticket = ticket
+        self._error = error
+
+    def confirmed(self, index: int, *, ok: bool) -> None:
+        """The core's answer; `index` does not matter here."""
+        self._ingest.rejection_confirmed(self._ticket, self._error, ok=ok)

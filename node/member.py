@@ -1,0 +1,231 @@
+"""A node that takes part: the core, its shell, the write path, the reads and the service, connected.
+
+It is also where outcomes fan out (`cluster.replica.Owner`): each reaches the paths that wait for it,
+the log, and the metrics. No socket and no file is opened here, so a whole cluster of members can run
+inside one test, over a storage and links of the test's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
+from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
+from allsource.cluster.placement import replica_sets
+from allsource.cluster.replica import EXIT_SYNC_FAILED, Links, Replica
+from allsource.cluster.requests import Request, Result
+from allsource.cluster.router import RequestRouter
+from allsource.config.schema import Settings
+from allsource.node.ingest import Ingest
+from allsource.node.measures import Measures
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.reads import Reads
+from allsource.node.service import Peers, Service
+from allsource.node.tickets import Ticket
+from allsource.node.view import View
+from allsource.storage.errors import AllsourceError, DiskFull
+from allsource.storage.interface import Storage
+
+
+class PeerNetwork(Links, Peers, Protocol):
+    """The part of `PeerLinks` that a member sends on."""
+
+
+class Member:
+    """See the module's page."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        node_id: str,
+        storage: Storage,
+        network: PeerNetwork,
+        view: View,
+        queue: LockFreeEventQueue[Ticket],
+        measures: Measures,
+        log: FilteringBoundLogger,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], int],
+        wall_us: Callable[[], int],
+        seed: int,
+    ) -> None:
+        """`clock`: microseconds of CLOCK_BOOTTIME; `wall_us`: microseconds since 1970, for the
+        events' timestamps; `seed`: for the core's randomised timeouts."""
+        self._log = log
+        self._measures = measures
+        members = tuple(node.id for node in settings.nodes)
+        groups = replica_sets(members, settings.partitions, settings.replication_factor)
+        states = {p: storage.load(p) for p, group in enumerate(groups) if node_id in group}
+        self.core = MultiRaft(
+            node_id,
+            members,
+            states,
+            storage,
+            config=ConsensusConfig(
+                heartbeat_us=settings.heartbeat_interval_ms * 1000,
+                suspicion_us=settings.suspicion_timeout_ms * 1000,
+                uncommitted_bytes_max=settings.limits.uncommitted_bytes_max,
+            ),
+            replication_factor=settings.replication_factor,
+            partition_count=settings.partitions,
+            seed=seed,
+            now=clock(),
+        )
+        self.replica = Replica(
+            self.core,
+            storage,
+            network,
+            states,
+            loop=loop,
+            clock=clock,
+            suspicion_us=settings.suspicion_timeout_ms * 1000,
+            sync_inline=settings.durability == "os" or settings.storage.backend == "memory",
+        )
+        self.service = Service(
+            self.replica,
+            RequestRouter(self.core.registry, node_id),
+            network,
+            loop=loop,
+            now_us=clock,
+            partition_count=settings.partitions,
+            parked_max=settings.limits.queue_capacity,
+            describe=view.describe,
+            measures=measures,
+        )
+        self.ingest = Ingest(
+            self.replica,
+            storage,
+            queue,
+            settings.limits,
+            measures,
+            retry=self.service.retry,
+            now_us=clock,
+            wall_us=wall_us,
+        )
+        reads = Reads(
+            self.replica, storage, settings.limits, measures, retry=self.service.retry, now_us=clock
+        )
+        self.service.connect(self.ingest, reads)
+        self.replica.owner = self
+        view.join(self.replica, reads)
+        self._states: dict[str, str] = {}
+        self.pump = self.ingest.pump
+        self.read_ended = self.service.read_ended
+        self.committed = self.service.committed
+
+    # -- life
+
+    def start(self) -> None:
+        """Take part from now on."""
+        self.replica.start()
+
+    async def leave(self, timeout_s: float) -> None:
+        """Stop taking requests, give every leadership away, and finish what was acknowledged or is
+        under way, for `timeout_s` at most."""
+        self.service.close_intake()
+        end = asyncio.get_running_loop().time() + timeout_s
+        while asyncio.get_running_loop().time() < end:
+            if self.replica.hand_over() and not self.service.under_way():
+                return
+            await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        """The end: answer what is left, and let the sync thread finish."""
+        self.service.close()
+        self.replica.stop()
+
+    # -- from the transport
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        timeout_ms: int,
+        forwarded: bool,
+        reply: Callable[[Result | AllsourceError], None],
+    ) -> None:
+        """A request from a door; see `Service.submit`."""
+        self.service.submit(request, timeout_ms=timeout_ms, forwarded=forwarded, reply=reply)
+
+    def messages(self, peer: str, messages: list[Message]) -> None:
+        """Consensus messages from a peer."""
+        self.replica.messages(peer, messages)
+
+    def beat(self, peer: str, beat: Beat) -> None:
+        """A peer's heartbeat."""
+        self._measures.beat_received()
+        self.replica.beat(peer, beat)
+        self._look_at_peers()
+
+    def connected(self, peer: str, incarnation: int) -> None:
+        """The peer is reached."""
+        self.core.registry.record_incarnation(peer, incarnation)
+        self.replica.connected(peer)
+        self._look_at_peers()
+
+    def lost(self, peer: str) -> None:
+        """A connection with the peer broke."""
+        self.replica.lost(peer)
+        self._look_at_peers()
+
+    def refused(self, peer: str) -> None:
+        """The peer's address refuses connections."""
+        self.replica.refused(peer)
+        self._look_at_peers()
+
+    # -- from the replica (`cluster.replica.Owner`); `pump`, `read_ended`, `committed` are bound above
+
+    def changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed."""
+        if change.role == Role.LEADER:
+            self._measures.leadership("gained")
+            self._log.info("leads", partition=change.partition, term=change.term)
+        elif change.role == Role.FOLLOWER and change.leader is not None:
+            self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
+        self.service.changed(change)
+
+    def beats_sent(self, n: int) -> None:
+        """Heartbeats went out."""
+        self._measures.beats_sent(n)
+        self._look_at_peers()
+
+    def synced(self, took_us: int) -> None:
+        """A sync returned."""
+        self._measures.synced(took_us)
+
+    def stuck(self, error: DiskFull | None) -> None:
+        """The disk is full, or no longer."""
+        if error is None:
+            self._log.info("the log is written again")
+        else:
+            self._measures.failed()
+            self._log.error("the log cannot be written; this node waits for room", reason=error.message)
+
+    def sync_failed(self, error: BaseException) -> None:
+        """CONSENSUS.md rule 16: a failed sync is never retried."""
+        self._log.critical(
+            "the disk failed to sync; this process ends at once, since nothing it holds can be trusted to "
+            "be stored. Check the disk, then start the node again",
+            error=repr(error),
+        )
+        os._exit(EXIT_SYNC_FAILED)
+
+    def _look_at_peers(self) -> None:
+        """Log and count changes of the failure detector's word."""
+        for node in self.core.registry.all_nodes():
+            if node.id == self.core.node_id:
+                continue
+            state = self.core.detector.state(node.id)
+            before = self._states.get(node.id)
+            if state != before:
+                self._states[node.id] = state
+                if before is not None and state != "up":
+                    self._measures.suspected(state)
+                level: Any = self._log.info if state == "up" else self._log.warning
+                level("peer is " + state, peer=node.id)

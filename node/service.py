@@ -1,0 +1,332 @@
+"""Every door's one way in: serve here, or at the node that can, or say why not.
+
+Doors call `submit` and get exactly one answer, by callback. What happens in between is one of few
+things, and all of them end by the deadline:
+
+    here       this node leads the partition (or the read is local): the write path or the reads
+    forward    one hop to the leader; a request that came from a peer is never forwarded again, but
+               answered with `NotOwner`, so that no request can go in circles
+    park       nobody can be asked just now: an election, a lost connection, a hand-over. Parked
+               requests are tried again when leadership changes and every few milliseconds
+    refuse     no majority is up, or too much is parked: at once, definitely, with the reason
+
+Appends carry event ids, so an append whose attempt ended without an answer may be sent again, to the
+same owner or the next. Only when the deadline comes is the caller told that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from allsource.cluster.consensus.messages import ReadResult, RoleChange
+from allsource.cluster.requests import (
+    AppendRequest,
+    ClusterView,
+    DescribeCluster,
+    ReadPartition,
+    ReadStream,
+    Request,
+    Result,
+)
+from allsource.cluster.router import Forward, Here, RequestRouter, Unroutable
+from allsource.node.admission import partition_of_append
+from allsource.node.ingest import Ingest
+from allsource.node.measures import Measures
+from allsource.node.reads import Barrier, Reads
+from allsource.node.tickets import Deadlines, Reply, Ticket
+from allsource.storage.errors import (
+    AllsourceError,
+    InvalidRequest,
+    NoMajority,
+    NoOwner,
+    NotOwner,
+    OutcomeUnknown,
+    Overloaded,
+    ShuttingDown,
+)
+from allsource.storage.partition import check_stream_id, partition_of
+
+SWEEP_S = 0.010
+"""How often parked requests are tried again and deadlines looked at, while there are any."""
+
+TIMEOUT_MS_MAX = 600_000
+"""Longest deadline that is honoured; what asks for more gets this."""
+
+
+class Replica(Protocol):
+    """The part of `cluster.replica.Replica` that routing needs."""
+
+    def is_leader(self, partition: int) -> bool: ...
+
+    def hosts(self, partition: int) -> bool: ...
+
+    def leader_of(self, partition: int) -> str | None: ...
+
+    def schedule(self) -> None: ...
+
+
+class Peers(Protocol):
+    """The part of `PeerLinks` that forwarding needs."""
+
+    def request(
+        self,
+        peer: str,
+        request: Request,
+        timeout_ms: int,
+        reply: Callable[[Result | AllsourceError], None],
+    ) -> None: ...
+
+
+class Service:
+    """See the module's page. `describe` builds what `GET /v1/cluster` shows; `connect` must be called
+    with the write path and the reads before the first request."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        router: RequestRouter,
+        peers: Peers,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        now_us: Callable[[], int],
+        partition_count: int,
+        parked_max: int,
+        describe: Callable[[], dict[str, Any]],
+        measures: Measures,
+    ) -> None:
+        self._measures = measures
+        self._replica = replica
+        self._router = router
+        self._peers = peers
+        self._loop = loop
+        self._now_us = now_us
+        self._partition_count = partition_count
+        self._parked_max = parked_max
+        self._describe = describe
+        self._deadlines = Deadlines()
+        self._parked: dict[int, list[Ticket]] = {}
+        self._parked_count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._spread = 0
+
+    def connect(self, ingest: Ingest, reads: Reads) -> None:
+        """Where requests that are served here go."""
+        self._ingest = ingest
+        self._reads = reads
+
+    # -- in
+
+    def submit(self, request: Request, *, timeout_ms: int, forwarded: bool, reply: Reply) -> None:
+        """Take a request; `reply` is called exactly once, perhaps before this returns.
+
+        `forwarded`: it came from a peer, which did the routing and will do it again.
+        """
+        if isinstance(request, DescribeCluster):
+            reply(ClusterView(self._describe()))
+            return
+        if self._closing:
+            reply(_leaving())
+            return
+        try:
+            if isinstance(request, AppendRequest):
+                partition = partition_of_append(request, self._partition_count)
+            else:
+                partition = self._partition_of_read(request)
+        except InvalidRequest as error:
+            reply(error)
+            return
+        now = self._now_us()
+        deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
+        ticket = Ticket(request, partition, now, deadline, forwarded, reply)
+        self._deadlines.add(ticket)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        self._start(ticket)
+
+    def _partition_of_read(self, request: ReadStream | ReadPartition) -> int:
+        if isinstance(request, ReadStream):
+            check_stream_id(request.stream)
+            return partition_of(request.stream, self._partition_count)
+        if not 0 <= request.partition < self._partition_count:
+            raise InvalidRequest(
+                f"partition {request.partition} is out of range: 0 to {self._partition_count - 1}"
+            )
+        return request.partition
+
+    # -- routing
+
+    def _start(self, ticket: Ticket) -> None:
+        """Begin an attempt."""
+        request = ticket.request
+        if not isinstance(request, AppendRequest) and request.local:
+            self._start_local(ticket)
+        elif self._replica.is_leader(ticket.partition):
+            self._start_here(ticket)
+        else:
+            self._start_elsewhere(ticket)
+
+    def _start_here(self, ticket: Ticket) -> None:
+        if isinstance(ticket.request, AppendRequest):
+            self._ingest.submit(ticket)
+            self._replica.schedule()
+        else:
+            self._reads.linearizable(ticket)
+
+    def _start_local(self, ticket: Ticket) -> None:
+        if self._replica.hosts(ticket.partition):
+            self._reads.local(ticket)
+            return
+        self._spread += 1
+        self._go(ticket, self._router.route_read(ticket.partition, local=True, spread=self._spread))
+
+    def _start_elsewhere(self, ticket: Ticket) -> None:
+        self._go(ticket, self._router.route(ticket.partition))
+
+    def _go(self, ticket: Ticket, decision: Here | Forward | Unroutable) -> None:
+        if ticket.forwarded:
+            self._send_back(ticket)
+        elif isinstance(decision, Forward):
+            self._forward(ticket, decision.node_id)
+        elif (
+            isinstance(decision, Unroutable)
+            and isinstance(decision.error, NoMajority)
+            and not ticket.in_doubt
+        ):
+            self._refuse(ticket, decision.error)
+        else:
+            self._park(ticket)
+
+    def _send_back(self, ticket: Ticket) -> None:
+        """It came from a peer, and this node is not the one to ask: let the peer route it anew."""
+        owner = self._replica.leader_of(ticket.partition)
+        error = NotOwner(
+            f"this node does not lead partition {ticket.partition}", partition=ticket.partition, owner=owner
+        )
+        ticket.refuse(error)
+
+    # -- forwarding
+
+    def _forward(self, ticket: Ticket, peer: str) -> None:
+        left_ms = (ticket.deadline_us - self._now_us()) // 1000
+        if left_ms <= 0:
+            ticket.expire()
+            return
+        ticket.out = True
+        self._measures.forwarded()
+        self._peers.request(peer, ticket.request, left_ms, partial(self._on_answer, ticket))
+
+    def _on_answer(self, ticket: Ticket, result: Result | AllsourceError) -> None:
+        if not isinstance(result, AllsourceError):
+            ticket.finish(result)
+        elif isinstance(result, OutcomeUnknown):
+            ticket.lost()
+            self._park(ticket)
+        elif isinstance(result, NotOwner | NoOwner | ShuttingDown):
+            ticket.out = False
+            self._park(ticket)
+        else:
+            ticket.refuse(result)
+
+    # -- parking
+
+    def retry(self, ticket: Ticket) -> None:
+        """Take back a ticket whose attempt at this node has ended without an answer."""
+        if ticket.reply is None:
+            return
+        if ticket.forwarded:
+            self._send_back(ticket)
+        else:
+            self._park(ticket)
+
+    def _park(self, ticket: Ticket) -> None:
+        if ticket.reply is None:
+            return
+        if self._closing:
+            self._refuse(ticket, _leaving())
+        elif self._parked_count >= self._parked_max:
+            full = Overloaded(
+                f"partition {ticket.partition} has no owner just now, and too many requests wait for one",
+                partition=ticket.partition,
+            )
+            self._refuse(ticket, full)
+        else:
+            self._parked_count += 1
+            self._parked.setdefault(ticket.partition, []).append(ticket)
+
+    def _refuse(self, ticket: Ticket, error: AllsourceError) -> None:
+        self._measures.refused(error)
+        ticket.refuse(error)
+
+    def _unpark(self, partition: int) -> None:
+        tickets = self._parked.pop(partition, ())
+        self._parked_count -= len(tickets)
+        for ticket in tickets:
+            if ticket.reply is not None:
+                self._start(ticket)
+
+    def _sweep(self) -> None:
+        """Every few milliseconds while anything is under way: deadlines, and another try for the parked."""
+        self._timer = None
+        late = self._deadlines.expire(self._now_us())
+        if late:
+            self._reads.forget_finished()
+            for error in late:
+                self._measures.refused(error)
+        for partition in list(self._parked):
+            self._unpark(partition)
+        if self._deadlines:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    # -- what the replica tells (`cluster.replica.Owner`)
+
+    def pump(self) -> bool:
+        """Propose what waits in the queue."""
+        return self._ingest.pump()
+
+    def changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed."""
+        self._ingest.changed(change)
+        if change.leader is not None:
+            self._unpark(change.partition)
+
+    def committed(self, partition: int, commit: int) -> None:
+        """Everything up to `commit` is committed."""
+        self._ingest.committed(partition, commit)
+        self._reads.committed(partition, commit)
+
+    def read_ended(self, result: ReadResult) -> None:
+        """A read barrier ended."""
+        waiting: Barrier = result.ticket  # type: ignore[assignment]  # the core hands back what it was given
+        waiting.confirmed(result.index, ok=result.ok)
+
+    # -- leaving
+
+    def close_intake(self) -> None:
+        """From now on every new request is refused (definite), and so is what is parked."""
+        self._closing = True
+        for partition in list(self._parked):
+            tickets = self._parked.pop(partition)
+            self._parked_count -= len(tickets)
+            for ticket in tickets:
+                ticket.refuse(_leaving())
+
+    def under_way(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._deadlines)
+
+    def close(self) -> None:
+        """Answer whatever is left: nothing more will happen here."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for ticket in self._deadlines.tickets():
+            ticket.lost()
+            ticket.refuse(_leaving())
+
+
+def _leaving() -> ShuttingDown:
+    return ShuttingDown("this node is shutting down; ask another one")

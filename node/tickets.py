@@ -1,0 +1,168 @@
+"""A request on its way through this node, and the deadlines of all of them.
+
+Thousands of requests are under way at once and nearly all are answered long before their deadline.
+A timer, task or future for each would cost more than the work itself, so a request is one small
+object, and deadlines are buckets of such objects that a single timer looks at.
+
+A ticket also carries the one fact that the three outcomes hang on (contract, line 6): whether an
+earlier or the present attempt may have put the append into some log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from allsource.cluster.requests import AppendRequest, ReadPartition, ReadStream, Result
+from allsource.storage.errors import (
+    AllsourceError,
+    EventIdConflict,
+    NoOwner,
+    OutcomeUnknown,
+    WrongExpectedVersion,
+)
+
+Reply = Callable[[Result | AllsourceError], None]
+
+_BUCKET_SHIFT = 14
+"""Deadlines within 2**14 us (16 ms) of each other share a bucket and are found together."""
+
+
+class Ticket:
+    """One request for one partition. `reply` is called exactly once, by `finish`.
+
+    `in_doubt`: an earlier attempt may have put the append into a log. `out`: the present attempt may
+    have. Both only mean something for appends; a read leaves no trace.
+    """
+
+    __slots__ = (
+        "bucket",
+        "deadline_us",
+        "forwarded",
+        "in_doubt",
+        "out",
+        "partition",
+        "reply",
+        "request",
+        "started_us",
+    )
+
+    def __init__(
+        self,
+        request: AppendRequest | ReadStream | ReadPartition,
+        partition: int,
+        started_us: int,
+        deadline_us: int,
+        forwarded: bool,
+        reply: Reply,
+    ) -> None:
+        self.request = request
+        self.partition = partition
+        self.started_us = started_us
+        self.deadline_us = deadline_us
+        self.forwarded = forwarded
+        self.reply: Reply | None = reply
+        self.in_doubt = False
+        self.out = False
+        self.bucket: dict[Ticket, None] | None = None
+
+    def finish(self, result: Result | AllsourceError) -> None:
+        """Answer, once; later calls (an answer that came after the deadline) do nothing."""
+        reply = self.reply
+        if reply is None:
+            return
+        self.reply = None
+        bucket = self.bucket
+        if bucket is not None:
+            del bucket[self]
+            self.bucket = None
+        reply(result)
+
+    def refuse(self, error: AllsourceError) -> None:
+        """Answer with an error of the present attempt, in the light of the earlier ones."""
+        self.out = False
+        self.finish(unknown_because(error) if self.in_doubt and not _settles(error) else error)
+
+    def lost(self) -> None:
+        """The present attempt ended without an answer: from now on the outcome is in doubt."""
+        if self.out and isinstance(self.request, AppendRequest):
+            self.in_doubt = True
+        self.out = False
+
+    def expire(self) -> AllsourceError:
+        """The deadline has passed: answer so. Returns the answer."""
+        error: AllsourceError
+        if self.in_doubt or (self.out and isinstance(self.request, AppendRequest)):
+            error = OutcomeUnknown(
+                "the deadline passed before the append was confirmed; it may or may not have happened: "
+                "retry with the same event ids",
+                partition=self.partition,
+            )
+        else:
+            error = NoOwner(
+                f"no owner of partition {self.partition} answered before the deadline; nothing happened, "
+                "try again",
+                partition=self.partition,
+            )
+        self.finish(error)
+        return error
+
+
+def _settles(error: AllsourceError) -> bool:
+    """Whether an owner's refusal also rules out that an earlier attempt happens yet.
+
+    A delayed duplicate of this request may still reach an owner. It cannot succeed if it asks for a
+    version that the stream has left behind, nor with ids that are taken by other content.
+    """
+    if isinstance(error, WrongExpectedVersion):
+        expected, actual = error.details.get("expected"), error.details.get("actual")
+        if expected == "no_stream":
+            expected = 0
+        return isinstance(expected, int) and isinstance(actual, int) and expected < actual
+    return isinstance(error, EventIdConflict)
+
+
+def unknown_because(error: AllsourceError) -> OutcomeUnknown:
+    """The unknown outcome of an append whose retry met `error`."""
+    if isinstance(error, OutcomeUnknown):
+        return error
+    return OutcomeUnknown(
+        f"an earlier attempt may have happened, and the retry met: {error.message}; "
+        "retry with the same event ids",
+        reason=error.code,
+    )
+
+
+class Deadlines:
+    """The tickets under way, by deadline. Times in microseconds of the caller's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, dict[Ticket, None]] = {}
+        self._looked_at = 0
+
+    def add(self, ticket: Ticket) -> None:
+        """Watch the ticket until it is finished."""
+        key = ticket.deadline_us >> _BUCKET_SHIFT
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = {}
+        bucket[ticket] = None
+        ticket.bucket = bucket
+
+    def expire(self, now: int) -> list[AllsourceError]:
+        """Answer every ticket whose deadline has passed (at most 16 ms late); the answers."""
+        due = now >> _BUCKET_SHIFT
+        if due == self._looked_at:
+            return []
+        self._looked_at = due
+        late = [key for key in self._buckets if key < due]
+        return [ticket.expire() for key in late for ticket in list(self._buckets.pop(key))]
+
+    def tickets(self) -> list[Ticket]:
+        """All tickets under way."""
+        return [ticket for bucket in self._buckets.values() for ticket in bucket]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def __bool__(self) -> bool:
+        return any(self._buckets.values())

@@ -1,0 +1,139 @@
+"""What a node says of itself and the others: `GET /v1/cluster`, `/metrics`, `/health/ready`.
+
+Always *this node's* view. Owners and terms come from its own replicas, or from the beats of those who
+lead; commit indexes and positions are of its own replica, and 0 for a partition that it does not keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from allsource.cluster.placement import replica_sets
+from allsource.cluster.replica import Replica
+from allsource.config.schema import Settings
+from allsource.node.prometheus import PartitionFigures
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.reads import Reads
+from allsource.node.tickets import Ticket
+from allsource.storage.interface import Storage
+
+_STRANGER = "suspect"
+"""What a peer looks like to a node that takes no part yet."""
+
+
+class View:
+    """See the module's page. `join` makes it whole when the node begins to take part."""
+
+    def __init__(
+        self, settings: Settings, node_id: str, storage: Storage, queue: LockFreeEventQueue[Ticket]
+    ) -> None:
+        self._settings = settings
+        self._node_id = node_id
+        self._storage = storage
+        self._queue = queue
+        self._replica: Replica | None = None
+        self._reads: Reads | None = None
+        self._incarnations = {node_id: storage.identity.incarnation}
+        self._replica_sets = replica_sets(
+            tuple(node.id for node in settings.nodes), settings.partitions, settings.replication_factor
+        )
+
+    def join(self, replica: Replica, reads: Reads) -> None:
+        """The node takes part from now on."""
+        self._replica = replica
+        self._reads = reads
+
+    def met(self, peer: str, incarnation: int) -> None:
+        """A handshake told a peer's incarnation."""
+        self._incarnations[peer] = incarnation
+
+    # -- GET /v1/cluster
+
+    def describe(self) -> dict[str, Any]:
+        """The cluster as JSON."""
+        return {
+            "node": self._node_id,
+            "cluster": self._settings.cluster_name,
+            "cluster_id": self._settings.cluster_id,
+            "durability": self._settings.durability,
+            "replication_factor": self._settings.replication_factor,
+            "nodes": [self._node(node.id) for node in self._settings.nodes],
+            "partitions": [self._partition(p) for p in range(self._settings.partitions)],
+        }
+
+    def _node(self, node_id: str) -> dict[str, Any]:
+        settings = self._settings.node(node_id)
+        return {
+            "id": node_id,
+            "state": self._state(node_id),
+            "incarnation": self._incarnations.get(node_id, 0),
+            "address": f"{settings.host}:{settings.port}",
+            "http_address": f"{settings.host}:{settings.http_port}",
+        }
+
+    def _state(self, node_id: str) -> str:
+        if node_id == self._node_id:
+            return "up"
+        return _STRANGER if self._replica is None else self._replica.core.detector.state(node_id)
+
+    def _partition(self, partition: int) -> dict[str, Any]:
+        replica, reads = self._replica, self._reads
+        commit = replica.commit_index(partition) if replica is not None else 0
+        return {
+            "partition": partition,
+            "owner": replica.leader_of(partition) if replica is not None else None,
+            "term": replica.term_of(partition) if replica is not None else 0,
+            "replicas": list(self._replica_sets[partition]),
+            "commit_index": commit,
+            "last_position": reads.last_position(partition, commit) if reads is not None else 0,
+        }
+
+    # -- /health/ready
+
+    def waits_for(self) -> list[str]:
+        """What keeps this node from being ready, one sentence each; empty when it is."""
+        replica = self._replica
+        if replica is None:
+            return ["this node does not take part in the cluster yet"]
+        faults = ["the disk is full: the log cannot be written"] if replica.is_stuck else []
+        ownerless = [
+            p for p in range(self._settings.partitions) if replica.hosts(p) and replica.leader_of(p) is None
+        ]
+        if ownerless:
+            listed = ", ".join(map(str, ownerless))
+            faults.append(f"no owner is known of {len(ownerless)} partition(s) kept here: {listed}")
+        return faults
+
+    # -- /metrics (`prometheus.NodeView`)
+
+    @property
+    def queue_length(self) -> int:
+        """Appends in the ingest queue."""
+        return len(self._queue)
+
+    @property
+    def queue_capacity(self) -> int:
+        """Appends that the ingest queue can hold."""
+        return self._queue.capacity
+
+    def partition_figures(self) -> Iterable[PartitionFigures]:
+        """The partitions that this node keeps."""
+        replica = self._replica
+        for partition in range(self._settings.partitions):
+            if replica is not None and replica.hosts(partition):
+                yield PartitionFigures(
+                    partition,
+                    replica.leader_of(partition),
+                    replica.is_leader(partition),
+                    replica.term_of(partition),
+                    replica.commit_index(partition),
+                )
+
+    def peer_states(self) -> Mapping[str, str]:
+        """The state of every other node."""
+        return {node.id: self._state(node.id) for node in self._settings.nodes if node.id != self._node_id}
+
+    def storage_properties(self) -> Mapping[str, int]:
+        """The storage backend's own figures."""
+        return self._storage.properties()
