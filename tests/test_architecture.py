@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "allsource.cluster.codec",
         "allsource.cluster.handshake",
         "allsource.cluster.requests",
+        "allsource.cluster.session",
         "allsource.storage.entry",
         "allsource.storage.errors",
         "allsource.storage.events",
@@ -53,10 +54,12 @@ PURE = (
     "allsource.cluster.frames",
     "allsource.cluster.handshake",
     "allsource.cluster.liveness",
+    "allsource.cluster.message_codec",
     "allsource.cluster.placement",
     "allsource.cluster.registry",
     "allsource.cluster.requests",
     "allsource.cluster.router",
+    "allsource.cluster.session",
     "allsource.config.schema",
     "allsource.storage.entry",
     "allsource.storage.errors",
@@ -117,7 +120,7 @@ def imports_of(module: Module) -> list[Import]:
 
     `from a import b` counts as `a.b` if that is a module of ours, else as `a`.
     """
-    return list(_imports(ast.parse(module.path.read_text()), module))
+    return sorted(set(_imports(ast.parse(module.path.read_text()), module)))
 
 
 def _imports(tree: ast.Module, module: Module) -> Iterator[Import]:
