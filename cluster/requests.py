@@ -186,5 +186,7 @@ def parse_token(token: str, partition: int) -> int:
     if not found or not (left.isascii() and left.isdigit() and right.isascii() and right.isdigit()):
         raise InvalidRequest(f"token {token!r} is not one that an append returned")
     if int(left) != partition:
-        raise InvalidRequest(f"token {token!r} is of partition {left}; this read is of partition {partition}")
+        raise InvalidRequest(
+            f"token {token!r} is of partition {left}; this read is of partition {partition}"
+        )
     return int(right)
