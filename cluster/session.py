@@ -21,6 +21,7 @@ What a session queues is counted in `queued_bytes`; its shell keeps that bounded
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from allsource.cluster.codec import (
@@ -55,7 +56,7 @@ from allsource.cluster.handshake import (
 )
 from allsource.cluster.message_codec import decode_beat, decode_messages, encode_beat, encode_message
 from allsource.cluster.requests import Request, Result
-from allsource.storage.errors import AllsourceError, TooLarge
+from allsource.storage.errors import AllsourceError, InvalidRequest, OutcomeUnknown, TooLarge
 
 BATCH_OVERHEAD_BYTES = 16
 """More than the head of a batch takes."""
@@ -139,14 +140,15 @@ class _Session:
         self._frame_bytes_max = frame_bytes_max
         self._ready: list[bytes] = []
 
-    def receive(self, data: bytes) -> list[Event]:
-        """What the bytes amount to. After a `ProtocolError`: `refuse` it, send `take()`, close."""
-        events: list[Event] = []
+    def receive(self, data: bytes) -> Iterator[Event]:
+        """What the bytes amount to, one event after the other: exhaust it before the next `receive`.
+
+        Whatever came before a `ProtocolError` is still given. After one: `refuse` it, send `take()`, close.
+        """
         for payload in self._parser.feed(data):
             event = self._payload(payload)
             if event is not None:
-                events.append(event)
-        return events
+                yield event
 
     def _payload(self, payload: bytes | memoryview) -> Event | None:
         raise AssertionError("each side reads its own frames")
@@ -242,8 +244,18 @@ class ServerSession(_Session):
         return self._results.queued_bytes
 
     def reply(self, request_id: int, result: Result | AllsourceError) -> None:
-        """Queue the answer to a request."""
-        self._results.add(encode_result(request_id, result))
+        """Queue the answer to a request; in place of one that cannot be sent, an error that says so."""
+        try:
+            item = encode_result(request_id, result)
+        except InvalidRequest as error:
+            item = encode_result(request_id, OutcomeUnknown(f"the answer cannot be sent: {error.message}"))
+        limit = self._frame_bytes_max - BATCH_OVERHEAD_BYTES
+        if len(item) > limit:
+            too_large = (
+                f"an answer of {len(item)} bytes, and {limit} fit into a frame; ask for fewer events"
+            )
+            item = encode_result(request_id, TooLarge(too_large, limit=limit, actual=len(item)))
+        self._results.add(item)
 
     def take(self) -> list[bytes]:
         ready = super().take()

@@ -1,0 +1,307 @@
+"""The one port of a node: peers and clients knock, prove who they are, and are served.
+
+`Server` listens; each `ServerConnection` hands what arrives to a `Handler` and takes the answers, at any
+later time. A connection that breaks the protocol, or reads too slowly, costs itself and nobody else:
+
+* a **client** has so many requests answered at a time (`inflight_requests_max`); further ones wait, and its
+  socket is not read. The same when it does not read its answers. A page of events that would be queued
+  behind too many unread bytes is refused (`Overloaded`; a read can be repeated);
+* a **peer**'s socket is always read: consensus messages share it. If it does not read its answers until
+  `outgoing_bytes_max` wait for it, it is dropped (so is a client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from allsource.cluster.codec import RequestItem
+from allsource.cluster.connection import Connection
+from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.frames import ProtocolError
+from allsource.cluster.handshake import PEER, AcceptorConfig, Hello
+from allsource.cluster.requests import PartitionPage, Request, Result, StreamPage
+from allsource.cluster.session import BeatArrived, Established, Event, Messages, Requests, ServerSession
+from allsource.storage.errors import AllsourceError, Overloaded
+
+OUTGOING_BYTES_MAX = 64 << 20
+CONNECTIONS_MAX = 8_192
+CLIENT_IDLE_S = 900.0
+
+
+class CannotListen(AllsourceError):
+    """The node's port cannot be opened."""
+
+    code = "cannot_listen"
+
+
+class Handler(Protocol):
+    """What a node does with what arrives."""
+
+    def request(
+        self,
+        connection: ServerConnection,
+        request_id: int,
+        timeout_ms: int,
+        request: Request,
+        forwarded: bool,
+    ) -> None:
+        """Answer with `connection.reply(request_id, ...)`, once, now or later. `forwarded`: from a peer."""
+        ...
+
+    def messages(self, peer: str, messages: list[Message]) -> None:
+        """Consensus messages, in the order in which the peer sent them."""
+        ...
+
+    def beat(self, peer: str, beat: Beat) -> None:
+        """A heartbeat."""
+        ...
+
+    def lost(self, peer: str) -> None:
+        """A connection that the peer had dialled has ended: a hint that it died (rule 29)."""
+        ...
+
+
+class ServerConnection(Connection):
+    """The accepting side of one connection."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, session: ServerSession) -> None:
+        super().__init__(loop, session)
+        self._session = session
+        self._server = server
+        self._handler = server.handler
+        self._in_flight_max = server.acceptor.limits.inflight_requests_max
+        self._in_flight = 0
+        self._backlog: deque[RequestItem] = deque()
+        self._reading = True
+        self._is_peer = False
+        self._peer = ""
+        self._heard = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def hello(self) -> Hello | None:
+        """Who it is, proved; None before the end of the handshake."""
+        return self._session.hello
+
+    def reply(self, request_id: int, result: Result | AllsourceError) -> None:
+        """Answer a request. Of no effect if the connection has ended."""
+        self._in_flight -= 1
+        if self.closing:
+            return
+        if isinstance(result, StreamPage | PartitionPage) and self._is_behind(2):
+            result = Overloaded(
+                "too many answers wait for this connection to read them; read, then ask again"
+            )
+        self._session.reply(request_id, result)
+        self.schedule_flush()
+
+    # -- from Connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.opened(self)
+
+    def on_event(self, event: Event) -> None:
+        kind = type(event)
+        if isinstance(event, Requests):
+            self._heard = self._loop.time()
+            self._accept(event.items)
+        elif isinstance(event, Messages):
+            self._handler.messages(self._peer, event.items)
+        elif isinstance(event, BeatArrived):
+            self._handler.beat(self._peer, event.beat)
+        else:
+            assert kind is Established
+            self._admitted()
+
+    def on_flushed(self) -> None:
+        if self._backlog:
+            self._drain()
+        if self.write_paused and self._is_behind(1):
+            self.drop(
+                ProtocolError("slow_reader", f"{self.outgoing_bytes()} bytes of answers were not read")
+            )
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._backlog:
+            self._drain()
+
+    def on_lost(self, error: Exception | None) -> None:
+        self._backlog.clear()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._server.ended(self)
+
+    # -- requests
+
+    def _accept(self, items: list[RequestItem]) -> None:
+        if self._is_peer or not (
+            self._backlog or self.write_paused or self._in_flight + len(items) > self._in_flight_max
+        ):
+            self._in_flight += len(items)
+            for request_id, timeout_ms, request in items:
+                self._handler.request(self, request_id, timeout_ms, request, self._is_peer)
+        else:
+            self._backlog += items
+            self._drain()
+
+    def _drain(self) -> None:
+        """Hand over what waited, as far as the limits allow; read on when nothing waits any more."""
+        backlog = self._backlog
+        while backlog and not self.write_paused and self._in_flight < self._in_flight_max:
+            request_id, timeout_ms, request = backlog.popleft()
+            self._in_flight += 1
+            self._handler.request(self, request_id, timeout_ms, request, False)
+        if self._transport is not None and self._reading != (not backlog) and not self.closing:
+            self._reading = not backlog
+            if backlog:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _is_behind(self, divisor: int) -> bool:
+        return self.outgoing_bytes() > self._server.outgoing_bytes_max // divisor
+
+    # -- admission and idleness
+
+    def _admitted(self) -> None:
+        hello = self._session.hello
+        assert hello is not None
+        self._is_peer = hello.role == PEER
+        if self._is_peer:
+            self._peer = hello.node_id
+        else:
+            self._heard = self._loop.time()
+            self._idle_timer = self._loop.call_later(self._server.client_idle_s, self._look_idle)
+        self._server.admitted(self, hello)
+
+    def _look_idle(self) -> None:
+        quiet = self._loop.time() - self._heard
+        if self._in_flight == 0 and quiet >= self._server.client_idle_s:
+            self.fail(
+                ProtocolError("idle", f"no request for {quiet:.0f} s; connect again when there is one")
+            )
+        else:
+            wait = max(self._server.client_idle_s - quiet, 1.0)
+            self._idle_timer = self._loop.call_later(wait, self._look_idle)
+
+
+class Server:
+    """Accepts peers and clients. `start`, then `port` is the real one; `close` ends everything."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        acceptor: AcceptorConfig,
+        host: str,
+        port: int,
+        *,
+        outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
+        connections_max: int = CONNECTIONS_MAX,
+        client_idle_s: float = CLIENT_IDLE_S,
+        on_peer: Callable[[Hello], None] = lambda _: None,
+    ) -> None:
+        """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is:
+        `PeerLinks.nudge` dials it back at once."""
+        self.handler = handler
+        self.acceptor = acceptor
+        self.host = host
+        self.port = port
+        self.outgoing_bytes_max = outgoing_bytes_max
+        self.client_idle_s = client_idle_s
+        self._on_peer = on_peer
+        self._connections_max = connections_max
+        self._connections: set[ServerConnection] = set()
+        self._peers: dict[tuple[str, str], ServerConnection] = {}
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. Raises `CannotListen` with what to do."""
+        loop = asyncio.get_running_loop()
+
+        def accept() -> ServerConnection:
+            return ServerConnection(self, loop, ServerSession(self.acceptor, os.urandom(32)))
+
+        try:
+            self._server = await loop.create_server(accept, self.host, self.port, backlog=1024)
+        except OSError as error:
+            raise _cannot_listen(self.host, self.port, error) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    @property
+    def connections(self) -> Sequence[ServerConnection]:
+        """The open connections."""
+        return tuple(self._connections)
+
+    def stop_accepting(self) -> None:
+        """Close the door; who is inside stays."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self) -> None:
+        """Close the door and all connections; what was answered is still written, for a second at most."""
+        self.stop_accepting()
+        for connection in self.connections:
+            connection.close()
+        if self._connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    # -- called by connections
+
+    def opened(self, connection: ServerConnection) -> None:
+        """A socket was accepted."""
+        self._connections.add(connection)
+        if len(self._connections) > self._connections_max:
+            connection.fail(
+                ProtocolError(
+                    "too_many_connections", f"this node serves {self._connections_max} connections"
+                )
+            )
+
+    def admitted(self, connection: ServerConnection, hello: Hello) -> None:
+        """A handshake ended well. A peer's new connection takes the place of its old one."""
+        if hello.role != PEER:
+            return
+        key = (hello.node_id, hello.channel)
+        old = self._peers.pop(key, None)
+        self._peers[key] = connection
+        if old is not None:
+            old.fail(ProtocolError("superseded", f"node {hello.node_id} has connected again"))
+        self._on_peer(hello)
+
+    def ended(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+        hello = connection.hello
+        if hello is None or hello.role != PEER:
+            return
+        key = (hello.node_id, hello.channel)
+        if self._peers.get(key) is connection:
+            del self._peers[key]
+            self.handler.lost(hello.node_id)
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    if isinstance(error, socket.gaierror):
+        advice = "that host name has no address; check `host` of the node"
+    else:
+        advice = _ADVICE.get(error.errno or 0) or error.strerror or str(error)
+    return CannotListen(f"cannot listen on {host}:{port}: {advice}", host=host, port=port)
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "the port is in use: is the node running already? Stop it, or choose another port",
+    errno.EACCES: "this user may not open that port; choose one above 1023",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; check `host` of the node",
+}
