@@ -75,19 +75,9 @@ def _even_round(members: Sequence[str], round_: list[list[str]]) -> None:
 def owners(replicas: Sequence[Sequence[str]], healthy: Collection[str]) -> Owners:
     """Who should lead each partition; None where no replica is healthy. See the module's page."""
     choices = [[member for member in group if member in healthy] for group in replicas]
-    owner: list[str | None] = [None] * len(replicas)
-    owned = {member: 0 for group in choices for member in group}
-    dealt = []
-    for partition, (group, candidates) in enumerate(zip(replicas, choices, strict=True)):
-        if candidates and candidates[0] == group[0]:
-            owner[partition] = group[0]
-            owned[group[0]] += 1
-        elif candidates:
-            dealt.append(partition)
-    for partition in dealt:
-        taker = min(choices[partition], key=owned.__getitem__)
-        owner[partition] = taker
-        owned[taker] += 1
+    owner = [candidates[0] if candidates else None for candidates in choices]
+    owned = {member: owner.count(member) for group in choices for member in group}
+    dealt = [p for p, member in enumerate(owner) if member is not None and member != replicas[p][0]]
     while _even_out(owner, owned, choices, dealt):
         pass
     return tuple(owner)
@@ -98,10 +88,10 @@ def _even_out(
 ) -> bool:
     """Hand dealt partitions on along one chain from a member that owns at least two more than its end.
 
-    Dealing to the one who owns fewest is not always even in the end: an early partition may have
-    taken a place that a later one needed. Chains that reduce the difference are all it takes (Harvey,
-    Ladner, Lovász, Tamir, "Semi-matchings for bipartite graphs and load balancing", 2003). False
-    when there is none.
+    A partition whose first choice is down falls to the next healthy replica; that is not even yet, and
+    to move one partition at a time is not enough: a place may have to be made first. Chains that reduce
+    the difference are (Harvey, Ladner, Lovász, Tamir, "Semi-matchings for bipartite graphs and load
+    balancing", 2003). False when there is none.
     """
     for start in sorted(owned, key=lambda member: (-owned[member], member)):
         came_by: dict[str, int] = {start: -1}  # member -> the partition that it would take over

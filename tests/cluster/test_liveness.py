@@ -95,8 +95,9 @@ def test_a_peer_that_was_never_connected_is_down_when_refused() -> None:
     assert d.tick(5 * MS) == [("a", DOWN)]
     d.lost("a", 6 * MS)
     assert d.state("a") == DOWN, "EOF does not raise the dead"
-    d.heard("a", 50 * MS)
-    assert d.tick(50 * MS) == [("a", UP)]
+    assert d.tick(200 * MS) == d.tick(400 * MS) == d.tick(600 * MS) == [], "nor does time"
+    d.heard("a", 650 * MS)
+    assert d.tick(650 * MS) == [("a", UP)]
 
 
 def test_the_first_tick_tells_of_nobody_who_did_not_change() -> None:
@@ -120,6 +121,17 @@ def test_our_own_sleep_kills_nobody() -> None:
     later = run_until(d, woke + 249 * MS, woke + 1000 * MS, beating=("b",))
     assert [(peer, state) for _, peer, state in later] == [("a", SUSPECT), ("a", DOWN)]
     assert not d.distrusts_itself(woke + 1000 * MS)
+
+
+def test_who_was_silent_before_our_sleep_is_not_declared_dead_right_after_it() -> None:
+    d = detector()
+    d.heard("a", 0)
+    run_until(d, 0, 490 * MS)
+    woke = 2000 * MS
+    assert d.tick(woke) == []
+    assert run_until(d, woke, woke + 249 * MS) == []
+    assert d.state("a") == SUSPECT
+    assert run_until(d, woke + 249 * MS, woke + 1000 * MS) == [(2250, "a", DOWN)]
 
 
 def test_a_gap_of_half_the_suspicion_time_is_no_stall() -> None:

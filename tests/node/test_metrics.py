@@ -48,7 +48,13 @@ def eager_switching() -> Iterator[None]:
 
 
 def in_threads(number: int, job: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=job) for _ in range(number)]
+    barrier = threading.Barrier(number)  # else the first may be done before the last begins
+
+    def together() -> None:
+        barrier.wait()
+        job()
+
+    threads = [threading.Thread(target=together) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -138,17 +144,17 @@ def test_many_threads_lose_no_count() -> None:
     metrics = LockFreeMetrics()
 
     def job() -> None:
-        for _ in range(5000):
+        for _ in range(20_000):
             metrics.record_ingest_batch(3)
             metrics.count(names.REJECTIONS, 1, "no_owner")
             metrics.record_query(0.001)
 
     in_threads(8, job)
     snapshot = metrics.snapshot()
-    assert snapshot.events_ingested == 8 * 5000 * 3
-    assert snapshot.counters[names.REJECTIONS, "no_owner"] == 8 * 5000
-    assert snapshot.queries == 8 * 5000
-    assert snapshot.histograms[names.QUERY].sum == pytest.approx(8 * 5000 * 0.001)
+    assert snapshot.events_ingested == 8 * 20_000 * 3
+    assert snapshot.counters[names.REJECTIONS, "no_owner"] == 8 * 20_000
+    assert snapshot.queries == 8 * 20_000
+    assert snapshot.histograms[names.QUERY].sum == pytest.approx(8 * 20_000 * 0.001)
 
 
 @pytest.mark.usefixtures("eager_switching")
