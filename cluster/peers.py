@@ -233,8 +233,8 @@ class PeerLinks:
         addresses: Mapping[str, tuple[str, int]],
         config: DiallerConfig,
         listener: Listener,
-        *,
         jitter: Callable[[], float],
+        *,
         outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
     ) -> None:
         """`addresses` of all members (our own is left out); `config.channel` and `expected_node` are set
@@ -261,7 +261,7 @@ class PeerLinks:
         return peer in self._connected
 
     def nudge(self, peer: str) -> None:
-        """The peer has just connected to us, so it is there: dial it now rather than at the next attempt."""
+        """The peer has just connected to us, so it is there: dial it now, without waiting."""
         self._data[peer].nudge()
         self._beat[peer].nudge()
 
