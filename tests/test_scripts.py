@@ -1,0 +1,116 @@
+"""The scripts' set-up, on a checkout whose Python and pip only write down what they are asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FAKE_PYTHON = """\
+#!/bin/sh
+# `-m venv --clear DIR` makes a fake environment; everything is written down, except the version check.
+[ "$1" = -c ] && exit {verdict}
+echo "$*" >>"{log}"
+if [ "$2" = venv ]; then
+    mkdir -p "$4/bin" && rm -f "$4/stamp" && cp "$0" "$4/bin/python"
+    printf '#!/bin/sh\\necho "allsource $*"\\n' >"$4/bin/allsource" && chmod +x "$4/bin/allsource"
+fi
+exit 0
+"""
+
+
+class Checkout:
+    """A folder with our scripts, a pyproject.toml and nothing else."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = root.parent / "log"
+        shutil.copytree(ROOT / "scripts", root / "scripts")
+        shutil.copy(ROOT / "pyproject.toml", root)
+
+    def python(self, *, new_enough: bool = True) -> Path:
+        path = self.root.parent / "python"
+        path.write_text(FAKE_PYTHON.format(verdict=0 if new_enough else 1, log=self.log))
+        path.chmod(0o755)
+        return path
+
+    def launch(self, python: Path) -> subprocess.CompletedProcess[str]:
+        """Run `scripts/launch a.yaml --json` from another directory."""
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)}
+        return subprocess.run(
+            [self.root / "scripts" / "launch", "a.yaml", "--json"],
+            cwd=self.root.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def calls(self) -> list[str]:
+        """What Python was asked since the last time."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [line.replace(str(self.root), "ROOT") for line in lines if line != "-m pip --version"]
+
+
+INSTALL = [
+    "-m pip install --quiet --no-deps -r ROOT/scripts/requirements.lock",
+    "-m pip install --quiet --no-deps --no-build-isolation -e ROOT",
+]
+MAKE = ["-m venv --clear ROOT/.venv", *INSTALL]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "checkout with a space")
+
+
+def test_the_first_call_sets_up_and_the_second_starts_at_once(checkout: Checkout) -> None:
+    first = checkout.launch(checkout.python())
+    assert (first.returncode, first.stdout) == (0, "allsource launch a.yaml --json\n")
+    assert first.stderr == f"Setting up {checkout.root}/.venv (this once) ...\n"
+    assert checkout.calls() == MAKE
+
+    second = checkout.launch(checkout.python())
+    assert (second.returncode, second.stdout, second.stderr) == (0, "allsource launch a.yaml --json\n", "")
+    assert checkout.calls() == []
+
+
+@pytest.mark.parametrize("changed", ["pyproject.toml", "scripts/requirements.lock"])
+def test_what_changed_is_installed_again(checkout: Checkout, changed: str) -> None:
+    checkout.launch(checkout.python())
+    checkout.calls()
+    with (checkout.root / changed).open("a") as file:
+        file.write("# more\n")
+    checkout.launch(checkout.python())
+    assert checkout.calls() == INSTALL
+
+
+def test_a_checkout_that_was_moved_is_set_up_anew(checkout: Checkout) -> None:
+    """Programs in a virtual environment name its interpreter by the path that it had."""
+    checkout.launch(checkout.python())
+    checkout.calls()
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+    checkout.launch(checkout.python())
+    assert checkout.calls() == MAKE
+
+
+def test_an_old_python_is_one_clear_line(checkout: Checkout) -> None:
+    refused = checkout.launch(checkout.python(new_enough=False))
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()[1:]
+    assert line.startswith("launch: needs Python 3.11 or newer; ")
+    assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("name", ["scripts/launch", "scripts/test", "scripts/lock", ".ci/run"])
+def test_scripts_can_be_run(name: str) -> None:
+    assert (ROOT / name).stat().st_mode & stat.S_IXUSR
+    checked = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True, check=False)
+    assert checked.stderr == ""
