@@ -32,8 +32,10 @@ from allsource.storage.interface import PartitionState, Storage
 DISK_FULL_RETRY_US = 250_000
 """How soon a log that found no room on the disk is written again."""
 
-EXIT_SYNC_FAILED = 70
-"""Exit status (EX_SOFTWARE) of a process whose sync failed."""
+EXIT_BROKEN = 70
+"""Exit status (EX_SOFTWARE) of a process that found its own state wrong."""
+EXIT_SYNC_FAILED = 74
+"""Exit status (EX_IOERR) of a process whose sync failed."""
 
 
 class Links(Protocol):
@@ -70,6 +72,9 @@ class Owner(Protocol):
 
     def sync_failed(self, error: BaseException) -> None:
         """Called in the sync thread: tell the world, then end the process at once."""
+
+    def broken(self, error: Exception) -> None:
+        """The core or the storage broke its own rules: tell the world, then end the process at once."""
 
 
 class Replica:
@@ -135,12 +140,20 @@ class Replica:
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Messages of a peer's data connection."""
-        self.core.receive(peer, messages, self._clock())
+        try:
+            self.core.receive(peer, messages, self._clock())
+        except Exception as error:
+            self.owner.broken(error)
+            raise
         self.schedule()
 
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
-        self.core.receive_beat(peer, beat, self._clock())
+        try:
+            self.core.receive_beat(peer, beat, self._clock())
+        except Exception as error:
+            self.owner.broken(error)
+            raise
         self.schedule()
 
     def connected(self, peer: str) -> None:
@@ -218,6 +231,14 @@ class Replica:
         self._scheduled = False
         if self._stopped:
             return
+        try:
+            self._carry_out_all()
+        except Exception as error:
+            # Orders were taken from the core and not carried out: nothing can be trusted any more.
+            self.owner.broken(error)
+            raise
+
+    def _carry_out_all(self) -> None:
         if self._stuck is not None and not self._try_again():
             return
         if self.owner.pump():

@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.placement import replica_sets
-from allsource.cluster.replica import EXIT_SYNC_FAILED, Links, Replica
+from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Replica
 from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
 from allsource.config.schema import Settings
@@ -215,6 +215,15 @@ class Member:
             error=repr(error),
         )
         os._exit(EXIT_SYNC_FAILED)
+
+    def broken(self, error: Exception) -> None:
+        """An assertion of ours failed, or the storage did: go no further."""
+        self._log.critical(
+            "this node found its own state wrong and ends at once, before it does harm; `allsource verify` "
+            "checks its data, and the others go on without it",
+            exc_info=error,
+        )
+        os._exit(EXIT_BROKEN)
 
     def _look_at_peers(self) -> None:
         """Log and count changes of the failure detector's word."""

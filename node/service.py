@@ -46,6 +46,7 @@ from allsource.storage.errors import (
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    Unavailable,
 )
 from allsource.storage.partition import check_stream_id, partition_of
 
@@ -54,6 +55,10 @@ SWEEP_S = 0.010
 
 TIMEOUT_MS_MAX = 600_000
 """Longest deadline that is honoured; what asks for more gets this."""
+
+
+_TRY_ANOTHER = frozenset((NotOwner, NoOwner, ShuttingDown, Unavailable))
+"""Answers of a peer (or, the last one, of the link to it) that say no more than "not here, not now"."""
 
 
 class Replica(Protocol):
@@ -225,7 +230,7 @@ class Service:
         elif isinstance(result, OutcomeUnknown):
             ticket.lost()
             self._park(ticket)
-        elif isinstance(result, NotOwner | NoOwner | ShuttingDown):
+        elif type(result) in _TRY_ANOTHER:
             ticket.out = False
             self._park(ticket)
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings

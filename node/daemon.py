@@ -1,0 +1,304 @@
+"""A node's life in one process: boot and shutdown, each to be read as a story.
+
+Exit statuses of `run_node`::
+
+    0    stopped in order, by SIGTERM or SIGINT
+    1    the settings do not allow it to start (no such node)
+    73   the data directory cannot be used as it is (EX_CANTCREAT); the message says what to do
+    69   an address cannot be listened on (EX_UNAVAILABLE)
+    70   the node found its own state wrong and ended at once (EX_SOFTWARE; CONSENSUS.md rule 17)
+    74   a sync failed and the process ended at once (EX_IOERR; rule 16)
+
+Whatever prevents a start is one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from aiohttp import web
+from structlog.typing import FilteringBoundLogger
+
+from allsource.cluster.frames import ProtocolError
+from allsource.cluster.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
+from allsource.cluster.peers import PeerLinks
+from allsource.cluster.server import Server
+from allsource.config.schema import Settings
+from allsource.node.formation import Formation
+from allsource.node.front import Front
+from allsource.node.http.app import HttpServer, make_app
+from allsource.node.logging import configure_logging
+from allsource.node.measures import Measures
+from allsource.node.member import Member
+from allsource.node.metrics import LockFreeMetrics
+from allsource.node.prometheus import render
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.tickets import Ticket
+from allsource.node.view import View
+from allsource.node.wire.door import WireDoor
+from allsource.storage.errors import AllsourceError, StorageFault
+from allsource.storage.interface import Identity, Storage
+from allsource.storage.open import open_storage
+
+EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN, EXIT_STORAGE = 0, 1, 69, 73
+
+LEAVE_TIMEOUT_S = 2.0
+"""How long a node that stops may take to give its leaderships away and answer what is under way."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the sync thread waits for the interpreter when its sync is done. Python's default of 5 ms
+would be ten times the sync itself, and would stand in every commit of a busy node."""
+
+
+def run_node(settings: Settings, node_id: str) -> int:
+    """Run one node until SIGTERM or SIGINT; the exit status as above."""
+    try:
+        settings.node(node_id)
+    except LookupError as error:
+        return _refuse(node_id, str(error), EXIT_SETTINGS)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    log = configure_logging(settings.log, node_id)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_live(settings, node_id, log))
+
+
+async def _live(settings: Settings, node_id: str, log: FilteringBoundLogger) -> int:
+    signals = _Signals(asyncio.get_running_loop())
+    node = Node(settings, node_id, log)
+    try:
+        await node.start()
+    except StorageFault as error:
+        await node.stop()
+        return _refuse(node_id, error.message, EXIT_STORAGE)
+    except AllsourceError as error:
+        await node.stop()
+        return _refuse(node_id, error.message, EXIT_LISTEN)
+    _settle_memory()
+    await signals.stop.wait()
+    log.info("stopping")
+    leaving = asyncio.create_task(node.leave(LEAVE_TIMEOUT_S))
+    hurried = asyncio.create_task(signals.hurry.wait())
+    await asyncio.wait((leaving, hurried), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    hurried.cancel()
+    await asyncio.wait((leaving, hurried))
+    await node.stop()
+    log.info("stopped")
+    return EXIT_OK
+
+
+def _refuse(node_id: str, message: str, status: int) -> int:
+    print(f"allsource: {node_id}: {message}", file=sys.stderr)
+    return status
+
+
+def _settle_memory() -> None:
+    """What boot made stays for ever: take it out of the collector's sight. And collect the young less
+    often: requests make objects by the thousand, hardly any in cycles, and each full collection would
+    be a pause of milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+class _Signals:
+    """Requests to stop: the first one stops the node in order, a second one hurries it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._arrived)
+
+    def _arrived(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+
+def clock_us() -> int:
+    """Microseconds that never go back and go on while the machine sleeps (CONSENSUS.md rule 19)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def wall_us() -> int:
+    """Microseconds since 1970, for the events' timestamps alone."""
+    return time.time_ns() // 1000
+
+
+class Node:
+    """One node: everything it owns, in the order in which it comes to life."""
+
+    def __init__(self, settings: Settings, node_id: str, log: FilteringBoundLogger) -> None:
+        self.settings = settings
+        self.node_id = node_id
+        self.metrics = LockFreeMetrics()
+        self.member: Member | None = None
+        self._log = log
+        self._storage: Storage | None = None
+        self._undo: list[Callable[[], Awaitable[None]]] = []
+        self._connected: dict[str, Welcome] = {}
+        self._complaints: dict[str, str] = {}
+
+    # -- the story
+
+    async def start(self) -> None:
+        """Boot. Raises `AllsourceError` with one clear sentence; call `stop` also then."""
+        settings, me = self.settings, self.settings.node(self.node_id)
+        # The data directory comes first: it is locked, it says who we are, and nothing may be promised
+        # to anybody by a node that cannot remember it.
+        storage = self._storage = self._open_storage()
+        self._formation = Formation(
+            storage,
+            self.node_id,
+            [node.id for node in settings.nodes],
+            settings.partitions,
+            settings.replication_factor,
+        )
+        self._queue: LockFreeEventQueue[Ticket] = LockFreeEventQueue(settings.limits.queue_capacity)
+        self._view = View(settings, self.node_id, storage, self._queue)
+        self._front = Front(self._view, self._formation.missing)
+        # The doors open before we take part, so that probes can say what we wait for; and we listen
+        # before we dial, so that the others can find us at their first attempt.
+        self._door = WireDoor(self._front)
+        self.server = Server(self._door, self._acceptor(storage.identity), me.host, me.port)
+        await self.server.start()
+        self._undo.append(self.server.close)
+        self.http = HttpServer(self._http_app(), me.host, me.http_port)
+        await self.http.start()
+        self._undo.append(self.http.stop)
+        self.links = PeerLinks(
+            self._addresses(), self._dialler(storage.identity), self, jitter=random.random
+        )
+        # Only a node that has met everybody once may vote (formation.py); usually that was long ago.
+        if self._formation.is_formed:
+            self._take_part()
+        else:
+            self._log.info(
+                "first start of this cluster: meeting the others", missing=self._formation.missing()
+            )
+        self.links.start()
+        self._undo.append(self.links.close)
+        self._log.info("listening", host=me.host, port=me.port, http_port=me.http_port)
+
+    def _take_part(self) -> None:
+        assert self._storage is not None
+        self.member = Member(
+            self.settings,
+            self.node_id,
+            self._storage,
+            self.links,
+            self._view,
+            self._queue,
+            Measures(self.metrics),
+            self._log,
+            loop=asyncio.get_running_loop(),
+            clock=clock_us,
+            wall_us=wall_us,
+            seed=int.from_bytes(os.urandom(8), "big"),
+        )
+        self._front.open(self.member.submit)
+        self._door.member = self.member
+        self.member.start()
+        for peer, welcome in self._connected.items():
+            self.member.connected(peer, welcome.incarnation)
+        self._log.info("takes part", partitions=len(self.member.core.groups))
+
+    async def leave(self, timeout_s: float) -> None:
+        """Give up every leadership and finish what is under way; new requests are refused."""
+        if self.member is not None:
+            await self.member.leave(timeout_s)
+
+    async def stop(self) -> None:
+        """Undo the boot, last first; `leave` before it is what makes it gentle."""
+        if self.member is not None:
+            self.member.service.close()
+        while self._undo:
+            await self._undo.pop()()
+        if self.member is not None:
+            self.member.stop()
+            self.member = None
+        if self._storage is not None:
+            self._storage.close()
+            self._storage = None
+
+    # -- its parts
+
+    def _open_storage(self) -> Storage:
+        settings, me = self.settings, self.settings.node(self.node_id)
+        return open_storage(
+            backend=settings.storage.backend,
+            data_dir=me.data_dir,
+            cluster_id=settings.cluster_id,
+            node_id=self.node_id,
+            partitions=settings.partitions,
+            durability=settings.durability,
+            disk_free_bytes_min=settings.limits.disk_free_bytes_min,
+            write_buffer_bytes=settings.storage.write_buffer_bytes,
+            block_cache_bytes=settings.storage.block_cache_bytes,
+            background_jobs=settings.storage.background_jobs,
+        )
+
+    def _addresses(self) -> dict[str, tuple[str, int]]:
+        return {node.id: (node.host, node.port) for node in self.settings.nodes}
+
+    def _acceptor(self, identity: Identity) -> AcceptorConfig:
+        limits = self.settings.limits
+        return AcceptorConfig(
+            self.settings.secret,
+            identity,
+            self._addresses(),
+            self.settings.partitions,
+            WireLimits(
+                limits.frame_bytes_max,
+                limits.event_bytes_max,
+                limits.append_bytes_max,
+                limits.append_events_max,
+            ),
+            self._formation.remembered,
+        )
+
+    def _dialler(self, identity: Identity) -> DiallerConfig:
+        return DiallerConfig(self.settings.secret, identity, PEER, remembered=self._formation.remembered)
+
+    def _http_app(self) -> web.Application:
+        return make_app(
+            self._front,
+            limits=self.settings.limits,
+            metrics_render=lambda: render(self.metrics, self._view),
+            readiness=self._front.waits_for,
+            partitions=self.settings.partitions,
+        )
+
+    # -- what the links tell
+
+    def connected(self, peer: str, welcome: Welcome) -> None:
+        """Both our connections to a peer have finished their handshakes."""
+        self._connected[peer] = welcome
+        self._complaints.pop(peer, None)
+        self._view.met(peer, welcome.incarnation)
+        if self._formation.met(peer, welcome.replica_id):
+            self._log.info("the cluster has formed")
+            self._take_part()
+        elif self.member is not None:
+            self.member.connected(peer, welcome.incarnation)
+
+    def lost(self, peer: str) -> None:
+        """A connection with a peer broke."""
+        self._connected.pop(peer, None)
+        if self.member is not None:
+            self.member.lost(peer)
+
+    def refused(self, peer: str, error: Exception) -> None:
+        """A peer cannot be reached, or will not have us."""
+        if isinstance(error, ProtocolError) and self._complaints.get(peer) != str(error):
+            self._complaints[peer] = str(error)
+            self._log.error("no agreement with a peer", peer=peer, reason=str(error))
+        if self.member is not None:
+            self.member.refused(peer)

@@ -1,0 +1,53 @@
+"""The server's handler: one line for each thing that can come in."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.requests import Request, Result
+from allsource.node.front import Front
+from allsource.node.member import Member
+from allsource.storage.errors import AllsourceError
+
+
+class Connection(Protocol):
+    """The part of a server connection that answers go to."""
+
+    def reply(self, request_id: int, result: Result | AllsourceError) -> None: ...
+
+
+class WireDoor:
+    """See the room's page. `member` is None until this node takes part: what peers say about consensus
+    before that is not for this node, and is dropped."""
+
+    def __init__(self, front: Front) -> None:
+        self.member: Member | None = None
+        self._front = front
+
+    def request(
+        self, connection: Connection, request_id: int, timeout_ms: int, request: Request, forwarded: bool
+    ) -> None:
+        """A request of a client, or (`forwarded`) of a peer."""
+        self._front.submit(
+            request,
+            timeout_ms=timeout_ms,
+            forwarded=forwarded,
+            reply=partial(connection.reply, request_id),
+        )
+
+    def messages(self, peer: str, messages: list[Message]) -> None:
+        """Consensus messages of a peer, in order."""
+        if self.member is not None:
+            self.member.messages(peer, messages)
+
+    def beat(self, peer: str, beat: Beat) -> None:
+        """A peer's heartbeat."""
+        if self.member is not None:
+            self.member.beat(peer, beat)
+
+    def lost(self, peer: str) -> None:
+        """EOF on a connection that a peer had opened."""
+        if self.member is not None:
+            self.member.lost(peer)
