@@ -273,7 +273,6 @@ class _Log:
 
     def _truncate(self, index: int) -> list[Entry]:
         removed = self.entries[index - 1 :]
-        del self.entries[index - 1 :]
         while self.terms and self.terms[-1][0] >= index:
             self.terms.pop()
         while self.configurations and self.configurations[-1][0] >= index:
@@ -282,6 +281,7 @@ class _Log:
             for part in reversed(entry.parts):
                 del self.ids[part.first_id]
                 self._drop_last_slice(part.stream)
+        del self.entries[index - 1 :]
         return removed
 
     def _drop_last_slice(self, stream: str) -> None:

@@ -70,7 +70,7 @@ class RocksStorage:
         self.path = data_dir
         self.partition_count = partition_count
         self._fsync = durability == FSYNC
-        self._fault: StorageFault | None = None
+        self._fault: StorageFault | None = None  # why nothing may be written any more
         self._closed = False
         self._tails: dict[int, Tail] = {}
         self._found: dict[int, tuple[int, int, int]] = {}
@@ -424,6 +424,7 @@ class RocksStorage:
 
     def _close_database(self) -> None:
         self._closed = True
+        self._fault = StorageFault("this storage was closed", path=str(self.path))
         self._database.close()
         self._mark.close()
 

@@ -132,9 +132,8 @@ class BatchBuilder:
         created_us = timestamp_us = entry.timestamp_us
         if first_version > 1:
             head = self._head(key)
-            assert head is not None and head.version == first_version - 1, (
-                f"stream {stream!r} at {head} cannot go on at version {first_version}"
-            )
+            assert head is not None, f"stream {stream!r} begins at version {first_version}"
+            assert head.version == first_version - 1, f"{stream!r} at {head} goes on at {first_version}"
             created_us = head.created_us
         self.heads[key] = StreamHead(first_version + count - 1, entry.index, created_us, timestamp_us)
         put = self.batch.put

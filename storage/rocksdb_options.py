@@ -109,7 +109,7 @@ def _family(cache: Cache, write_buffer_bytes: int, *, background_jobs: int) -> O
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
-    table.set_format_version(5)
+    table.set_format_version(6)  # the first with a checksum over the footer too
     o.set_block_based_table_factory(table)
     o.set_compression_type(DBCompressionType.lz4())
     o.set_write_buffer_size(write_buffer_bytes)

@@ -1,0 +1,431 @@
+"""The RocksDB backend against the contract, and against what only a disk can suffer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import count
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import pytest
+
+from allsource.storage.errors import (
+    Corrupt,
+    DirectoryInUse,
+    DiskFull,
+    ForeignDirectory,
+    StorageFault,
+)
+from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.open import open_storage
+from allsource.storage.rocksdb import RocksStorage
+from allsource.storage.rocksdb_options import RocksOptions
+from allsource.storage.rocksdb_pressure import Pressure
+from tests.storage.contract import PARTITIONS, Backend, StorageContract, check_equal
+from tests.storage.logs import LogModel
+
+SMALL = RocksOptions(write_buffer_bytes=4 << 20, block_cache_bytes=4 << 20, background_jobs=1)
+
+
+def open_rocks(path: Path, **changed: object) -> RocksStorage:
+    wanted: dict = {
+        "cluster_id": "c",
+        "node_id": "n1",
+        "partition_count": PARTITIONS,
+        "options": SMALL,
+        "disk_free_bytes_min": 0,
+    }
+    return RocksStorage(path, **{**wanted, **changed})
+
+
+def wal_sizes(path: Path) -> dict[str, int]:
+    return {log.name: log.stat().st_size for log in (path / "db").glob("*.log")}
+
+
+def wait_until_idle(storage: RocksStorage) -> None:
+    """Until nothing is being flushed or compacted: the files can be copied only while they stand still."""
+    deadline = monotonic() + 20
+    flushing = ("mem-table-flush-pending", "num-running-flushes")
+    compacting = ("compaction-pending", "num-running-compactions")
+    while any(
+        family.property_int_value(f"rocksdb.{name}")
+        for family in storage._database.families.values()
+        for name in (*flushing, *compacting)
+    ):
+        assert monotonic() < deadline, "RocksDB's background work does not end"
+
+
+class RocksBackend:
+    """A crash is a copy of the files as they are, its log cut anywhere behind what was synced."""
+
+    def __init__(self, root: Path) -> None:
+        self._paths = (root / f"data{n}" for n in count())
+        self._path = next(self._paths)
+        self._synced: dict[str, int] = {}
+
+    def open(self) -> RocksStorage:
+        storage = open_rocks(self._path)
+        self._watch(storage)
+        return storage
+
+    def crash(self, storage: RocksStorage, random: Random) -> RocksStorage:
+        left = next(self._paths)
+        wait_until_idle(storage)
+        shutil.copytree(self._path, left)
+        storage.close()
+        for name, size in wal_sizes(left).items():
+            os.truncate(left / "db" / name, random.randint(self._synced.get(name, 0), size))
+        self._path = left
+        return self.open()
+
+    def reopens(self) -> bool:
+        return True
+
+    def _watch(self, storage: RocksStorage) -> None:
+        """Note the size of the log at each sync, as a disk would know what it was told to keep."""
+        path, sync = self._path, storage.sync
+
+        def watched() -> None:
+            sync()
+            self._synced = wal_sizes(path)
+
+        self._synced = wal_sizes(path)
+        storage.sync = watched  # type: ignore[method-assign]
+
+
+class TestRocksContract(StorageContract):
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Backend:
+        return RocksBackend(tmp_path)
+
+
+# -- a torn tail, and corruption
+
+
+def filled(path: Path, entries: int = 60, *, unsynced: int = 0) -> LogModel:
+    """A data directory as a power cut leaves it: `entries` synced, `unsynced` more only written."""
+    storage = open_rocks(path.with_name("live"))
+    log = LogModel(0)
+    for _ in range(entries):
+        storage.write([log.write(log.events(("a", 1), data=b"x" * 700))])
+    storage.sync()
+    for _ in range(unsynced):
+        storage.write([log.write(log.events(("a", 1), data=b"x" * 700))])
+    shutil.copytree(path.with_name("live"), path)
+    storage.close()
+    return log
+
+
+def wal(path: Path) -> Path:
+    return max((path / "db").glob("*.log"), key=lambda log: log.stat().st_size)
+
+
+def flip(file: Path, at: int) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= 0x40
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize("lost", [1, 7, 100, 800])
+def test_a_torn_tail_that_nobody_acknowledged_is_cut(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "data"
+    log = filled(path, 60, unsynced=3)
+    os.truncate(wal(path), wal(path).stat().st_size - lost)
+    storage = open_rocks(path)
+    log.cut(storage.load(0).last_index + 1)
+    assert 60 <= len(log.entries) < 63
+    check_equal(storage, [log])
+    storage.write([log.write(log.events(("a", 1)))])
+    storage.close()
+    again = open_rocks(path)
+    check_equal(again, [log])
+    again.close()
+
+
+def test_garbage_behind_what_was_synced_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    log = filled(path)
+    with wal(path).open("ab") as file:
+        file.write(Random(1).randbytes(5000))
+    storage = open_rocks(path)
+    check_equal(storage, [log])
+    storage.close()
+
+
+def test_a_damaged_record_that_nobody_acknowledged_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    log = filled(path, unsynced=1)
+    flip(wal(path), wal(path).stat().st_size - 30)
+    storage = open_rocks(path)
+    log.cut(61)
+    check_equal(storage, [log])
+    storage.close()
+
+
+@pytest.mark.parametrize("where", [0.05, 0.4, 0.9, 0.999])
+def test_a_flipped_bit_in_what_was_synced_is_corruption(tmp_path: Path, where: float) -> None:
+    path = tmp_path / "data"
+    filled(path)
+    log_file = wal(path)
+    flip(log_file, int(log_file.stat().st_size * where))
+    damaged = log_file.read_bytes()
+    for _ in range(2):  # it stays refused, and the evidence stays
+        with pytest.raises(Corrupt, match=r"synced up to .* join again"):
+            open_rocks(path)
+        assert (path / "wal-before-recovery" / log_file.name).read_bytes() == damaged
+
+
+@pytest.mark.parametrize("left", [0, 300, 30_000])
+def test_a_log_that_was_cut_short_is_corruption(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "data"
+    filled(path)
+    os.truncate(wal(path), left)
+    with pytest.raises(Corrupt, match="damaged or removed"):
+        open_rocks(path)
+
+
+def test_a_removed_log_is_corruption(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    filled(path)
+    wal(path).unlink()
+    with pytest.raises(Corrupt, match="damaged or removed"):
+        open_rocks(path)
+
+
+def flushed(path: Path) -> LogModel:
+    """A data directory whose events are in a table file."""
+    storage = open_rocks(path)
+    log = LogModel(0)
+    storage.write([log.write(*[log.events(("a", 1), data=Random(i).randbytes(900)) for i in range(200)])])
+    storage._database.events.flush()
+    storage.close()
+    return log
+
+
+def biggest_table(path: Path) -> Path:
+    return max((path / "db").glob("*.sst"), key=lambda table: table.stat().st_size)
+
+
+def test_a_flipped_bit_in_a_table_is_corruption_when_it_is_read(tmp_path: Path) -> None:
+    log = flushed(tmp_path)
+    table = biggest_table(tmp_path)
+    flip(table, table.stat().st_size // 2)
+    storage = open_rocks(tmp_path)
+    assert storage.entries(0, 1, 1, 1) == log.entries[:1]
+    for read in (
+        lambda: storage.entries(0, 1, 200, 1 << 30),
+        lambda: storage.entries_at(0, range(1, 201)),
+        lambda: [storage.entries_at(0, [index]) for index in range(1, 201)],
+    ):
+        with pytest.raises(Corrupt, match=r"checksum mismatch.*join again"):
+            read()
+    assert any("checksum mismatch" in fault for fault in storage.verify(0))
+    assert list(storage.verify(1)) == []
+    storage.close()
+
+
+@pytest.mark.parametrize("file", ["table", "manifest", "removed table"])
+def test_damaged_files_are_corruption_at_start(tmp_path: Path, file: str) -> None:
+    flushed(tmp_path)
+    table = biggest_table(tmp_path)
+    manifest = next((tmp_path / "db").glob("MANIFEST-*"))
+    if file == "table":
+        flip(table, table.stat().st_size - 20)
+    elif file == "manifest":
+        flip(manifest, manifest.stat().st_size // 2)
+    else:
+        table.unlink()
+    with pytest.raises(Corrupt, match="join again"):
+        open_and_load(tmp_path)
+
+
+def open_and_load(path: Path) -> None:
+    storage = open_rocks(path)
+    try:
+        storage.load(0)  # a table is opened when it is first needed
+    finally:
+        storage.close()
+
+
+def test_a_bad_last_record_is_found_by_load(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    log = LogModel(0)
+    entry = log.events(("a", 1))
+    entry.record = entry.record[:-1] + b"?"
+    storage.write([log.write(entry)])
+    storage.close()
+    storage = open_rocks(tmp_path)
+    with pytest.raises(Corrupt, match="CRC"):
+        storage.load(0)
+    assert any("CRC" in fault for fault in storage.verify(0))
+    storage.close()
+
+
+def test_another_directorys_database_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        open_rocks(tmp_path / name).close()
+    shutil.rmtree(tmp_path / "one" / "db")
+    with pytest.raises(Corrupt, match="missing"):
+        open_rocks(tmp_path / "one")
+    shutil.copytree(tmp_path / "other" / "db", tmp_path / "one" / "db")
+    with pytest.raises(Corrupt, match="not the database"):
+        open_rocks(tmp_path / "one")
+
+
+# -- who may open it
+
+
+def test_a_crash_while_the_directory_is_made_is_repaired(tmp_path: Path) -> None:
+    open_rocks(tmp_path).close()
+    (tmp_path / "FORMAT").rename(tmp_path / "FORMAT.new")
+    storage = open_rocks(tmp_path)
+    assert storage.identity.incarnation == 1
+    storage.close()
+    assert {"FORMAT", "LOCK", "SYNCED", "db"} == {entry.name for entry in tmp_path.iterdir()}
+
+
+def test_it_opens_once_at_a_time(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    with pytest.raises(DirectoryInUse, match=str(os.getpid())):
+        open_rocks(tmp_path)
+    storage.close()
+    open_rocks(tmp_path).close()
+
+
+def test_a_refused_open_releases_the_directory(tmp_path: Path) -> None:
+    open_rocks(tmp_path).close()
+    with pytest.raises(ForeignDirectory):
+        open_rocks(tmp_path, node_id="n2")
+    open_rocks(tmp_path).close()
+
+
+# -- a sync that fails, a disk that fills
+
+
+def test_after_a_failed_sync_nothing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_rocks(tmp_path)
+    log = LogModel(0)
+
+    def refuse(sequence: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(storage._mark, "advance", refuse)
+    storage.write([log.write(log.noop())])
+    with pytest.raises(StorageFault, match="must exit"):
+        storage.sync()
+    monkeypatch.undo()
+    for act in (storage.sync, lambda: storage.write([log.write(log.noop())]), lambda: storage.put_meta({})):
+        with pytest.raises(StorageFault, match="must exit"):
+            act()
+    storage.close()
+
+
+def test_pressure_comes_before_refusal(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    now, free = 0.0, 1000 << 20
+    storage._pressure = Pressure(storage._database, 256 << 20, clock=lambda: now, free=lambda path: free)
+    log = LogModel(0)
+    assert storage.pressure() is None
+
+    now, free = 1.0, 255 << 20
+    assert "nearly full" in (storage.pressure() or "")
+    storage.write([log.write(log.noop())])  # what a leader elsewhere has sent still goes in
+
+    now, free = 2.0, 63 << 20
+    before = log.copy()
+    with pytest.raises(DiskFull, match="nothing was written"):
+        storage.write([log.write(log.noop())])
+    storage.write([PartitionWrite(0, HardState(9, "n2", 1))])  # a vote does, too
+    before.hard = HardState(9, "n2", 1)
+    check_equal(storage, [before])
+
+    now, free = 3.0, 1000 << 20
+    assert storage.pressure() is None
+    storage.close()
+
+
+def test_pressure_is_looked_up_seldom(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    looks = []
+    now = 0.0
+    pressure = Pressure(
+        storage._database, 1, clock=lambda: now, free=lambda path: looks.append(path) or 1 << 40
+    )
+    for _ in range(100):
+        pressure.reason()
+    assert len(looks) == 1
+    now = 0.05
+    pressure.reason()
+    assert len(looks) == 1
+    now = 0.2
+    pressure.reason()
+    assert len(looks) == 2
+    storage.close()
+
+
+def test_waiting_write_buffers_are_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_rocks(tmp_path)
+
+    class Waiting:
+        def property_int_value(self, name: str) -> int:
+            return 4 if name.endswith("num-immutable-mem-table") else 0
+
+        def property_value(self, name: str) -> str:
+            return "0"
+
+    monkeypatch.setitem(storage._database.families, "ids", Waiting())
+    assert "4 write buffers of ids" in (storage.pressure() or "")
+    monkeypatch.undo()
+    storage.close()
+
+
+# -- durability, tuning
+
+
+def test_durability_os_does_not_sync_each_time(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path, durability="os")
+    log = LogModel(0)
+    synced = storage._mark.sequence
+    storage.write([log.write(log.noop())])
+    storage.sync()
+    assert storage._mark.sequence == synced
+    storage.put_meta({"a": b"1"})
+    assert storage._mark.sequence > synced
+    storage.close()
+
+
+def test_open_storage_knows_its_backends(tmp_path: Path) -> None:
+    memory = open_storage(backend="memory", node_id="n1")
+    assert memory.identity.node_id == "n1"
+    memory.close()
+    rocks = open_storage(backend="rocksdb", data_dir=tmp_path / "d", partitions=4, node_id="n1")
+    assert rocks.partition_count == 4
+    rocks.close()
+    with pytest.raises(StorageFault, match="choose one of: memory"):
+        open_storage(backend="floppy")
+    with pytest.raises(StorageFault, match="durability"):
+        open_storage(backend="memory", durability="maybe")
+    with pytest.raises(StorageFault, match="data_dir"):
+        open_storage(backend="rocksdb")
+
+
+def test_everything_survives_flushes_and_compactions(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    logs = [LogModel(p) for p in range(3)]
+    for round_ in range(4):
+        for log in logs:
+            storage.write([log.write(*[log.events((f"s{i % 7}", 2), data=b"y" * 50) for i in range(20)])])
+            log.cut(len(log.entries) - 2)
+            storage.write([log.write(truncate_from=len(log.entries) + 1)])
+        for family in storage._database.families.values():
+            family.flush()
+        if round_ == 2:
+            for family in storage._database.families.values():
+                family.compact_range(None, None)
+    check_equal(storage, logs)
+    storage.close()
+    again = open_rocks(tmp_path)
+    check_equal(again, logs)
+    again.close()
