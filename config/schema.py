@@ -117,7 +117,8 @@ class StorageSettings:
     backend: Annotated[str, Choice(("rocksdb", "memory", "postgres"))] = "rocksdb"
     """`rocksdb`: in `data_dir`, nothing else to install. `memory`: forgotten when the process ends,
     for tests and demonstrations. `postgres`: in the server that `dsn` names, each node in a schema of
-    its own, for those who want to query the events with SQL."""
+    its own, for those who want to query the events with SQL (the next version has it; this one refuses
+    to start with it)."""
 
     write_buffer_bytes: Annotated[int, Size(1 * MIB, 4 * GIB)] = 64 * MIB
     """rocksdb: one write buffer, in bytes. Larger ones write fewer, larger files and take longer to
