@@ -262,8 +262,9 @@ class PeerLinks:
 
     def nudge(self, peer: str) -> None:
         """The peer has just connected to us, so it is there: dial it now, without waiting."""
-        self._data[peer].nudge()
-        self._beat[peer].nudge()
+        for links in (self._data, self._beat):
+            if peer in links:  # not before `start`
+                links[peer].nudge()
 
     def send_messages(self, peer: str, messages: list[Message]) -> None:
         """Send now, in one frame if it fits; dropped if the link is down (consensus repeats itself)."""

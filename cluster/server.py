@@ -31,6 +31,9 @@ from allsource.storage.errors import AllsourceError, Overloaded
 
 OUTGOING_BYTES_MAX = 64 << 20
 CONNECTIONS_MAX = 8_192
+"""Beyond it, clients are refused."""
+STRANGERS_MAX = 256
+"""So many more may still knock: a peer must get in when clients have taken every place."""
 CLIENT_IDLE_S = 900.0
 
 
@@ -270,6 +273,8 @@ class Server:
     def admitted(self, connection: ServerConnection, hello: Hello) -> None:
         """A handshake ended well. A peer's new connection takes the place of its old one."""
         if hello.role != PEER:
+            if len(self._connections) > self._connections_max:
+                connection.fail(self._too_many())
             return
         key = (hello.node_id, hello.channel)
         old = self._peers.pop(key, None)
@@ -277,6 +282,10 @@ class Server:
         if old is not None:
             old.fail(ProtocolError("superseded", f"node {hello.node_id} has connected again"))
         self._on_peer(hello)
+
+    def _too_many(self) -> ProtocolError:
+        limit = self._connections_max
+        return ProtocolError("too_many_connections", f"this node serves {limit} connections at a time")
 
     def ended(self, connection: ServerConnection) -> None:
         """A connection is gone."""
