@@ -7,13 +7,15 @@ What lives here
     router      where a request goes, or why nowhere
     requests    what can be asked of a cluster, and the answers
     consensus/  Raft for many partitions, a pure machine: facts in, orders out
-    frames, codec, handshake, session
+    frames, codec, message_codec, handshake, session
                 the peer protocol without I/O (PROTOCOL.md is its page)
-    transport, replica
-                the shells: sockets for the protocol, and disk and clock for consensus
+    connection, server, peers
+                its sockets: one connection, those who dial us, those whom we dial
+    replica, syncer
+                the shell of consensus: clock, disk, and the thread that syncs
 
 What may not
-    Only the shells do I/O. The others import no asyncio, socket, clock or random: time and
+    Only the last five do I/O. The others import no asyncio, socket, clock or random: time and
     randomness are passed in, so that a failover can be tested in a microsecond and replayed from a
     seed. Nothing here knows HTTP, the command line or the daemon; imports point down, to `storage`.
 
