@@ -1,0 +1,102 @@
+"""The `allsource` command group, and the one place where errors become a line and an exit status.
+
+Exit statuses: 0 success; 1 the command failed (or a drill found something wrong); 2 the command line
+or the configuration is wrong; 70 a defect of ours; 130 interrupted; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from allsource.config.load import ConfigFault
+from allsource.storage.errors import AllsourceError
+
+FAILED, USAGE, DEFECT, INTERRUPTED, BROKEN_PIPE = 1, 2, 70, 130, 141
+
+TRACEBACK_VARIABLE = "ALLSOURCE_TRACEBACK"
+"""Set it to see the traceback of an unexpected error (exit status 70)."""
+
+_COMMANDS = {
+    "launch": ("launch.command", "launch"),
+    "node": ("node", "node"),
+    "status": ("ask", "status"),
+    "append": ("ask", "append"),
+    "read": ("ask", "read"),
+    "config": ("configure", "config"),
+    "drill": ("drill.command", "drill"),
+    "bench": ("bench.command", "bench"),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"allsource.node.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="allsource", message="allsource %(version)s")
+def cli() -> None:
+    """A partitioned, replicated event store: start it from one YAML file, kill any node, lose nothing."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; whatever goes wrong is one line on standard error."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="allsource", standalone_mode=False)
+        _flush()
+        return result if isinstance(result, int) else 0
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except click.exceptions.NoArgsIsHelpError as help_page:
+        click.echo(help_page.ctx.get_help(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except ConfigFault as error:
+        return _complain(str(error), USAGE)
+    except AllsourceError as error:
+        return _complain(f"{error.message} [{error.code}]", FAILED)
+    except OSError as error:
+        return _complain(str(error), FAILED)
+    except Exception as error:  # a defect: say so in a line, and how to see more, rather than 40 lines
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        what = " ".join(str(error).split())
+        hint = f"this is a defect; {TRACEBACK_VARIABLE}=1 shows where"
+        return _complain(f"internal error: {type(error).__name__}: {what} ({hint})", DEFECT)
+
+
+def _complain(message: str, status: int) -> int:
+    # Nobody may be left to read the complaint; the status still tells.
+    try:
+        click.echo(f"allsource: {message}", err=True)
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    return status
+
+
+def _flush() -> None:
+    """Meet a broken pipe here, where it is handled, not while the interpreter shuts down."""
+    sys.stdout.flush()
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,239 @@
+"""`allsource status`, `append` and `read`: one question to a running cluster each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import click
+
+from allsource.client import Client
+from allsource.client.client import PAGE_EVENTS
+from allsource.cluster.requests import AppendResult
+from allsource.node.cli.loop import run_loop
+from allsource.node.cli.output import echo_json, echo_table
+from allsource.node.cli.picture import NODE_COLUMNS, ClusterPicture, node_rows, owner_map
+from allsource.node.cli.show import event_json, event_line
+from allsource.node.cli.targets import Target, target_options
+from allsource.storage.errors import InvalidRequest
+from allsource.storage.events import BINARY, Event, NewEvent
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+
+
+@click.command()
+@target_options
+@_JSON
+def status(target: Target, as_json: bool) -> int:
+    """Nodes and partitions, as one node of the cluster sees them."""
+    view = run_loop(_status(target))
+    if as_json:
+        echo_json(view)
+        return 0
+    picture = ClusterPicture.read(view)
+    click.echo(f"cluster {picture.cluster!r} as {picture.node} sees it; durability {picture.durability}")
+    if picture.durability != "fsync":
+        click.echo("a power cut may lose acknowledged events: durability is not fsync")
+    echo_table("", NODE_COLUMNS, node_rows(picture))
+    click.echo("owners by partition")
+    for line in owner_map(picture.owners()):
+        click.echo(line)
+    return 0
+
+
+async def _status(target: Target) -> dict[str, Any]:
+    async with target.connect() as client:
+        return await client.cluster()
+
+
+@click.command()
+@target_options
+@click.argument("stream")
+@click.argument("data", default="null")
+@click.option("--type", "type_", default="Event", show_default=True, help="The event's type.")
+@click.option("--metadata", help="JSON that goes with the event.")
+@click.option("--id", "id_", type=click.UUID, help="The event's id; repeating an append with it is safe.")
+@click.option(
+    "--expected",
+    default="any",
+    show_default=True,
+    help="any, no_stream, exists, or the stream's exact version.",
+)
+@click.option("--binary", is_flag=True, help="DATA is not JSON: store its bytes as they are.")
+@click.option(
+    "--lines", is_flag=True, help="Append several events: DATA is a JSON object {type, data, ...} a line."
+)
+@_JSON
+def append(
+    target: Target,
+    stream: str,
+    data: str,
+    type_: str,
+    metadata: str | None,
+    id_: UUID | None,
+    expected: str,
+    binary: bool,
+    lines: bool,
+    as_json: bool,
+) -> int:
+    """Append an event to STREAM. DATA is JSON; `-` reads it from standard input."""
+    raw = sys.stdin.buffer.read() if data == "-" else data.encode()
+    extra = _parse_json(metadata.encode(), "--metadata") if metadata is not None else None
+    if lines:
+        events = [
+            _event_of_line(line, number) for number, line in enumerate(raw.splitlines(), 1) if line.strip()
+        ]
+    elif binary:
+        packed = b"" if extra is None else json.dumps(extra).encode()
+        events = [NewEvent(type_, raw, packed, BINARY, **({} if id_ is None else {"id": id_.bytes}))]
+    else:
+        events = [NewEvent.json(type_, _parse_json(raw, "DATA"), extra, id_)]
+    wanted = int(expected) if expected.isascii() and expected.isdigit() else expected
+    result = run_loop(_append(target, stream, events, wanted))
+    if as_json:
+        echo_json(_appended(result))
+    else:
+        click.echo(_appended_line(result))
+    return 0
+
+
+async def _append(target: Target, stream: str, events: list[NewEvent], expected: str | int) -> AppendResult:
+    async with target.connect() as client:
+        return await client.append(stream, events, expected)
+
+
+def _parse_json(raw: bytes, what: str) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise InvalidRequest(
+            f'{what} is not JSON: {error} (text is written "text"; --binary takes anything)'
+        ) from error
+
+
+def _event_of_line(line: bytes, number: int) -> NewEvent:
+    match _parse_json(line, f"line {number}"):
+        case {"type": str(type_), **others} if others.keys() <= {"data", "metadata", "id"}:
+            rest: dict[Any, Any] = dict(others)
+            id_ = rest.get("id")
+            try:
+                return NewEvent.json(
+                    type_, rest.get("data"), rest.get("metadata"), UUID(id_) if id_ else None
+                )
+            except (ValueError, AttributeError) as error:
+                raise InvalidRequest(f"line {number}: {id_!r} is not a UUID") from error
+    raise InvalidRequest(
+        f'line {number} is not {{"type": ..., "data"?: ..., "metadata"?: ..., "id"?: ...}}'
+    )
+
+
+def _appended(result: AppendResult) -> dict[str, Any]:
+    (stream,) = result.streams
+    return {
+        **stream._asdict(),
+        "partition": result.partition,
+        "first_position": result.first_position,
+        "last_position": result.last_position,
+        "token": result.token,
+        "duplicate": result.duplicate,
+    }
+
+
+def _appended_line(result: AppendResult) -> str:
+    (stream,) = result.streams
+    many = stream.last_version > stream.first_version
+    versions = (
+        f"versions {stream.first_version}-{stream.last_version}"
+        if many
+        else f"version {stream.last_version}"
+    )
+    again = " (it had been appended before)" if result.duplicate else ""
+    return (
+        f"{stream.stream}: {versions}, partition {result.partition}, position {result.last_position}{again}"
+    )
+
+
+@click.command()
+@target_options
+@click.argument("stream", required=False)
+@click.option(
+    "--partition", type=click.IntRange(0), help="Read a partition by position instead of a stream."
+)
+@click.option("--from", "from_", type=click.IntRange(1), help="First version (or position).")
+@click.option("--limit", type=click.IntRange(1), help="At most so many events; all by default.")
+@click.option("--backward", is_flag=True, help="Newest first (streams).")
+@click.option("--local", is_flag=True, help="From any one replica: it may be a little behind.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def read(
+    target: Target,
+    stream: str | None,
+    partition: int | None,
+    from_: int | None,
+    limit: int | None,
+    backward: bool,
+    local: bool,
+    as_json: bool,
+) -> int:
+    """Print the events of STREAM (or of a partition), one a line."""
+    if (stream is None) == (partition is None):
+        raise click.UsageError("read what? Give a STREAM, or --partition N")
+    if partition is not None and backward:
+        raise click.UsageError("--backward is for streams; partitions are read in order of position")
+    wanted = _Wanted(stream, partition, from_ or 0, limit, backward, "local" if local else "linearizable")
+    run_loop(_read(target, wanted, as_json=as_json))
+    return 0
+
+
+class _Wanted(NamedTuple):
+    """What `read` was asked for."""
+
+    stream: str | None
+    partition: int | None
+    start: int
+    """0: the natural end."""
+    limit: int | None
+    backward: bool
+    consistency: str
+
+
+async def _read(target: Target, wanted: _Wanted, *, as_json: bool) -> None:
+    left = wanted.limit
+    async with AsyncExitStack() as closing:
+        client = await closing.enter_async_context(target.connect())
+        events = await closing.enter_async_context(aclosing(_events(client, wanted)))
+        async for event in events:
+            if as_json:
+                echo_json(event_json(event))
+            else:
+                click.echo(event_line(event))
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+
+
+async def _events(client: Client, wanted: _Wanted) -> AsyncGenerator[Event, None]:
+    if wanted.stream is not None:
+        async for event in client.stream(
+            wanted.stream,
+            from_version=wanted.start,
+            backward=wanted.backward,
+            consistency=wanted.consistency,
+            page=min(wanted.limit or PAGE_EVENTS, PAGE_EVENTS),
+        ):
+            yield event
+        return
+    assert wanted.partition is not None
+    position = wanted.start or 1
+    while True:
+        page = await client.read_partition(
+            wanted.partition, from_position=position, consistency=wanted.consistency
+        )
+        for event in page.events:
+            yield event
+        if page.next_from > page.last_position:
+            return
+        position = page.next_from

@@ -1,0 +1,100 @@
+"""`allsource bench`: start a cluster (or take a running one), run the workloads, tell the figures."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import click
+
+from allsource.config.load import load_settings
+from allsource.node.cli.bench.facts import machine_facts
+from allsource.node.cli.bench.measure import Measured
+from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
+from allsource.node.cli.bench.workloads import WORKLOADS, Bench
+from allsource.node.cli.cluster import ClusterProcess, Node, copy_config
+from allsource.node.cli.drill.adopted import AdoptedNode
+from allsource.node.cli.loop import run_loop
+from allsource.node.cli.output import echo_json, echo_table, note
+from allsource.node.cli.targets import config_option, connect
+
+
+@click.command()
+@config_option
+@click.option(
+    "--workload",
+    "names",
+    type=click.Choice(list(WORKLOADS)),
+    multiple=True,
+    help="Repeatable; all of them by default.",
+)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
+@click.option(
+    "--running",
+    is_flag=True,
+    help="Use the cluster that runs from this file, instead of a new one on free ports.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the data of a new cluster goes (and is deleted); by default the system's temporary one.",
+)
+@click.option("--json", "json_", is_flag=True, help="Facts and figures as JSON.")
+@click.option("--markdown", "markdown_", is_flag=True, help="Facts and figures as a table for a document.")
+def bench(
+    config: Path,
+    names: tuple[str, ...],
+    seconds: float,
+    running: bool,
+    directory: Path | None,
+    json_: bool,
+    markdown_: bool,
+) -> int:
+    """Measure throughput, latency and CPU time on a real cluster."""
+    if running and "kill-owner" in names:
+        raise click.UsageError(
+            "kill-owner kills only nodes that the benchmark started: leave out --running"
+        )
+    chosen = [name for name in WORKLOADS if name in (names or WORKLOADS)]
+    if running:
+        chosen = [name for name in chosen if name != "kill-owner"]
+    with tempfile.TemporaryDirectory(prefix="allsource-bench-", dir=directory) as place:
+        path = config if running else copy_config(config, Path(place))
+        facts = machine_facts(load_settings(path), Path(place), seconds)
+        results = run_loop(_measure(path, chosen, seconds, running=running))
+    if json_:
+        echo_json({"facts": facts, "results": [as_json(measured) for measured in results]})
+    elif markdown_:
+        click.echo(markdown(facts, results))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name}: {value}")
+        echo_table("", COLUMNS, [row(measured) for measured in results])
+    return 0
+
+
+async def _measure(config: Path, names: list[str], seconds: float, *, running: bool) -> list[Measured]:
+    adopted = _adopted(config) if running else None
+    async with ClusterProcess(config, nodes=adopted) as cluster:
+        if adopted is None:
+            await cluster.start_all()
+        async with connect(cluster.settings) as client:
+            work = Bench(client, cluster, list(cluster.nodes.values()), seconds)
+            results = []
+            for name in names:
+                note(f"{name}: {(WORKLOADS[name].__doc__ or '').splitlines()[0]}")
+                results.append(await WORKLOADS[name](work))
+        if adopted is None:
+            await cluster.stop()
+        return results
+
+
+def _adopted(config: Path) -> dict[str, Node]:
+    """The nodes that run on this machine; none of them, unless all do (their CPU time is a sum)."""
+    found: dict[str, Node] = {}
+    with contextlib.suppress(LookupError):
+        for node in load_settings(config).nodes:
+            found[node.id] = AdoptedNode(node, config)
+        return found
+    return {}

@@ -1,0 +1,183 @@
+"""`allsource drill`: the commands, and the order of a drill's acts."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+
+from allsource.config.load import load_settings
+from allsource.node.cli.cluster import ClusterFault, ClusterProcess, copy_config
+from allsource.node.cli.drill.adopted import AdoptedNode
+from allsource.node.cli.drill.checks import judge
+from allsource.node.cli.drill.readback import read_back
+from allsource.node.cli.drill.report import Report, report_json, round_line, verdict_lines
+from allsource.node.cli.drill.rounds import KILL, PAUSE, Injury, run_round
+from allsource.node.cli.drill.writers import Clock, Writers
+from allsource.node.cli.loop import run_loop
+from allsource.node.cli.output import echo_json, note
+from allsource.node.cli.targets import config_option, connect
+from allsource.storage.errors import AllsourceError
+
+_WRITE_PAUSE_S = 0.04
+"""Between two writes of one writer: some 90 writes a second and partition, all in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the caller asked for."""
+
+    injury: Injury
+    config: Path
+    rounds: int
+    victims: int
+    running: bool
+    seed: int
+    within_ms: float | None
+
+
+@click.group()
+def drill() -> None:
+    """Hurt a cluster while it is written to, and check that nothing acknowledged is lost."""
+
+
+_OPTIONS = (
+    config_option,
+    click.option("--rounds", type=click.IntRange(1, 10_000), default=5, show_default=True),
+    click.option(
+        "--kill",
+        "victims",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Nodes hurt at once.",
+    ),
+    click.option(
+        "--running",
+        is_flag=True,
+        help="Take the cluster that runs from this file on this machine, instead of a new one on free"
+        " ports with its data in a temporary directory.",
+    ),
+    click.option("--seed", type=int, help="Chooses the victims; every drill prints its own."),
+    click.option(
+        "--within",
+        "within_ms",
+        type=float,
+        metavar="MS",
+        help="Fail if a partition is without writes longer.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="The report as JSON."),
+)
+
+
+def _options(command: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@drill.command("kill-node")
+@_options
+def kill_node(**options: Any) -> int:
+    """Kill owners with SIGKILL, restart them, and compare everything in the end."""
+    return _drill(KILL, **options)
+
+
+@drill.command("pause-node")
+@_options
+def pause_node(**options: Any) -> int:
+    """Pause owners with SIGSTOP until they are replaced, wake them, and compare everything in the end."""
+    return _drill(PAUSE, **options)
+
+
+def _drill(injury: Injury, *, as_json: bool, seed: int | None, **options: Any) -> int:
+    plan = _Plan(injury, seed=secrets.randbits(32) if seed is None else seed, **options)
+    _check_victims(plan)
+    directory = Path(tempfile.mkdtemp(prefix="allsource-drill-"))
+    config = plan.config if plan.running else copy_config(plan.config, directory)
+    report = run_loop(_perform(plan, config))
+    if report.ok:
+        shutil.rmtree(directory)
+    else:
+        note(f"data and logs of the cluster are kept in {directory}")
+    if as_json:
+        echo_json(report_json(report))
+    else:
+        for line in verdict_lines(report):
+            click.echo(line)
+    return 0 if report.ok else 1
+
+
+def _check_victims(plan: _Plan) -> None:
+    """Refuse what no cluster can survive: it would test nothing."""
+    settings = load_settings(plan.config)
+    spared = (min(settings.replication_factor, len(settings.nodes)) - 1) // 2
+    if plan.victims > spared:
+        raise click.UsageError(
+            f"{plan.config} keeps each partition on {settings.replication_factor} of"
+            f" {len(settings.nodes)} nodes, which survives the loss of {spared}, not of {plan.victims}"
+        )
+
+
+async def _perform(plan: _Plan, config: Path) -> Report:
+    """The acts: start, write, hurt and heal, stop writing, read everything back, judge."""
+    async with ClusterProcess(config, nodes=_adopted(config) if plan.running else None) as cluster:
+        report = Report(plan.injury.name, len(cluster.ids), plan.seed, plan.within_ms)
+        note(f"{plan.injury.name}: {plan.rounds} rounds on {len(cluster.ids)} nodes, --seed {plan.seed}")
+        if not plan.running:
+            cluster.start()
+        await cluster.settled()
+        async with connect(cluster.settings) as client:
+            writers = Writers(
+                client,
+                partitions=cluster.settings.partitions,
+                run=secrets.token_hex(4),
+                seed=plan.seed,
+                clock=Clock(),
+                pause_s=_WRITE_PAUSE_S,
+            )
+            await _rounds(plan, cluster, writers, report)
+        report.count(writers.history)
+        if not report.stopped:
+            await _judge(cluster, writers, report)
+        if not plan.running:
+            await cluster.stop()
+        return report
+
+
+def _adopted(config: Path) -> dict[str, Any]:
+    try:
+        return {node.id: AdoptedNode(node, config) for node in load_settings(config).nodes}
+    except LookupError as error:
+        raise ClusterFault(str(error)) from error
+
+
+async def _rounds(plan: _Plan, cluster: ClusterProcess, writers: Writers, report: Report) -> None:
+    random = Random(plan.seed)
+    writers.start()
+    try:
+        await writers.all_accept(writers.now(), timeout_s=10.0)
+        for number in range(1, plan.rounds + 1):
+            round_ = await run_round(number, plan.injury, cluster, writers, random, plan.victims)
+            report.rounds.append(round_)
+            note(round_line(round_, plan.rounds, plan.injury.past))
+    except (ClusterFault, AllsourceError) as error:
+        report.stopped = str(error)
+    finally:
+        await writers.stop()
+
+
+async def _judge(cluster: ClusterProcess, writers: Writers, report: Report) -> None:
+    for node_id in cluster.ids:
+        await cluster.caught_up(node_id)
+    copies = await read_back(cluster)
+    report.events = sum(len(log) for log in copies.logs.values())
+    report.replicas = copies.compared
+    report.faults = [*copies.faults, *judge(writers.history, copies.logs)]

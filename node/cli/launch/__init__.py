@@ -1,0 +1,6 @@
+"""`allsource launch`: every node of a file as a child process of one command, on one machine.
+
+`supervisor` starts, watches, restarts and stops the children and says what happens (events);
+`watch` asks the nodes how they are; `table` and `lines` show it to people, or to pipes.
+For production, run `allsource node` under the machine's own supervisor, one for each node.
+"""

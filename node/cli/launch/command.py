@@ -1,0 +1,77 @@
+"""`allsource launch`: wire supervisor, watch and display together, and obey signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from allsource.config.load import load_settings
+from allsource.config.schema import Settings
+from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
+from allsource.node.cli.launch.supervisor import Child, Display, Supervisor
+from allsource.node.cli.launch.watch import watch
+from allsource.node.cli.processes import NodeProcess, node_command
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--restart", is_flag=True, help="Start a node again that ended by itself.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for everything that happens.")
+def launch(file: Path, restart: bool, as_json: bool) -> int:
+    """Run every node of FILE on this machine until Ctrl-C."""
+    settings = load_settings(file)
+    return asyncio.run(_launch(settings, file, restart=restart, as_json=as_json))
+
+
+async def _launch(settings: Settings, config: Path, *, restart: bool, as_json: bool) -> int:
+    children = _children(settings, config)
+    with contextlib.ExitStack() as stack:
+        display = _display(settings, config, children, stack, as_json=as_json)
+        supervisor = Supervisor(children, display, restart=restart)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, supervisor.stop)
+        watching = asyncio.create_task(watch(children, display))
+        try:
+            status = await supervisor.run()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    if status:
+        click.echo(f"allsource: {nobody_left(children)}", err=True)
+    return status
+
+
+def _children(settings: Settings, config: Path) -> list[Child]:
+    return [
+        Child(
+            NodeProcess(node.id, node_command(config, node.id), output=subprocess.PIPE),
+            f"{node.host}:{node.port}",
+            f"http://{node.host}:{node.http_port}",
+        )
+        for node in settings.nodes
+    ]
+
+
+def _display(
+    settings: Settings,
+    config: Path,
+    children: Sequence[Child],
+    stack: contextlib.ExitStack,
+    *,
+    as_json: bool,
+) -> Display:
+    if as_json:
+        return JsonDisplay(settings)
+    if not sys.stdout.isatty():
+        return PlainDisplay(settings, config)
+    from allsource.node.cli.launch.table import TableDisplay  # rich, which pipes do without
+
+    return stack.enter_context(TableDisplay(settings, config, children))

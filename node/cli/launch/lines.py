@@ -1,0 +1,101 @@
+"""A launch told in lines: for pipes and log files, for programs, and (above the table) for terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from allsource.config.schema import Settings
+from allsource.node.cli.launch.supervisor import Child
+from allsource.node.cli.output import echo_json
+
+
+def how_it_ended(child: Child) -> str:
+    """An ending in words, with the child's last ones."""
+    status = child.exit_status or 0
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"{how}: {child.last_words}" if child.last_words else how
+
+
+def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
+    """That the cluster is ready, and what to try."""
+    urls = [f"http://{node.host}:{node.http_port}" for node in settings.nodes]
+    body = '{"expected_version": "any", "events": [{"type": "Greeted", "data": {"name": "world"}}]}'
+    return [
+        f"cluster {settings.cluster_name!r} is ready after {seconds:.1f} s:"
+        f" {len(settings.nodes)} nodes, {settings.partitions} partitions. Any node answers; try:",
+        f"  curl {urls[0]}/v1/streams/hello/events -d '{body}'",
+        f"  curl {urls[len(urls) // 2]}/v1/streams/hello/events",
+        f"  curl {urls[-1]}/v1/cluster",
+        f"  allsource status --config {config}",
+    ]
+
+
+class PlainDisplay:
+    """One line for everything, what a node says behind its id."""
+
+    def __init__(self, settings: Settings, config: Path) -> None:
+        self._settings = settings
+        self._config = config
+
+    def started(self, child: Child) -> None:
+        self._say(f"{child.id} started: pid {child.node.pid}, {child.address}, {child.http_url}")
+
+    def said(self, child: Child, line: str) -> None:
+        click.echo(f"{child.id} | {line}")
+
+    def ended(self, child: Child, again_in_s: float | None) -> None:
+        again = f"; again in {again_in_s:g} s" if again_in_s is not None else ""
+        click.echo(f"allsource: {child.id} {how_it_ended(child)}{again}", err=True)
+
+    def ready(self, seconds: float) -> None:
+        for line in welcome(self._settings, self._config, seconds):
+            self._say(line)
+
+    def stopping(self) -> None:
+        self._say("stopping all nodes")
+
+    def _say(self, line: str) -> None:
+        click.echo(f"allsource: {line}" if not line.startswith(" ") else line)
+
+
+class JsonDisplay:
+    """One JSON object a line: `{"happened": ..., ...}`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def started(self, child: Child) -> None:
+        self._tell("started", node=child.id, pid=child.node.pid, address=child.address, http=child.http_url)
+
+    def said(self, child: Child, line: str) -> None:
+        self._tell("said", node=child.id, line=line)
+
+    def ended(self, child: Child, again_in_s: float | None) -> None:
+        self._tell(
+            "ended",
+            node=child.id,
+            status=child.exit_status,
+            last_words=child.last_words,
+            again_in_s=again_in_s,
+        )
+
+    def ready(self, seconds: float) -> None:
+        self._tell("ready", cluster=self._settings.cluster_name, seconds=round(seconds, 3))
+
+    def stopping(self) -> None:
+        self._tell("stopping")
+
+    def _tell(self, happened: str, **facts: Any) -> None:
+        echo_json({"happened": happened, **facts})
+
+
+def nobody_left(children: Sequence[Child]) -> str:
+    """Why a launch is over that nobody stopped."""
+    if any(child.was_live for child in children):
+        return "all nodes have ended"
+    causes = "; ".join(f"{child.id} {how_it_ended(child)}" for child in children)
+    return f"no node could be started: {causes}"

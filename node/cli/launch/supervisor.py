@@ -1,0 +1,173 @@
+"""Starting the nodes of a file, watching them, starting them again, and stopping them in order.
+
+Each child has one task that tends it for as long as the launch lives: start it, pass on what it
+says, note how it ended, and with `restart` begin again after a growing wait. What happens is told to a
+`Display`; the supervisor itself prints nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from allsource.node.cli.picture import ClusterPicture
+from allsource.node.cli.processes import NodeProcess, kill_all, stop_all, until
+
+STARTING, RUNNING, READY, ENDED, WAITING = "starting", "running", "ready", "ended", "waiting"
+
+STOP_GRACE_S = 15.0
+"""A node gives its leaderships away before it leaves; after this long it is killed."""
+
+_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.5, 10.0
+_WELL_AFTER_S = 30.0
+"""A child that lived this long starts again without the wait that its earlier deaths had earned."""
+
+_LINE_BYTES_MAX = 64 * 1024
+_COMPLAINT = re.compile(r'\[(warning|error|critical)\s*\]|"level":\s*"(warning|error|critical)"')
+
+
+@dataclass(slots=True)
+class Child:
+    """A node as the launch sees it."""
+
+    node: NodeProcess
+    address: str
+    http_url: str
+    state: str = STARTING
+    starts: int = 0
+    was_live: bool = False
+    """Whether it has ever answered."""
+    exit_status: int | None = None
+    last_words: str = ""
+    """The last line that it said."""
+    last_complaint: str = ""
+    """The last warning or error that it logged, or, when it ended by itself, its last words."""
+    picture: ClusterPicture | None = None
+    """The cluster as it saw it last."""
+
+    @property
+    def id(self) -> str:
+        return self.node.node_id
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process exists."""
+        return self.node.running
+
+
+class Display(Protocol):
+    """Who is told what happens."""
+
+    def started(self, child: Child) -> None: ...
+
+    def said(self, child: Child, line: str) -> None: ...
+
+    def ended(self, child: Child, again_in_s: float | None) -> None: ...
+
+    def ready(self, seconds: float) -> None: ...
+
+    def stopping(self) -> None: ...
+
+
+class Supervisor:
+    """See the module's page. `run` does everything; `stop` and `hurry` are for signal handlers."""
+
+    def __init__(self, children: Sequence[Child], display: Display, *, restart: bool) -> None:
+        self.children = list(children)
+        self._display = display
+        self._restart = restart
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop all children in order; a second call no longer waits for them."""
+        if self._stop.is_set():
+            for child in self.children:
+                child.node.kill()
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Run until `stop`, or until no child is left; the exit status of the launch."""
+        tending = [asyncio.create_task(self._tend(child)) for child in self.children]
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await self._until_over(tending, stopped)
+            asked = self._stop.is_set()
+            if asked:
+                self._display.stopping()
+            self._stop.set()
+            await stop_all([child.node for child in self.children], STOP_GRACE_S)
+            await asyncio.gather(*tending)
+            return 0 if asked else 1
+        finally:
+            stopped.cancel()
+            kill_all([child.node for child in self.children])
+
+    async def _until_over(self, tasks: list[asyncio.Task[None]], stopped: asyncio.Task[bool]) -> None:
+        """Wait until we are asked to stop, all children are gone for good, or none can be started."""
+        tending = set(tasks)
+        while tending and not stopped.done():
+            waiting: set[asyncio.Task[Any]] = {stopped, *tending}
+            done, _ = await asyncio.wait(waiting, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+            tending -= done
+            for task in done:
+                task.result()
+            if all(child.exit_status is not None and not child.was_live for child in self.children):
+                return
+
+    async def _tend(self, child: Child) -> None:
+        backoff = _BACKOFF_FIRST_S
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            await self._live_through(child)
+            if self._stop.is_set():
+                return
+            if time.monotonic() - begun > _WELL_AFTER_S:
+                backoff = _BACKOFF_FIRST_S
+            child.last_complaint = child.last_words
+            self._display.ended(child, backoff if self._restart else None)
+            if not self._restart:
+                return
+            child.state = WAITING
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff)
+            backoff = min(2 * backoff, _BACKOFF_MAX_S)
+
+    async def _live_through(self, child: Child) -> None:
+        """One life of a child, from its start until it has ended."""
+        child.node.start()
+        child.starts += 1
+        child.state, child.picture = STARTING, None
+        self._display.started(child)
+        async for line in _lines(child.node):
+            child.last_words = line
+            if _COMPLAINT.search(line):
+                child.last_complaint = line
+            self._display.said(child, line)
+        await until(lambda: not child.is_up, STOP_GRACE_S, f"{child.id} to end")  # its output is closed
+        child.exit_status, child.state, child.picture = child.node.exit_status, ENDED, None
+
+
+async def _lines(node: NodeProcess) -> AsyncIterator[str]:
+    """What the process says, line by line, until it has ended; a line without end is cut."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_LINE_BYTES_MAX)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), node.output)
+    try:
+        while True:
+            try:
+                raw = await reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                raw = await reader.readexactly(max(1, error.consumed))
+            except asyncio.IncompleteReadError as error:
+                raw = error.partial
+                if not raw:
+                    return
+            if line := raw.decode(errors="replace").rstrip():
+                yield line
+    finally:
+        transport.close()

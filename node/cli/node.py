@@ -1,0 +1,25 @@
+"""`allsource node`: one node in this process, until SIGTERM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from allsource.config.load import load_settings
+from allsource.node.cli.processes import die_with_parent
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--id", "node_id", required=True, help="Which node of the file this process is.")
+def node(file: Path, node_id: str) -> int:
+    """Run one node of FILE in the foreground. SIGTERM or Ctrl-C stops it in order."""
+    die_with_parent()
+    settings = load_settings(file)
+    known = [one.id for one in settings.nodes]
+    if node_id not in known:
+        raise click.UsageError(f"{file} has no node {node_id!r}; it has {', '.join(known)}")
+    from allsource.node.daemon import run_node  # the whole node: only who runs one pays for it
+
+    return run_node(settings, node_id)
