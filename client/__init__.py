@@ -1,0 +1,74 @@
+"""The client library: what users of a cluster import.
+
+What lives here
+    client       `Client`: the calls, asynchronous
+    blocking     `BlockingClient`: the same for scripts and threads
+    errors       how a call can end
+    calls        what the error of one attempt means for the whole call (pure)
+    dispatch     carries calls to nodes until their deadline; one timer for all
+    connection   one connection, a thin asyncio shell around the protocol's `ClientSession`
+    dialler      keeps connections open
+    routes, cluster_map, watch
+                 who leads what, and how the client comes to know
+    gate         how many calls may be on their way
+
+What may not
+    Nothing of the node, of storage backends or of consensus: it is installed in other people's
+    services. It shares with the server only the protocol and the event types.
+
+Trade-offs
+    *Straight to the owner.* The client keeps the partition map and saves a hop; when the map is
+    wrong, any node forwards, so that a stale map costs time and never correctness.
+
+    *Same ids until the deadline.* An append that got no answer is sent again, elsewhere, with the same
+    event ids, and the cluster answers it once. Only at the deadline does the caller hear
+    `OutcomeUnknown`, and may itself go on in the same way.
+
+    *No task and no timer per call.* Deadlines are exact to 20 ms in return.
+"""
+
+from allsource.client.blocking import BlockingClient
+from allsource.client.client import Client
+from allsource.client.errors import ConnectionRefused, UnreadableAnswer
+from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
+from allsource.cluster.requests import AppendResult
+from allsource.storage.errors import (
+    AllsourceError,
+    EventIdConflict,
+    InvalidRequest,
+    NoMajority,
+    NoOwner,
+    NotFound,
+    OutcomeUnknown,
+    QueueFull,
+    Rejected,
+    TooLarge,
+    Unavailable,
+    WrongExpectedVersion,
+)
+from allsource.storage.events import Event, NewEvent
+
+__all__ = [
+    "AllsourceError",
+    "AppendResult",
+    "BlockingClient",
+    "Client",
+    "ConnectionRefused",
+    "Event",
+    "EventIdConflict",
+    "InvalidRequest",
+    "NewEvent",
+    "NoMajority",
+    "NoOwner",
+    "NotFound",
+    "OutcomeUnknown",
+    "PartitionEvents",
+    "QueueFull",
+    "Rejected",
+    "StreamEvents",
+    "StreamInfo",
+    "TooLarge",
+    "Unavailable",
+    "UnreadableAnswer",
+    "WrongExpectedVersion",
+]

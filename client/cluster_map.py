@@ -1,0 +1,70 @@
+"""What a client knows of the cluster: who leads which partition, who keeps it, where the nodes are.
+
+It is a cache and may be wrong. A wrong owner costs one hop (every node forwards) or one refusal that
+names a better one, never a wrong answer: so it is filled from whatever comes by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from allsource.storage.partition import PARTITION_COUNT
+
+Address = tuple[str, int]
+
+
+class ClusterMap:
+    """Owners and replicas by partition, addresses by node id."""
+
+    def __init__(self) -> None:
+        self.partitions = PARTITION_COUNT
+        self.owners: list[str | None] = [None] * PARTITION_COUNT
+        self.replicas: list[tuple[str, ...]] = [()] * PARTITION_COUNT
+        self.addresses: dict[str, Address] = {}
+        self._terms = [0] * PARTITION_COUNT
+
+    def learn_cluster(self, partitions: int, addresses: Mapping[str, Address]) -> None:
+        """The facts that a node tells everyone who connects."""
+        if partitions != self.partitions:
+            self.partitions = partitions
+            self.owners = [None] * partitions
+            self.replicas = [()] * partitions
+            self._terms = [0] * partitions
+        self.addresses.update(addresses)
+
+    def learn_view(self, view: Mapping[str, Any]) -> list[int]:
+        """Take over what `GET /v1/cluster` says; the partitions that have another owner now.
+
+        A view is one node's, and may be old: an owner of an older term than one known is passed over.
+        """
+        changed: list[int] = []
+        rows = view.get("partitions")
+        for row in rows if isinstance(rows, list) else ():
+            match row:
+                case {"partition": int(partition), "owner": str() | None as owner, "term": int(term)}:
+                    if 0 <= partition < self.partitions and term >= self._terms[partition]:
+                        self._learn_replicas(partition, row.get("replicas"))
+                        if owner is not None and self._learn_owner(partition, owner, term):
+                            changed.append(partition)
+        return changed
+
+    def _learn_owner(self, partition: int, owner: str, term: int) -> bool:
+        self._terms[partition] = term
+        if self.owners[partition] == owner:
+            return False
+        self.owners[partition] = owner
+        return True
+
+    def _learn_replicas(self, partition: int, replicas: object) -> None:
+        if isinstance(replicas, list) and all(isinstance(node, str) for node in replicas):
+            self.replicas[partition] = tuple(replicas)
+
+    def learn_hint(self, partition: int, owner: str | None) -> None:
+        """A node that does not lead the partition says who may."""
+        if 0 <= partition < self.partitions:
+            self.owners[partition] = owner
+
+    def forget_owner(self, node_id: str) -> None:
+        """The node is gone: until somebody says otherwise it leads nothing."""
+        self.owners = [None if owner == node_id else owner for owner in self.owners]

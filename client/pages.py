@@ -1,0 +1,42 @@
+"""What reads return: events, and where to read on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from allsource.storage.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream's facts. Times are microseconds since 1970, UTC."""
+
+    stream: str
+    partition: int
+    current_version: int
+    created_us: int
+    updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvents:
+    """A page of a stream, in reading order. `next_from` is 0 when there is nothing further."""
+
+    info: StreamInfo
+    events: list[Event]
+    next_from: int
+
+    @property
+    def current_version(self) -> int:
+        """The stream's version when it was read."""
+        return self.info.current_version
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionEvents:
+    """A page of a partition, by position. At its end, `next_from` is `last_position` + 1."""
+
+    partition: int
+    events: list[Event]
+    last_position: int
+    next_from: int
