@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ BINARY = 1
 """`data` is any bytes."""
 
 EVENT_TYPE_BYTES_MAX = 128
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def new_event_id() -> bytes:
@@ -101,8 +103,15 @@ class Event:
 
 
 def json_bytes(value: Any) -> bytes:
-    """One JSON value as compact UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """One JSON value as compact UTF-8; raises `InvalidRequest` for what JSON cannot say."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        if not text.isascii() and _LONE_SURROGATE.search(text):
+            # Half a surrogate pair is a JSON string's right (RFC 8259 §8.2), but has no UTF-8: escape it.
+            text = json.dumps(value, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not a JSON value: {error}") from error
+    return text.encode()
 
 
 def encode_blob(events: Iterable[NewEvent]) -> bytes:
@@ -141,14 +150,15 @@ def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[i
     its encoder vouches for it (the client library encodes it, the HTTP door has parsed it).
     Raises `InvalidRequest` or `TooLarge`.
     """
+    claimed = _array_length(blob)
+    if claimed > events_max:
+        raise TooLarge(f"at most {events_max} events in one append", limit=events_max, actual=claimed)
     try:
-        events = msgpack.unpackb(blob, max_array_len=max(events_max + 1, 8), max_map_len=0, max_ext_len=0)
+        events = msgpack.unpackb(blob, max_array_len=max(events_max, 8), max_map_len=0, max_ext_len=0)
     except Exception as error:  # msgpack raises ValueError, its own classes, and UnicodeDecodeError
         raise InvalidRequest(f"unreadable events: {error or type(error).__name__}") from error
     if not isinstance(events, list) or not events:
         raise InvalidRequest("an append needs at least one event for each stream")
-    if len(events) > events_max:
-        raise TooLarge(f"at most {events_max} events in one append", limit=events_max, actual=len(events))
     types: set[object] = set()
     ids = set()
     for event in events:
@@ -174,6 +184,16 @@ def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[i
     if len(ids) != len(events):
         raise InvalidRequest("two events of one append have the same id")
     return len(events), events[0][0]
+
+
+def _array_length(packed: bytes) -> int:
+    """The length that a msgpack array claims, 0 for anything else. The claim alone decides a refusal."""
+    kind = packed[0] if packed else 0
+    if 0x90 <= kind <= 0x9F:
+        return kind - 0x90
+    if 0xDC <= kind <= 0xDD:
+        return int.from_bytes(packed[1 : 3 if kind == 0xDC else 5], "big")
+    return 0
 
 
 def same_content(one: bytes, other: bytes) -> bool:
