@@ -253,7 +253,8 @@ class Client:
                 call = ahead.popleft()
                 found = self._stream_events(await call.future, call)
                 if found.next_from:
-                    _check_progress(found.events, found.next_from, backward)
+                    last = found.events[-1].version if found.events else 0
+                    _check_advance(*((found.next_from, last) if backward else (last, found.next_from)))
                     await ask(found.next_from)
                 for event in found.events:
                     yield event
@@ -321,7 +322,8 @@ class Client:
                     ahead.append((await self._start_partition(request, None), start))
                 call, start = ahead.popleft()
                 found: PartitionPage = await call.future
-                if found.chunks and start < found.next_from <= found.last_position:
+                if found.chunks and found.next_from <= found.last_position:
+                    _check_advance(start, found.next_from)
                     todo.appendleft((found.partition, found.next_from))
                 yield call, found
         finally:
@@ -411,10 +413,10 @@ def _info(page: StreamPage) -> StreamInfo:
     return StreamInfo(page.stream, page.partition, page.current_version, page.created_us, page.updated_us)
 
 
-def _check_progress(events: list[Event], next_from: int, backward: bool) -> None:
-    """A page that leads to itself would be read for ever."""
-    if not events or next_from != events[-1].version + (-1 if backward else 1):
-        raise UnreadableAnswer(f"a node answered a read with a page that is followed by {next_from}")
+def _check_advance(low: int, high: int) -> None:
+    """A page that leads back would be read for ever."""
+    if low >= high:
+        raise UnreadableAnswer("a node answered a read with a page that does not lead on")
 
 
 def _abandon(calls: Iterable[Call]) -> None:

@@ -91,7 +91,7 @@ class Dispatcher:
         connection.send(call)
 
     def _send_elsewhere(self, call: Call, avoid: str) -> None:
-        connection = self.routes.other(avoid)
+        connection = self.routes.other({avoid} if call.refused_by is None else {avoid, *call.refused_by})
         call.attempts += 1
         if connection is None or call.attempts > 2 * len(self.routes.open):
             self._wait(call)  # everybody passes it on: an election is under way

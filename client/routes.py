@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from allsource.client.cluster_map import ClusterMap
 from allsource.client.connection import NodeConnection
 
@@ -39,12 +41,12 @@ class Routes:
     def keeper(self, partition: int) -> NodeConnection | None:
         """A replica's connection, each in turn; any node's if no replica is at hand."""
         keepers = self.keepers[partition] if 0 <= partition < len(self.keepers) else []
-        return self._next(keepers) if keepers else self.other("")
+        return self._next(keepers) if keepers else self.other()
 
-    def other(self, avoid: str) -> NodeConnection | None:
-        """Some node's connection, each in turn, but not `avoid`'s; a silent one's only if need be."""
-        others = [c for node, c in self.open.items() if node != avoid and node not in self.silent]
-        others = others or [c for node, c in self.open.items() if node != avoid]
+    def other(self, avoid: Collection[str] = ()) -> NodeConnection | None:
+        """Some node's connection, each in turn, but none to `avoid`; to a silent one only if need be."""
+        others = [c for node, c in self.open.items() if node not in avoid and node not in self.silent]
+        others = others or [c for node, c in self.open.items() if node not in avoid]
         return self._next(others) if others else None
 
     def _next(self, connections: list[NodeConnection]) -> NodeConnection:

@@ -64,7 +64,7 @@ class Watch:
             self._look(now)
 
     def _look(self, now: float) -> None:
-        connection = self._routes.other("")
+        connection = self._routes.other()
         if connection is not None and connection.node_id not in self._asked:
             self._looked_at, self._look_at = now, now + _LOOK_EVERY_S
             self._ask(connection)

@@ -1,0 +1,475 @@
+"""What a client does when nodes refuse, move, stop or vanish; and what it tells its caller then."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+import pytest
+
+from allsource.client import (
+    Client,
+    ConnectionRefused,
+    NewEvent,
+    NoMajority,
+    NoOwner,
+    OutcomeUnknown,
+    Unavailable,
+    UnreadableAnswer,
+    WrongExpectedVersion,
+)
+from allsource.client.watch import SILENT_S
+from allsource.cluster.requests import AppendRequest, AppendResult, Chunk, DescribeCluster, PartitionPage
+from allsource.storage.errors import NotOwner, Overloaded, ShuttingDown
+from allsource.storage.events import blob_ids
+from allsource.storage.partition import partition_of
+from tests.client.fake_node import SECRET, FakeCluster, FakeNode
+from tests.toy_service import ToyService
+from tests.waiting import DEADLINE_S, until
+
+
+def event() -> NewEvent:
+    return NewEvent.json("T", 1)
+
+
+def refuse_with(error: Any) -> Any:
+    """A behaviour that answers appends with an error, and tells the map as usual."""
+    return lambda request, reply: ToyService.PASS if isinstance(request, DescribeCluster) else error
+
+
+def swallow(held: list[Any]) -> Any:
+    """A behaviour that keeps requests (not those for the map) unanswered in `held`."""
+
+    def meet(request: Any, reply: Any) -> Any:
+        if isinstance(request, DescribeCluster):
+            return ToyService.PASS
+        held.append((request, reply))
+        return ToyService.SWALLOW
+
+    return meet
+
+
+def appends(node: FakeNode) -> list[AppendRequest]:
+    return [request for request in node.requests if isinstance(request, AppendRequest)]
+
+
+@pytest.fixture
+async def ready(client: Client, cluster: FakeCluster) -> Client:
+    """The client, once it is connected to all nodes and knows the owners."""
+    await until(lambda: all(len(node.connections) == 1 for node in cluster.nodes.values()))
+    assert client._dispatcher is not None
+    routes = client._dispatcher.routes
+    await until(routes.all_owners_are_connected)
+    return client
+
+
+# -- the owner is another one
+
+
+async def test_not_owner_with_a_hint_goes_to_the_hinted_node(ready: Client, cluster: FakeCluster) -> None:
+    partition = partition_of("s")
+    old, new = cluster.owner_of(partition), cluster[f"n{(partition + 1) % 3 + 1}"]
+    assert old is not new
+    old.service.meet = refuse_with(NotOwner("moved", owner=new.node_id))
+    result = await ready.append("s", event())
+    assert not result.duplicate
+    assert appends(old) == appends(new)
+    await ready.append("s", event())
+    assert (len(appends(old)), len(appends(new))) == (1, 2)
+
+
+async def test_not_owner_without_a_hint_asks_the_others(ready: Client, cluster: FakeCluster) -> None:
+    old = cluster.owner_of(partition_of("s"))
+    old.service.meet = refuse_with(NotOwner("moved", owner=None))
+    await ready.append("s", event())
+    assert len(appends(old)) == 1
+    assert sum(len(appends(node)) for node in cluster.nodes.values()) == 2
+
+
+async def test_nodes_that_point_at_each_other_do_not_trap_a_call(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    order = ["n1", "n2", "n3", "n1"]
+    for here, there in pairwise(order):
+        cluster[here].service.meet = refuse_with(NotOwner("not me", owner=there))
+    with pytest.raises(NoOwner) as caught:
+        await ready.append("s", event(), timeout_s=0.3)
+    assert caught.value.definite
+    asked = sum(len(appends(node)) for node in cluster.nodes.values())
+    assert 4 < asked < 100
+
+
+async def test_no_owner_is_tried_again_until_there_is_one(ready: Client, cluster: FakeCluster) -> None:
+    tries = 0
+
+    def meet(request: Any, reply: Any) -> Any:
+        nonlocal tries
+        if isinstance(request, AppendRequest):
+            tries += 1
+            if tries < 4:
+                return NoOwner("an election is under way", partition=0)
+        return ToyService.PASS
+
+    for node in cluster.nodes.values():
+        node.service.meet = meet
+    result = await ready.append("s", event())
+    assert (tries, result.duplicate) == (4, False)
+
+
+@pytest.mark.parametrize("error", [NoOwner("m", partition=1), Overloaded("m"), ShuttingDown("m")])
+async def test_what_stays_unavailable_is_a_definite_no_at_the_deadline(
+    ready: Client, cluster: FakeCluster, error: Unavailable
+) -> None:
+    for node in cluster.nodes.values():
+        node.service.meet = refuse_with(error)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(type(error)) as caught:
+        await ready.append("s", event(), timeout_s=0.3)
+    assert caught.value.definite
+    assert 0.25 < asyncio.get_running_loop().time() - started < 2
+
+
+async def test_a_node_that_leaves_hands_its_calls_on(ready: Client, cluster: FakeCluster) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    owner.service.meet = refuse_with(ShuttingDown("leaving"))
+    started = asyncio.get_running_loop().time()
+    await ready.append("s", event())
+    assert asyncio.get_running_loop().time() - started < 0.2
+    assert len(appends(owner)) == 1
+
+
+async def test_no_majority_is_told_once_every_node_says_so(ready: Client, cluster: FakeCluster) -> None:
+    for node in cluster.nodes.values():
+        node.service.meet = refuse_with(NoMajority("two of three are down"))
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(NoMajority, match="two of three") as caught:
+        await ready.append("s", event())
+    assert asyncio.get_running_loop().time() - started < 1
+    assert caught.value.definite
+    assert [len(appends(node)) for node in cluster.nodes.values()] == [1, 1, 1]
+
+
+async def test_one_node_without_a_majority_is_not_the_cluster(ready: Client, cluster: FakeCluster) -> None:
+    cluster.owner_of(partition_of("s")).service.meet = refuse_with(NoMajority("cut off"))
+    assert not (await ready.append("s", event())).duplicate
+
+
+# -- connections that end
+
+
+async def test_connection_lost_in_flight_is_sent_elsewhere_with_the_same_ids(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    owner.service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", [event(), event()]))
+    await until(lambda: bool(held))
+    await owner.kill()
+    result = await call
+    assert not result.duplicate
+    again = [r for node in cluster.nodes.values() if node is not owner for r in appends(node)]
+    assert again == appends(owner)
+    assert blob_ids(again[0].parts[0].blob) == blob_ids(appends(owner)[0].parts[0].blob)
+
+
+async def test_an_append_that_was_committed_before_its_answer_was_lost_is_a_success(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    owner.service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", event(), "no_stream"))
+    await until(lambda: bool(held))
+    stored = cluster.store.append(held[0][0])
+    await owner.kill()
+    result = await call
+    assert result.duplicate
+    assert (result.streams, result.first_position) == (stored.streams, stored.first_position)
+    assert cluster.store.version("s") == 1
+
+
+async def test_a_thousand_calls_in_flight_survive_their_owner(ready: Client, cluster: FakeCluster) -> None:
+    held: list[Any] = []
+    cluster["n2"].service.meet = swallow(held)
+    calls = [asyncio.create_task(ready.append(f"s{n}", event())) for n in range(1000)]
+    await until(lambda: len(held) > 200)
+    for request, _ in held[::2]:
+        cluster.store.append(request)
+    await cluster["n2"].kill()
+    results = await asyncio.gather(*calls)
+    assert sum(result.duplicate for result in results) == len(held[::2])
+    assert sum(len(log) for log in cluster.store.chunks.values()) == 1000
+
+
+async def test_calls_wait_while_no_node_is_there_and_go_on_when_one_is_back(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    await cluster.stop()
+    call = asyncio.create_task(ready.append("s", event()))
+    await until(lambda: not ready._dispatcher.connected.is_set())  # type: ignore[union-attr]
+    await cluster["n3"].start()
+    assert not (await call).duplicate
+
+
+async def test_a_lost_node_is_dialled_again(ready: Client, cluster: FakeCluster) -> None:
+    node = cluster["n1"]
+    await node.kill()
+    await node.start()
+    await until(lambda: len(node.connections) == 1)
+    stream = next(f"s{n}" for n in range(100) if partition_of(f"s{n}") % 3 == 0)
+    before = len(appends(node))
+    async with asyncio.timeout(DEADLINE_S):
+        while len(appends(node)) == before:
+            await ready.append(stream, event())
+
+
+# -- what callers are told at the deadline
+
+
+async def test_sent_and_not_answered_is_unknown(ready: Client, cluster: FakeCluster) -> None:
+    held: list[Any] = []
+    cluster.owner_of(partition_of("s")).service.meet = swallow(held)
+    with pytest.raises(OutcomeUnknown, match="same ids") as caught:
+        await ready.append("s", event(), timeout_s=0.1)
+    assert not caught.value.definite
+    assert ready._gate.calls == 0
+
+
+async def test_the_node_is_told_to_answer_before_we_give_up(ready: Client, cluster: FakeCluster) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    await ready.append("s", event(), timeout_s=2.0)
+    assert 1_800 < owner.service.timeouts_ms[owner.requests.index(appends(owner)[0])] <= 1_950
+
+
+async def test_a_late_answer_is_dropped(ready: Client, cluster: FakeCluster) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    owner.service.meet = swallow(held)
+    with pytest.raises(OutcomeUnknown):
+        await ready.append("s", event(), timeout_s=0.05)
+    [(request, reply)] = held
+    reply(cluster.store.append(request))
+    owner.service.meet = lambda request, reply: ToyService.PASS
+    assert (await ready.append("s", event())).streams == (("s", 2, 2),)
+    assert len(owner.connections) == 1
+
+
+async def test_never_sent_is_a_definite_no(ready: Client, cluster: FakeCluster) -> None:
+    await cluster.stop()
+    await until(lambda: not ready._dispatcher.connected.is_set())  # type: ignore[union-attr]
+    with pytest.raises(NoOwner) as caught:
+        await ready.append("s", event(), timeout_s=0.1)
+    assert caught.value.definite
+    assert caught.value.details == {"partition": partition_of("s")}
+
+
+async def test_lost_once_and_refused_later_stays_unknown(ready: Client, cluster: FakeCluster) -> None:
+    """The first attempt may have happened, whatever the other nodes say of the second."""
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    for node in cluster.nodes.values():
+        node.service.meet = refuse_with(NoOwner("none", partition=0))
+    owner.service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", event(), timeout_s=0.4))
+    await until(lambda: bool(held))
+    await owner.kill()
+    with pytest.raises(OutcomeUnknown):
+        await call
+
+
+@pytest.mark.parametrize(
+    ("expected", "stored", "error"),
+    [(3, 5, WrongExpectedVersion), ("no_stream", 1, WrongExpectedVersion), (7, 5, OutcomeUnknown)],
+)
+async def test_a_conflict_after_a_lost_attempt_counts_only_if_it_is_for_ever(
+    ready: Client, cluster: FakeCluster, expected: Any, stored: int, error: type[Exception]
+) -> None:
+    """A stream that has passed the expected version proves it; one that is not there yet does not."""
+    await ready.append("s", [event() for _ in range(stored)])
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    owner.service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", event(), expected, timeout_s=0.4))
+    await until(lambda: bool(held))
+    await owner.kill()
+    with pytest.raises(error):
+        await call
+
+
+async def test_a_read_never_ends_unknown(ready: Client, cluster: FakeCluster) -> None:
+    for node in cluster.nodes.values():
+        node.service.meet = lambda request, reply: ToyService.SWALLOW
+    for read in (ready.read_stream("s", timeout_s=0.05), ready.cluster(timeout_s=0.05)):
+        with pytest.raises(Unavailable) as caught:
+            await read
+        assert caught.value.definite
+
+
+async def test_closing_ends_what_is_under_way(ready: Client, cluster: FakeCluster) -> None:
+    held: list[Any] = []
+    for node in cluster.nodes.values():
+        node.service.meet = swallow(held)
+    append = asyncio.create_task(ready.append("s", event()))
+    read = asyncio.create_task(ready.read_stream("s"))
+    await until(lambda: len(held) == 2)
+    await ready.close()
+    with pytest.raises(OutcomeUnknown):
+        await append
+    with pytest.raises(Unavailable):
+        await read
+    await until(lambda: not any(node.connections for node in cluster.nodes.values()))
+
+
+async def test_a_cancelled_call_leaves_no_trace(ready: Client, cluster: FakeCluster) -> None:
+    held: list[Any] = []
+    cluster.owner_of(partition_of("s")).service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", event(), timeout_s=5))
+    await until(lambda: bool(held))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: ready._gate.calls == 0)
+
+
+# -- nodes that fall silent
+
+
+async def test_a_stopped_owner_is_left_when_another_one_leads(ready: Client, cluster: FakeCluster) -> None:
+    partition = partition_of("s")
+    owner = cluster.owner_of(partition)
+    successor = next(node for node in cluster.nodes.values() if node is not owner)
+    owner.freeze()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    call = asyncio.create_task(ready.append("s", event()))
+    cluster.own(lambda p: successor.node_id)
+    await call
+    assert loop.time() - started < SILENT_S + 1
+    assert len(appends(successor)) == 1
+
+
+async def test_local_reads_leave_a_stopped_replica(ready: Client, cluster: FakeCluster) -> None:
+    await ready.append("s", event())
+    cluster["n2"].freeze()
+    pages = await asyncio.gather(*[ready.read_stream("s", consistency="local") for _ in range(9)])
+    assert [len(page.events) for page in pages] == [1] * 9
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await asyncio.gather(*[ready.read_stream("s", consistency="local") for _ in range(9)])
+    assert loop.time() - started < SILENT_S / 2
+
+
+async def test_a_connection_that_stays_silent_is_dialled_again(
+    ready: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allsource.client.watch.DEAD_S", 0.5)
+    node = cluster["n2"]
+    accepted = node.accepted
+    node.freeze()
+    stream = next(f"s{n}" for n in range(100) if cluster.owner_of(partition_of(f"s{n}")) is node)
+    assert not (await ready.append(stream, event())).duplicate
+    await until(lambda: node.accepted > accepted)
+
+
+# -- hostile and foreign servers
+
+
+async def test_wrong_secret_is_told_at_once(cluster: FakeCluster) -> None:
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(ConnectionRefused, match="secret") as caught:
+        async with Client(cluster["n1"].address, secret="guess"):
+            pass
+    assert asyncio.get_running_loop().time() - started < 2
+    assert (caught.value.details, caught.value.definite) == ({"reason": "wrong_secret"}, True)
+
+
+async def test_wrong_cluster_is_told_at_once(cluster: FakeCluster) -> None:
+    with pytest.raises(ConnectionRefused) as caught:
+        await Client(cluster["n1"].address, secret=SECRET, cluster_id="another").open()
+    assert caught.value.details["reason"] == "wrong_cluster"
+
+
+async def test_nobody_there_says_which_address_and_why(cluster: FakeCluster) -> None:
+    address = cluster["n1"].address
+    await cluster.stop()
+    with pytest.raises(Unavailable, match=f"{address}.*refused|Connect call failed"):
+        await Client(address, secret=SECRET, timeout_s=0.2).open()
+
+
+async def test_an_http_server_is_not_a_node() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(ConnectionRefused) as caught:
+            await Client(f"127.0.0.1:{port}", secret=SECRET, timeout_s=1).open()
+        assert caught.value.details["reason"] == "frame_too_large"
+    finally:
+        server.close()
+
+
+GARBAGE = [
+    b"\xff" * 64,
+    struct.pack(">I", 1 << 31),
+    struct.pack(">I", 5) + b"hello",
+    struct.pack(">I", 3) + msgpack.packb([99, 1]),
+    struct.pack(">I", 6) + b"\x92\x21\xdd\xff\xff\xff",
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_garbage_closes_the_connection_and_the_call_goes_elsewhere(
+    ready: Client, cluster: FakeCluster, garbage: bytes
+) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    owner.garbage = garbage
+    result = await ready.append("s", event())
+    assert result.duplicate  # the first attempt happened, its answer was garbage
+    await until(lambda: owner.accepted > 1)
+
+
+async def test_an_answer_to_another_question_closes_the_connection(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    page = PartitionPage(0, 0, 1, ())
+    owner.service.meet = refuse_with(page)
+    assert not (await ready.append("s", event())).duplicate
+    await until(lambda: owner.accepted > 1)
+
+
+async def test_an_answer_that_nobody_waits_for_is_dropped(ready: Client, cluster: FakeCluster) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    [connection] = owner.connections
+    connection._session.reply(10**15, AppendResult(0, 1, 1, 1, (), False))
+    await ready.append("s", event())
+    assert owner.connections == {connection}
+
+
+async def test_unreadable_events_are_an_error_of_the_family(ready: Client, cluster: FakeCluster) -> None:
+    partition = partition_of("s")
+    owner = cluster.owner_of(partition)
+    page = PartitionPage(partition, 1, 2, (Chunk("s", 1, 1, 0, 0, 1, b"\xc1"),))
+    owner.service.meet = refuse_with(page)
+    with pytest.raises(UnreadableAnswer) as caught:
+        await ready.read_partition(partition)
+    assert caught.value.definite
+    await until(lambda: owner.accepted > 1)
+
+
+async def test_a_page_that_leads_nowhere_ends_a_scan(ready: Client, cluster: FakeCluster) -> None:
+    await ready.append("s", [event(), event()])
+    partition = partition_of("s")
+    chunk = cluster.store.chunks[partition][0]
+    page = PartitionPage(partition, 99, 1, (chunk,))
+    cluster.owner_of(partition).service.meet = refuse_with(page)
+    with pytest.raises(UnreadableAnswer):
+        _ = [event async for event in ready.scan([partition])]
