@@ -118,12 +118,22 @@ def unpack(payload: bytes | memoryview, *, answers: bool = False) -> list[Any]:
             _walk(payload)
         array_max = min(size, LARGE_VALUES_MAX)
     try:
-        value = msgpack.unpackb(payload, max_array_len=array_max, max_map_len=MAP_ITEMS_MAX, max_ext_len=0)
+        value = msgpack.unpackb(
+            payload,
+            max_array_len=array_max,
+            max_map_len=MAP_ITEMS_MAX,
+            max_ext_len=0,
+            ext_hook=_no_extensions,
+        )
     except (ValueError, TypeError) as error:  # msgpack's own classes are ValueErrors
         raise malformed(f"not one msgpack value: {error or type(error).__name__}") from error
     if type(value) is not list or not value or type(value[0]) is not int:
         raise malformed("a payload is an array that begins with its kind")
     return value
+
+
+def _no_extensions(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code}")
 
 
 def _walk(payload: bytes | memoryview) -> None:
