@@ -70,9 +70,9 @@ class NewEvent:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Event:
-    """A stored event.
+    """A stored event. Never changed after it is made; not frozen, because reads would take twice as long.
 
     `version` counts from 1 in its stream, `position` from 1 in its partition, both without gaps;
     `timestamp_us` is microseconds since 1970 (UTC), given by the owner, never decreasing in a
