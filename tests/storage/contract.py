@@ -221,6 +221,7 @@ class StorageContract:
         while page := storage.streams(P, after=paged[-1] if paged else "", limit=3):
             assert len(page) <= 3
             paged += [name for name, _ in page]
+            assert len(paged) <= len(names), "the pages do not move on"
         assert paged == ordered
         starting = [name for name in ordered if name.startswith("a")]
         assert [name for name, _ in storage.streams(P, prefix="a")] == starting
@@ -285,6 +286,7 @@ class StorageContract:
         log.noop(2)
         log.events(("b", 40), term=2)
         storage.write([log.write(*log.entries[5:], truncate_from=6)])
+        assert storage.index_of_position(P, 29) == 7
         check_equal(storage, [log])
 
     # -- over restarts
