@@ -236,9 +236,11 @@ class Ingest:
             ticket.lost()
             self._retry(ticket)
 
-    def pending(self) -> int:
-        """How many appends wait for a majority here."""
-        return sum(len(lane.pending) + len(lane.waiting) for lane in self._lanes.values())
+    def under_way(self) -> int:
+        """How many appends are queued here, or wait for a majority."""
+        return len(self._queue) + sum(
+            len(lane.pending) + len(lane.waiting) for lane in self._lanes.values()
+        )
 
     def _answer_or_wait(self, lane: Lane, index: int, ticket: Ticket) -> None:
         """Answer a retry from the entry that holds its append, as soon as that is committed."""

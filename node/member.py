@@ -32,6 +32,9 @@ from allsource.storage.errors import AllsourceError, DiskFull
 from allsource.storage.interface import Storage
 
 
+_LEAVING_STEP_S = 0.005
+
+
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
 
@@ -126,14 +129,17 @@ class Member:
         self.replica.start()
 
     async def leave(self, timeout_s: float) -> None:
-        """Stop taking requests, give every leadership away, and finish what was acknowledged or is
-        under way, for `timeout_s` at most."""
+        """Stop taking requests, finish those that were taken, and give every leadership away; all of
+        it within `timeout_s`, as far as it can be done."""
         self.service.close_intake()
-        end = asyncio.get_running_loop().time() + timeout_s
-        while asyncio.get_running_loop().time() < end:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while self.ingest.under_way() and loop.time() < end - timeout_s / 2:
+            await asyncio.sleep(_LEAVING_STEP_S)
+        while loop.time() < end:
             if self.replica.hand_over() and not self.service.under_way():
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_LEAVING_STEP_S)
 
     def stop(self) -> None:
         """The end: answer what is left, and let the sync thread finish."""
