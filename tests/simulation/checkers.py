@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from allsource.storage.entry import EVENTS, Entry
@@ -75,14 +76,23 @@ def expected_versions(evidence: Evidence) -> list[str]:
     """Checker 1: appends to a stream are a compare-and-set register, in real-time order."""
     complaints = []
     for operation in evidence.acknowledged():
-        assert operation.placed is not None
-        for intent, first in zip(operation.intents, operation.placed.first_versions, strict=True):
+        for intent, first in _promises(operation):
             if not _met(intent, first):
                 complaints.append(f"{_name(operation)} expected {intent.expected}, and got {first}")
     for operation in evidence.history.appends:
         if operation.outcome == REJECTED:
             complaints += _bad_rejection(evidence, operation)
     return complaints + _out_of_order(evidence)
+
+
+def _promises(operation: AppendOperation) -> list[tuple[Intent, int]]:
+    """Each intent with the first version that was promised for it (0 if the answer has too few)."""
+    assert operation.placed is not None
+    return list(
+        zip_longest(
+            operation.intents, operation.placed.first_versions[: len(operation.intents)], fillvalue=0
+        )
+    )
 
 
 def _met(intent: Intent, first_version: int) -> bool:
@@ -112,8 +122,7 @@ def _bad_rejection(evidence: Evidence, operation: AppendOperation) -> list[str]:
 
 
 def _last_version(operation: AppendOperation, stream: str) -> int:
-    assert operation.placed is not None
-    for intent, first in zip(operation.intents, operation.placed.first_versions, strict=True):
+    for intent, first in _promises(operation):
         if intent.stream == stream:
             return first + len(intent.ids) - 1
     return 0
@@ -173,7 +182,7 @@ def _misplaced(evidence: Evidence, operation: AppendOperation) -> list[str]:
     assert placed is not None
     position = placed.first_position
     complaints = []
-    for intent, first in zip(operation.intents, placed.first_versions, strict=True):
+    for intent, first in _promises(operation):
         for offset, event_id in enumerate(intent.ids):
             promised = Stored(intent.stream, first + offset, position, placed.index)
             held = evidence.stored.get(event_id)
@@ -309,4 +318,5 @@ def judge(evidence: Evidence) -> list[str]:
 def _name(operation: AppendOperation | ReadOperation) -> str:
     end = "…" if operation.returned == OPEN else operation.returned
     what = "append" if isinstance(operation, AppendOperation) else "read"
-    return f"{what} of client {operation.client} in partition {operation.partition} ({operation.invoked}-{end})"
+    when = f"{operation.invoked}-{end}"
+    return f"{what} of client {operation.client} in partition {operation.partition} ({when})"

@@ -26,6 +26,8 @@ class Faults:
         self._nodes = nodes
         self._network = network
         self._active: dict[int, Undo] = {}
+        self._traps: list[tuple[int, int, Fault]] = []
+        """`(partition, number, fault)` of the traps that nobody fell into yet."""
         self._over = False
 
     def schedule(self) -> None:
@@ -36,6 +38,7 @@ class Faults:
     def end_all(self) -> None:
         """Undo what still lasts, and let nothing strike any more."""
         self._over = True
+        self._traps.clear()
         for number in list(self._active):
             self._end(number)
 
@@ -43,8 +46,31 @@ class Faults:
         if self._over:
             return
         self._world.tell(f"-- fault {number}: {fault}")
-        targets = self._targets(fault)
-        if targets:
+        if fault.kind.endswith(("_election", "_commit")):
+            self._traps.append((fault.targets[0] % self._plan.partitions, number, fault))
+        else:
+            self._hit(number, fault, self._targets(fault))
+
+    def elected(self, node: SimNode, partition: int) -> None:
+        """A node has just begun to lead: it may step into a trap, and fall a moment later."""
+        network, disk = self._plan.network, self._plan.disk
+        a_while = network.delay_us + network.jitter_us + disk.sync_us + disk.jitter_us
+        self._step_on("election", node, partition, a_while)
+
+    def committed(self, node: SimNode, partition: int) -> None:
+        """A node has just learnt of a commit: it may step into a trap, and fall very soon."""
+        self._step_on("commit", node, partition, self._plan.network.delay_us // 2)
+
+    def _step_on(self, event: str, node: SimNode, partition: int, mean_delay_us: int) -> None:
+        for trap in self._traps:
+            if trap[0] == partition and trap[2].kind.endswith(event):
+                self._traps.remove(trap)
+                delay = int(self._world.random.expovariate(1.0) * mean_delay_us)
+                self._world.after(delay, self._hit, trap[1], trap[2], [node])
+                return
+
+    def _hit(self, number: int, fault: Fault, targets: list[SimNode]) -> None:
+        if targets and not self._over:
             self._active[number] = STRIKES[fault.kind](self, targets, fault)
             self._world.after(fault.lasts_us, self._end, number)
 
@@ -58,6 +84,9 @@ class Faults:
         if fault.kind.endswith("_leader"):
             partition = fault.targets[0] % self._plan.partitions
             return [node for node in self._nodes if partition in node.leading]
+        if fault.kind.endswith("_follower"):
+            idle = [node for node in self._nodes if not node.leading]
+            return [idle[fault.targets[0] % len(idle)]] if idle else []
         return [self._nodes[number] for number in fault.targets if number < len(self._nodes)]
 
     # -- processes
@@ -111,6 +140,18 @@ class Faults:
     def _isolate(self, targets: list[SimNode], _fault: Fault) -> Undo:
         return self._cut(_both_ways(targets, [node for node in self._nodes if node not in targets]))
 
+    def _isolate_and_stall(self, targets: list[SimNode], fault: Fault) -> Undo:
+        """Nobody hears it, its disk hangs, and it goes on proposing: its syncs come back after it
+        was deposed, for entries that it then has to give up (rule 2)."""
+        mend = self._isolate(targets, fault)
+        end = self._stalled_disk(targets, fault)
+
+        def undo() -> None:
+            mend()
+            end()
+
+        return undo
+
     def _halves(self, targets: list[SimNode], _fault: Fault) -> Undo:
         middle = len(targets) // 2
         return self._cut(_both_ways(targets[:middle], targets[middle:]))
@@ -125,6 +166,10 @@ class Faults:
         if len(targets) == 2:
             return self._cut([(targets[0], targets[1])])
         return self._cut((targets[0], node) for node in self._nodes if node is not targets[0])
+
+    def _deafen(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """Everybody hears it, it hears nobody."""
+        return self._cut((node, targets[0]) for node in self._nodes if node is not targets[0])
 
     def _flapping(self, targets: list[SimNode], fault: Fault) -> Undo:
         """A halving that comes and goes."""
@@ -228,6 +273,12 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "pause_two": Faults._pause,
     "isolate": Faults._isolate,
     "isolate_leader": Faults._isolate,
+    "isolate_and_stall_leader": Faults._isolate_and_stall,
+    "crash_on_election": Faults._crash,
+    "crash_on_commit": Faults._crash,
+    "isolate_on_election": Faults._isolate,
+    "isolate_follower": Faults._isolate,
+    "deafen_follower": Faults._deafen,
     "halves": Faults._halves,
     "bridge": Faults._bridge,
     "one_way": Faults._one_way,

@@ -73,6 +73,7 @@ class Election(NamedTuple):
     term: int
     node: str
     incarnation: int
+    at_us: int = 0
 
 
 @dataclass(slots=True)

@@ -113,7 +113,7 @@ class Invariants:
                 "one leader in a term", f"{known} and {holder} lead partition {partition} in term {term}"
             )
         if node.leading.get(partition) != term:
-            self._history.elections.append(Election(partition, term, *holder))
+            self._history.elections.append(Election(partition, term, *holder, self._world.now))
             self._check_term(node, partition, term, "leadership")
 
     def committed(self, node: Process, partition: int, commit: int) -> None:

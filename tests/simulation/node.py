@@ -60,6 +60,10 @@ class SimNode:
         """Partitions that this process leads, and the terms in which it does."""
         self.core: MultiRaft
         self.service: Service
+        self.elected: Callable[[SimNode, int], None] = lambda _node, _partition: None
+        """Told when this node begins to lead a partition."""
+        self.has_committed: Callable[[SimNode, int], None] = lambda _node, _partition: None
+        """Told when a commit index moves at this node."""
         self._world = world
         self._plan = plan
         self._members = members
@@ -90,8 +94,9 @@ class SimNode:
     # -- the process
 
     def start(self) -> None:
-        """Begin a new process on what the disk holds."""
-        assert not self.alive
+        """Begin a new process on what the disk holds, if there is none."""
+        if self.alive:
+            return
         world = self._world
         self.alive, self.paused, self.leaving = True, False, False
         self.incarnation += 1
@@ -254,6 +259,7 @@ class SimNode:
                 self._world.tell(f"{self.name} commits {partition}/{commit}")
             self._invariants.committed(self, partition, commit)
             self.service.committed(partition, commit)
+            self.has_committed(self, partition)
         for result in ready.reads:
             self.service.read_confirmed(result)
 
@@ -265,7 +271,9 @@ class SimNode:
             )
         if change.role == Role.LEADER:
             self._invariants.leads(self, change.partition, change.term)
-            self.leading[change.partition] = change.term
+            if self.leading.get(change.partition) != change.term:
+                self.leading[change.partition] = change.term
+                self.elected(self, change.partition)
         else:
             self.leading.pop(change.partition, None)
         self.service.role_changed(change)

@@ -22,7 +22,8 @@ class Fault:
     """One fault: what, when, for how long (microseconds), to whom.
 
     `targets` are node numbers. A kind that strikes a leader takes the leader of partition
-    `targets[0]` modulo the number of partitions, whoever that is when it strikes.
+    `targets[0]` modulo the number of partitions, whoever that is when it strikes. Kinds that strike
+    on an election or a commit are traps: the next one to whom that happens there falls into it.
     """
 
     kind: str
@@ -60,6 +61,10 @@ class DiskPlan:
     sync_us: int = 200
     jitter_us: int = 200
 
+    def is_fast(self, suspicion_us: int) -> bool:
+        """Whether no sync will ever make its node look dead."""
+        return 20 * (self.sync_us + self.jitter_us) < suspicion_us
+
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
@@ -92,6 +97,8 @@ class Plan:
     network: NetworkPlan
     disk: DiskPlan
     load: LoadPlan
+    tail_bytes: int
+    """How much of each log's end the core keeps in memory; the rest it reads from the disk."""
     turn_us: int
     """How long a node gathers input before it asks its core for orders; 0: after every input."""
     skew: tuple[float, ...]
@@ -102,6 +109,12 @@ class Plan:
     minority: str
     """What happens in phase two to the nodes that are not healed: `crash`, `isolate` or `as_is`."""
 
+    def is_calm(self) -> bool:
+        """Whether nothing happens that could excuse an election once everybody has settled."""
+        harmless = all(fault.kind in HARMLESS for fault in self.faults)
+        fit = self.replication_factor >= 3 and self.network.ordered
+        return harmless and fit and self.disk.is_fast(self.consensus.suspicion_us)
+
     def only(self, faults: tuple[int, ...]) -> Plan:
         """This plan with these of its faults alone (numbers in its list)."""
         return replace(self, faults=tuple(self.faults[number] for number in faults))
@@ -111,6 +124,10 @@ class Plan:
 KINDS: dict[str, float] = {
     "crash": 3,
     "crash_leader": 3,
+    "isolate_and_stall_leader": 1.5,
+    "crash_on_election": 2,
+    "crash_on_commit": 1.5,
+    "isolate_on_election": 2,
     "crash_two": 1,
     "crash_majority": 0.7,
     "crash_all": 0.7,
@@ -131,8 +148,13 @@ KINDS: dict[str, float] = {
     "disk_error": 0.7,
     "clock_jump": 1,
     "false_alarm": 1.5,
+    "isolate_follower": 0.5,
+    "deafen_follower": 0.5,
 }
-_LEADER_KINDS = frozenset(("crash_leader", "pause_leader", "isolate_leader"))
+HARMLESS = ("false_alarm", "isolate_follower", "deafen_follower")
+"""Kinds that must not move any leadership (rules 11 and 12)."""
+TRAPS = ("crash_on_election", "crash_on_commit", "isolate_on_election", "isolate_and_stall_leader")
+"""Kinds that make terms follow each other fast, each with a few entries that reached few."""
 _TARGETS = {"crash_two": 2, "pause_two": 2, "one_way": 2, "slow_link": 2, "reset": 2, "false_alarm": 2}
 
 
@@ -140,21 +162,23 @@ def draw_plan(seed: int) -> Plan:
     """The plan that a seed stands for."""
     random = Random(f"plan {seed}")
     nodes = random.choices((1, 2, 3, 4, 5, 7), (0.5, 0.7, 6, 2, 3, 0.7))[0]
+    theme = random.choices(("mixed", "one kind", "traps", "calm"), (6, 1, 2, 1))[0]
     consensus = _draw_consensus(random)
-    duration_us = consensus.suspicion_us * random.randint(4, 12)
+    duration_us = consensus.suspicion_us * random.choice((8, 12, 20, 30))
     return Plan(
         seed=seed,
         nodes=nodes,
         partitions=random.choices((1, 2, 3, 4), (4, 4, 2, 1))[0],
         replication_factor=min(nodes, random.choices((1, 2, 3, 5), (0.3, 0.5, 6, 2))[0]),
         consensus=consensus,
-        network=_draw_network(random, consensus),
-        disk=DiskPlan(random.choice((50, 200, 1000)), random.choice((50, 300, 3000))),
-        load=_draw_load(random, duration_us),
+        network=_draw_network(random, consensus, calm=theme == "calm"),
+        disk=_draw_disk(random, consensus, calm=theme == "calm"),
+        load=_draw_load(random, consensus, duration_us),
+        tail_bytes=random.choice((200, 2000, 2 << 20)),
         turn_us=random.choice((0, 0, 50, 1000)),
         skew=tuple(random.choice((1.0, random.uniform(0.95, 1.05))) for _ in range(nodes)),
         duration_us=duration_us,
-        faults=_draw_faults(random, nodes, consensus.suspicion_us, duration_us),
+        faults=_draw_faults(random, _draw_taste(random, theme), nodes, consensus, duration_us),
         minority=random.choice(("crash", "isolate", "as_is")),
     )
 
@@ -165,7 +189,9 @@ def _draw_consensus(random: Random) -> ConsensusConfig:
         heartbeat_us=heartbeat_us,
         suspicion_us=heartbeat_us * random.choice((3, 5, 5, 8)),
         stagger_us=random.choice((1, 10, 15, 15)) * MILLISECOND,
-        append_bytes_max=random.choice((300, 2000, 1 << 20)),
+        retry_us=random.choice((20, 60, 60)) * MILLISECOND,
+        notice_us=random.choice((2, 10, 10)) * MILLISECOND,
+        append_bytes_max=random.choice((1, 300, 2000, 1 << 20)),
         inflight_messages_max=random.choice((1, 2, 8, 64)),
         inflight_bytes_max=random.choice((1000, 8 << 20)),
         uncommitted_bytes_max=random.choice((3000, 32 << 20, 32 << 20)),
@@ -173,12 +199,18 @@ def _draw_consensus(random: Random) -> ConsensusConfig:
     )
 
 
-def _draw_network(random: Random, consensus: ConsensusConfig) -> NetworkPlan:
-    ordered = random.random() < 0.6
+def _draw_disk(random: Random, consensus: ConsensusConfig, *, calm: bool) -> DiskPlan:
+    if random.random() < 0.1 and not calm:  # each sync takes a good part of the suspicion time
+        return DiskPlan(consensus.suspicion_us // random.choice((4, 8)), 1000)
+    return DiskPlan(random.choice((50, 200, 1000)), random.choice((50, 300, 1000 if calm else 3000)))
+
+
+def _draw_network(random: Random, consensus: ConsensusConfig, *, calm: bool) -> NetworkPlan:
+    ordered = random.random() < 0.6 or calm
     return NetworkPlan(
         ordered=ordered,
         delay_us=random.choice((50, 300, 1500)),
-        jitter_us=random.choice((50, 300, 3000)),
+        jitter_us=random.choice((50, 300, 1000 if calm else 3000)),
         drop=0.0 if ordered else random.choice((0.0, 0.01, 0.1)),
         duplicate=0.0 if ordered else random.choice((0.0, 0.02, 0.1)),
         reconnect_us=consensus.heartbeat_us // 2,
@@ -186,45 +218,74 @@ def _draw_network(random: Random, consensus: ConsensusConfig) -> NetworkPlan:
     )
 
 
-def _draw_load(random: Random, duration_us: int) -> LoadPlan:
+def _draw_load(random: Random, consensus: ConsensusConfig, duration_us: int) -> LoadPlan:
     clients = random.randint(1, 6)
-    operations = random.choice((20, 40, 60))
+    operations = random.choice((60, 120, 250)) // clients
     return LoadPlan(
         clients=clients,
-        think_us=duration_us // operations,
-        operations=operations * 2,
+        think_us=duration_us // operations // 2,
+        operations=operations,
         streams=random.randint(1, 4),
         reads=random.choice((0.1, 0.3, 0.5)),
         exact=random.choice((0.1, 0.4, 0.8)),
         two_streams=random.choice((0.0, 0.2, 0.5)),
         wrong_node=random.choice((0.05, 0.3)),
-        timeout_us=random.choice((100, 400)) * MILLISECOND,
+        timeout_us=int(consensus.suspicion_us * random.choice((0.5, 1.5, 5))),
         attempts=random.choice((2, 8, 20)),
     )
 
 
-def _draw_faults(random: Random, nodes: int, suspicion_us: int, duration_us: int) -> tuple[Fault, ...]:
+def _draw_taste(random: Random, theme: str) -> dict[str, float]:
+    """How much this seed likes each kind of fault."""
+    if theme == "calm":
+        return dict.fromkeys(HARMLESS, 1.0)
+    if theme == "traps":
+        return dict(zip(TRAPS, (3.0, 2.0, 1.0, 1.0), strict=True))
+    if theme == "one kind":
+        return {random.choice(list(KINDS)): 1.0}
     taste = {kind: weight * random.choice((0, 0, 1, 1, 1, 4)) for kind, weight in KINDS.items()}
-    if not any(taste.values()):
-        taste = dict(KINDS)
+    return taste if any(taste.values()) else dict(KINDS)
+
+
+def _draw_faults(
+    random: Random, taste: dict[str, float], nodes: int, consensus: ConsensusConfig, duration_us: int
+) -> tuple[Fault, ...]:
+    if all(kind in HARMLESS for kind in taste):
+        return _draw_harmless_faults(random, nodes, consensus, duration_us)
     faults = []
-    for _ in range(random.choice((0, 2, 4, 8, 16))):
+    for _ in range(random.choice((0, 2, 4, 8, 16, 16, 30))):
         kind = random.choices(list(taste), list(taste.values()))[0]
+        length = random.choice((0.05, 0.3, 0.8, 1.5, 3, 6)) * random.uniform(0.5, 1.5)
         faults.append(
             Fault(
                 kind,
                 random.randrange(duration_us),
-                int(suspicion_us * random.choice((0.05, 0.3, 0.8, 1.5, 3, 6)) * random.uniform(0.5, 1.5)),
+                int(consensus.suspicion_us * length),
                 _draw_targets(random, kind, nodes),
             )
         )
     return tuple(sorted(faults, key=lambda fault: fault.at_us))
 
 
+def _draw_harmless_faults(
+    random: Random, nodes: int, consensus: ConsensusConfig, duration_us: int
+) -> tuple[Fault, ...]:
+    """One at a time, with time to recover: two of them at once may cost a majority."""
+    slot = 4 * consensus.suspicion_us
+    faults = []
+    for at_us in range(slot, duration_us, slot):
+        kind = random.choice(HARMLESS)
+        lasts_us = random.randrange(slot // 2)
+        faults.append(
+            Fault(kind, at_us + random.randrange(1000), lasts_us, _draw_targets(random, kind, nodes))
+        )
+    return tuple(faults)
+
+
 def _draw_targets(random: Random, kind: str, nodes: int) -> tuple[int, ...]:
-    if kind in _LEADER_KINDS:
+    if kind.endswith(("_leader", "_election", "_commit", "_follower")):
         return (random.randrange(64),)
-    if kind in ("crash_all",):
+    if kind == "crash_all":
         return tuple(range(nodes))
     if kind in ("halves", "bridge", "flapping"):
         return tuple(random.sample(range(nodes), nodes))

@@ -10,7 +10,9 @@ then everything must be as if nothing had happened, and the logs are judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from unittest import mock
 
+import allsource.cluster.consensus.log as log_module
 from allsource.cluster.placement import owners, replica_sets
 from tests.simulation.checkers import Evidence, judge
 from tests.simulation.clients import Client
@@ -54,6 +56,9 @@ class Simulation:
             for number in range(plan.load.clients)
         ]
         self.faults = Faults(self.world, plan, self.nodes, self.network)
+        for node in self.nodes:
+            node.elected = self.faults.elected
+            node.has_committed = self.faults.committed
         self.recovery_us = 0
         """How long the healed majority needed until every partition took a write."""
 
@@ -64,7 +69,12 @@ class Simulation:
 
     def run(self) -> None:
         """All of it."""
+        with mock.patch.object(log_module, "TAIL_BYTES_MAX", self.plan.tail_bytes):
+            self._run()
+
+    def _run(self) -> None:
         self._suffer()
+        self._check_calm()
         survivors = self._choose_survivors()
         self._heal(survivors)
         self._demand_progress(survivors)
@@ -79,6 +89,15 @@ class Simulation:
             client.start()
         self.faults.schedule()
         self.world.run_until(max(self.plan.duration_us, 30_000))
+
+    def _check_calm(self) -> None:
+        """Where nothing that counts went wrong, nobody was elected once all were in office (rule 12)."""
+        if not self.plan.is_calm():
+            return
+        settled = 4 * self.plan.consensus.suspicion_us
+        for election in self.history.elections:
+            if election.at_us > settled + 30_000:
+                raise Violation("rule 12, leaders stay", f"{election} in a calm cluster")
 
     def _choose_survivors(self) -> list[SimNode]:
         """A random set of nodes that holds a majority of the voters of every partition."""

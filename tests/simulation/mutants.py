@@ -1,0 +1,240 @@
+"""The core with one rule broken on purpose, to show that the simulation would notice.
+
+A checker that cannot fail is a defect (CONSENSUS.md). Each mutant here is a mistake that somebody
+made in a real system, or could; the simulation must catch every one within a bounded number of seeds
+(`test_mutants.py`). `scripts/simulate --mutant NAME` runs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.leadership import Leadership
+from allsource.cluster.consensus.log import RaftLog
+from allsource.cluster.consensus.messages import CommitNotice, GroupBeat, Message, RequestVote, RoleChange
+from allsource.cluster.consensus.multiraft import MultiRaft
+from allsource.cluster.consensus.quorum import stored_by_majority
+from allsource.cluster.consensus.reads import ReadRounds
+from allsource.storage.entry import Entry
+from allsource.storage.interface import PartitionState
+from tests.simulation.node import Tools
+from tests.simulation.service import Service
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is broken, and how to break it for a while."""
+
+    what: str
+    tools: type[Tools] = Tools
+    broken: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+def _patched(owner: type, name: str, replacement: object) -> Callable[[], AbstractContextManager[object]]:
+    return lambda: mock.patch.object(owner, name, replacement)
+
+
+# -- rules 1 and 2: durability
+
+
+class _InstantSync(Tools):
+    instant_sync = True
+
+
+def _count_own_log_unsynced(self: Leadership, _durable: int) -> int:
+    return _committable(self, self._log.last_index)
+
+
+_committable = Leadership.committable
+
+
+def _persisted_by_index(self: Group, _term: int, index: int) -> None:
+    if index > self.durable_index:
+        self.durable_index = index
+        if self.leadership is not None:
+            self._try_commit(self.leadership)
+
+
+class _ForgetfulCore(MultiRaft):
+    """Loses its vote over a restart."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        node_id, members, states, reader = arguments
+        super().__init__(node_id, members, _without_votes(states), reader, **keywords)
+
+
+def _without_votes(states: Mapping[int, PartitionState]) -> dict[int, PartitionState]:
+    return {p: replace(state, hard=state.hard._replace(vote="")) for p, state in states.items()}
+
+
+class _Forgetful(Tools):
+    core = _ForgetfulCore
+
+
+# -- rules 3 to 5: what is committed, what is truncated
+
+
+def _commit_any_term(self: Leadership, durable: int) -> int:
+    match = {peer: progress.match for peer, progress in self.progress.items()}
+    match[self._environment.node_id] = durable
+    return stored_by_majority(self._log.configuration, match)
+
+
+def _always_truncate(self: Group, entries: list[Entry], prev: int) -> None:
+    """What a naive follower does: drop everything behind `prev`, then append."""
+    if entries and self.log.last_index > prev:
+        self.log.truncate(prev + 1)
+        self.durable_index = min(self.durable_index, prev)
+    for entry in entries:
+        self.log.append(entry)
+    self._environment.touch(self.partition)
+
+
+def _beat_commits_unverified(self: Group, sender: str, line: GroupBeat, now: int) -> None:
+    _beat(self, sender, line, now)
+    if line.leads and line.term == self.term and self.leadership is None:
+        self._advance_commit(min(line.commit, self.log.last_index))
+
+
+_beat = Group.beat
+
+
+def _notice_commits_unverified(self: Group, sender: str, notice: CommitNotice, now: int) -> None:
+    if notice.term == self.term and self.leadership is None:
+        self._hear_leader(sender, now)
+        self._advance_commit(min(notice.commit, self.log.last_index))
+
+
+# -- rules 6 and 27: answers
+
+
+class _AnswersByIndex(Service):
+    """KurrentDB #3472: what waits on a lost leadership is answered by whatever commits there."""
+
+    def role_changed(self, change: RoleChange) -> None:
+        pass
+
+
+class _ByIndex(Tools):
+    service = _AnswersByIndex
+
+
+class _StoresRetriesAgain(Service):
+    def _find(self, partition: int, first_id: bytes) -> Entry | None:
+        return None
+
+
+class _RetriesAgain(Tools):
+    service = _StoresRetriesAgain
+
+
+class _RejectsAtOnce(Service):
+    """Rejects against its own heads without asking whether it still leads."""
+
+    def _after_barrier(self, partition: int, index: int, waiting: Any) -> None:
+        if hasattr(waiting, "conflict"):
+            waiting.reply(waiting.conflict)
+        else:
+            super()._after_barrier(partition, index, waiting)
+
+
+class _AtOnce(Tools):
+    service = _RejectsAtOnce
+
+
+# -- rules 11 to 14: elections and reads
+
+
+def _never_sticks(_self: Group, _now: int) -> bool:
+    return False
+
+
+def _any_log_is_current(_self: RaftLog, _last_index: int, _last_term: int) -> bool:
+    return True
+
+
+def _vote_twice(self: Group, sender: str, ask: RequestVote, now: int) -> None:
+    if not ask.pre and ask.term == self.term and self.leadership is None:
+        self.vote = ""
+    _on_request_vote(self, sender, ask, now)
+
+
+_on_request_vote = Group._on_request_vote
+
+
+def _read_without_asking(self: ReadRounds, now: int) -> Iterator[tuple[str, Message]]:
+    for partition in list(self._waiting):
+        group = self._groups[partition]
+        if group.committed_in_term:
+            reads = self._waiting.pop(partition)
+            for read in reads:
+                read.index = max(read.index, group.commit)
+            self._confirm(partition, reads)
+    return iter(())
+
+
+def _always_knows_the_commit(self: Group) -> bool:
+    return self.leadership is not None
+
+
+@contextmanager
+def _unverified_commits() -> Iterator[None]:
+    with (
+        mock.patch.object(Group, "beat", _beat_commits_unverified),
+        mock.patch.object(Group, "_on_commit_notice", _notice_commits_unverified),
+    ):
+        yield
+
+
+MUTANTS: dict[str, Mutant] = {
+    "rule-1-speak-before-sync": Mutant(
+        "Votes and acknowledgements do not wait for the fsync", _InstantSync
+    ),
+    "rule-1-count-own-log": Mutant(
+        "The leader counts its own log before it is synced",
+        broken=_patched(Leadership, "committable", _count_own_log_unsynced),
+    ),
+    "rule-1-forget-vote": Mutant("A restart forgets the vote", _Forgetful),
+    "rule-2-index-alone": Mutant(
+        "A finished sync acknowledges an index whatever its term",
+        broken=_patched(Group, "persisted", _persisted_by_index),
+    ),
+    "rule-3-older-terms": Mutant(
+        "The leader commits entries of older terms by counting",
+        broken=_patched(Leadership, "committable", _commit_any_term),
+    ),
+    "rule-4-truncate": Mutant(
+        "A late append truncates what agrees", broken=_patched(Group, "_take", _always_truncate)
+    ),
+    "rule-5-unverified": Mutant(
+        "A follower commits what it has, verified or not", broken=_unverified_commits
+    ),
+    "rule-6-by-index": Mutant("Answers survive the leadership that they wait on", _ByIndex),
+    "rule-12-no-stickiness": Mutant(
+        "A voter deposes a living leader for anybody",
+        broken=_patched(Group, "_sticks_to_leader", _never_sticks),
+    ),
+    "rule-14-no-round": Mutant(
+        "A leader reads without asking whether it still leads",
+        broken=_patched(ReadRounds, "begin", _read_without_asking),
+    ),
+    "rule-14-before-noop": Mutant(
+        "A new leader reads before an entry of its term is committed",
+        broken=_patched(Group, "committed_in_term", property(_always_knows_the_commit)),
+    ),
+    "rule-27-no-ids": Mutant("A retry is stored again", _RetriesAgain),
+    "rejection-without-barrier": Mutant("A deposed leader rejects", _AtOnce),
+    "vote-for-old-logs": Mutant(
+        "A voter does not compare logs (Raft §5.4.1)",
+        broken=_patched(RaftLog, "is_current", _any_log_is_current),
+    ),
+    "vote-twice": Mutant(
+        "A voter votes for everybody who asks (Raft §5.2)",
+        broken=_patched(Group, "_on_request_vote", _vote_twice),
+    ),
+}
