@@ -8,9 +8,11 @@ What lives here
     backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_database`, `rocksdb_options`,
                 `rocksdb_pressure` · `open` knows them by name
     directory   whose a data directory is, who has it open, how far it was synced
+    on its own  `repository`: an event store without any cluster (`stream_repository`, `group_sync`,
+                `answers`), and `streams`, the pure `EventStream`
 
 What may not
-    Sockets, asyncio, other nodes, terms beyond storing them. This room imports nothing of ours but
+    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own. This room imports nothing of ours but
     itself; the pure modules import no clock and no I/O.
 
 Trade-offs

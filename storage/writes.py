@@ -26,12 +26,10 @@ def combined(writes: Sequence[PartitionWrite]) -> Sequence[PartitionWrite]:
 
 def _folded(earlier: PartitionWrite, later: PartitionWrite) -> PartitionWrite:
     truncate_from, entries = earlier.truncate_from, list(earlier.entries)
-    cut = later.truncate_from
-    if cut is not None:
-        entries = [entry for entry in entries if entry.index < cut]
-        # Only if nothing of the earlier entries is left can the cut reach what is on disk.
-        if not entries and (truncate_from is None or cut < truncate_from):
-            truncate_from = cut
+    if later.truncate_from is not None:
+        entries = [entry for entry in entries if entry.index < later.truncate_from]
+        # A cut among the earlier entries lies behind the end of what is on disk: harmless there.
+        truncate_from = min(truncate_from or later.truncate_from, later.truncate_from)
     return PartitionWrite(
         earlier.partition,
         later.hard if later.hard is not None else earlier.hard,

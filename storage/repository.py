@@ -1,0 +1,99 @@
+"""An event store in a program of its own, without any cluster.
+
+::
+
+    async with open_repository("rocksdb:///var/lib/shop") as events:
+        await events.append_to_stream("order-1", [NewEvent.json("OrderPlaced", {"total": 5})])
+        for event in await events.read_stream("order-1"):
+            print(event.version, event.json())
+
+The backends' names, and addresses for them. What they do is in `stream_repository`, for all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from allsource.config.schema import Limits
+from allsource.storage.errors import InvalidRequest
+from allsource.storage.open import open_storage
+from allsource.storage.stream_repository import EventStreamRepository
+
+__all__ = (
+    "EventStreamRepository",
+    "InMemoryEventStreamRepository",
+    "RocksDBEventStreamRepository",
+    "open_repository",
+)
+
+# A data directory says whose it is; these never meet a cluster's.
+_CLUSTER, _NODE = "standalone", "standalone"
+
+
+class InMemoryEventStreamRepository(EventStreamRepository):
+    """Events in this process's memory, for tests and caches: gone when the `async with` ends."""
+
+    def __init__(self, *, limits: Limits | None = None) -> None:
+        super().__init__(
+            lambda: open_storage(backend="memory", cluster_id=_CLUSTER, node_id=_NODE), limits=limits
+        )
+
+
+class RocksDBEventStreamRepository(EventStreamRepository):
+    """Events in a directory on this machine, which one process at a time may have open."""
+
+    def __init__(
+        self, path: Path | str, *, durability: str = "fsync", limits: Limits | None = None
+    ) -> None:
+        """`durability` "os" returns from an append before the fsync: it survives the process alone."""
+        wanted = limits or Limits()
+        super().__init__(
+            lambda: open_storage(
+                backend="rocksdb",
+                data_dir=path,
+                cluster_id=_CLUSTER,
+                node_id=_NODE,
+                durability=durability,
+                disk_free_bytes_min=wanted.disk_free_bytes_min,
+            ),
+            limits=wanted,
+        )
+
+
+def open_repository(address: str) -> EventStreamRepository:
+    """The repository at an address, to be used in `async with`.
+
+    ``memory://`` or ``rocksdb:///absolute/path`` (with ``?durability=os`` for the weaker promise).
+    Raises `InvalidRequest` for any other address; opening happens when the `async with` begins.
+    """
+    parts = urlsplit(address)
+    opener = ADDRESSES.get(parts.scheme)
+    if opener is None:
+        known = ", ".join(f"{scheme}:" for scheme in sorted(ADDRESSES))
+        raise InvalidRequest(f"unknown kind of repository {address!r}; an address begins with {known}")
+    return opener(parts)
+
+
+def _memory(parts: SplitResult) -> EventStreamRepository:
+    if parts.netloc or parts.path or parts.query:
+        raise InvalidRequest("a memory repository has no place; write memory://")
+    return InMemoryEventStreamRepository()
+
+
+def _rocksdb(parts: SplitResult) -> EventStreamRepository:
+    options = dict(parse_qsl(parts.query))
+    durability = options.pop("durability", "fsync")
+    if parts.netloc or not parts.path or options or durability not in ("fsync", "os"):
+        raise InvalidRequest(
+            "write rocksdb:///absolute/path (three slashes), perhaps with ?durability=fsync or os"
+        )
+    return RocksDBEventStreamRepository(unquote(parts.path), durability=durability)
+
+
+ADDRESSES: dict[str, Callable[[SplitResult], EventStreamRepository]] = {
+    "memory": _memory,
+    "rocksdb": _rocksdb,
+}
+"""Scheme of an address -> how to make its repository."""

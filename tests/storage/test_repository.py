@@ -1,0 +1,222 @@
+"""The repositories against their contract; addresses; what a failed disk does to an open one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import textwrap
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from allsource.config.schema import Limits
+from allsource.storage import repository
+from allsource.storage.errors import (
+    DirectoryInUse,
+    DiskFull,
+    ForeignDirectory,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+    StorageFault,
+)
+from allsource.storage.events import NewEvent
+from allsource.storage.group_sync import GroupSync
+from allsource.storage.memory import MemoryStorage
+from allsource.storage.open import open_storage
+from allsource.storage.repository import (
+    EventStreamRepository,
+    InMemoryEventStreamRepository,
+    RocksDBEventStreamRepository,
+    open_repository,
+)
+from allsource.storage.rocksdb import RocksStorage
+from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
+from tests.storage.test_rocksdb import open_rocks, wait_until_idle
+
+
+class MemoryRepositoryBackend:
+    def make(self, *, limits: Limits | None = None, clock: Clock | None = None) -> EventStreamRepository:
+        made = InMemoryEventStreamRepository(limits=limits)
+        made._clock_us = clock or made._clock_us
+        return made
+
+    async def kill(self, events: EventStreamRepository) -> EventStreamRepository | None:
+        return None
+
+    def reopens(self) -> bool:
+        return False
+
+
+class RocksRepositoryBackend:
+    def __init__(self, root: Path) -> None:
+        self._paths = (root / f"data{n}" for n in count())
+        self._path = next(self._paths)
+
+    def make(self, *, limits: Limits | None = None, clock: Clock | None = None) -> EventStreamRepository:
+        made = EventStreamRepository(lambda: open_rocks(self._path, partition_count=32), limits=limits)
+        made._clock_us = clock or made._clock_us
+        return made
+
+    async def kill(self, events: EventStreamRepository) -> EventStreamRepository | None:
+        left = next(self._paths)
+        assert isinstance(events._opened, RocksStorage)
+        wait_until_idle(events._opened)
+        shutil.copytree(self._path, left)
+        self._path = left
+        return self.make()
+
+    def reopens(self) -> bool:
+        return True
+
+
+class TestMemoryRepository(RepositoryContract):
+    @pytest.fixture
+    def backend(self) -> RepositoryBackend:
+        return MemoryRepositoryBackend()
+
+
+class TestRocksRepository(RepositoryContract):
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> RepositoryBackend:
+        return RocksRepositoryBackend(tmp_path)
+
+
+# -- addresses
+
+
+async def test_an_address_opens_its_repository(tmp_path: Path) -> None:
+    assert isinstance(open_repository("memory://"), InMemoryEventStreamRepository)
+    address = f"rocksdb://{tmp_path}/with%20space?durability=os"
+    for version in (0, 1):
+        async with open_repository(address) as events:
+            assert isinstance(events, RocksDBEventStreamRepository)
+            await events.append_to_stream("order-1", new(), version)
+    assert (tmp_path / "with space" / "FORMAT").exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "nowhere", "floppy:///a", "rocksdb://relative/path", "rocksdb://", "rocksdb:///a?durability=maybe",
+     "rocksdb:///a?unheard=of", "memory:///somewhere", "memory://host"],
+)  # fmt: skip
+def test_other_addresses_are_refused_with_the_right_form(address: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"begins with|write (memory|rocksdb)"):
+        open_repository(address)
+
+
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    async with RocksDBEventStreamRepository(tmp_path):
+        with pytest.raises(DirectoryInUse):
+            await RocksDBEventStreamRepository(tmp_path).__aenter__()
+
+
+async def test_a_nodes_directory_is_not_a_repository(tmp_path: Path) -> None:
+    open_storage(backend="rocksdb", data_dir=tmp_path, cluster_id="c", node_id="n1").close()
+    with pytest.raises(ForeignDirectory):
+        await RocksDBEventStreamRepository(tmp_path).__aenter__()
+
+
+async def test_the_example_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = repository.__doc__ or ""
+    example = page.split("::\n\n")[1].split("\n\nThe backends")[0].replace("/var/lib/shop", str(tmp_path))
+    scope = {"open_repository": open_repository, "NewEvent": NewEvent}
+    exec("async def example():\n" + textwrap.indent(textwrap.dedent(example), "    "), scope)
+    await scope["example"]()  # type: ignore[operator]
+    assert capsys.readouterr().out == "1 {'total': 5}\n"
+
+
+# -- a disk that fails
+
+
+class FailingStorage(MemoryStorage):
+    """Its sync fails when told to; its disk is under whatever pressure it is told."""
+
+    failing = False
+    trouble: str | None = None
+    syncs = 0
+
+    def sync(self) -> None:
+        self.syncs += 1
+        if self.failing:
+            raise StorageFault("Input/output error")
+        super().sync()
+
+    def pressure(self) -> str | None:
+        return self.trouble
+
+
+async def test_after_a_failed_sync_the_outcome_is_unknown_and_nothing_goes_on() -> None:
+    storage = FailingStorage()
+    async with EventStreamRepository(lambda: storage) as events:
+        await events.append_to_stream("order-1", new())
+        storage.failing = True
+        outcomes = await asyncio.gather(
+            *(events.append_to_stream("order-1", new()) for _ in range(3)),
+            events.read_stream("order-1"),
+            return_exceptions=True,
+        )
+        assert all(isinstance(outcome, OutcomeUnknown) for outcome in outcomes[:3])
+        storage.failing = False
+        before = storage.syncs
+        with pytest.raises(StorageFault, match="reopen"):
+            await events.append_to_stream("order-1", new())
+        with pytest.raises(StorageFault, match="reopen"):
+            await events.read_stream("order-1")
+        assert storage.syncs == before, "a failed sync must never be tried again"
+
+
+async def test_pressure_refuses_appends_and_lets_reads_go_on() -> None:
+    storage = FailingStorage()
+    async with EventStreamRepository(lambda: storage) as events:
+        await events.append_to_stream("order-1", new())
+        for trouble, kind in (("the disk is nearly full: 1 MiB free", DiskFull), ("stalls", Overloaded)):
+            storage.trouble = trouble
+            with pytest.raises(kind, match="nothing was written"):
+                await events.append_to_stream("order-1", new())
+        assert len(await events.read_stream("order-1")) == 1
+        storage.trouble = None
+        await events.append_to_stream("order-1", new(), 1)
+
+
+async def test_a_read_waits_for_the_sync_of_what_it_saw() -> None:
+    storage = FailingStorage()
+    async with EventStreamRepository(lambda: storage) as events:
+        await events.append_to_stream("order-1", new())
+        syncs = storage.syncs
+        appending = asyncio.create_task(events.append_to_stream("order-1", new()))
+        await asyncio.sleep(0)
+        assert len(await events.read_stream("order-1")) == 2
+        assert storage.syncs > syncs
+        await appending
+
+
+# -- group commit
+
+
+class SlowDisk:
+    """Counts its syncs and what each of them covered; ends one when it is told to."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.covered: list[int] = []
+
+    def sync(self) -> None:
+        self.covered.append(self.written)
+
+
+async def test_many_writers_share_few_syncs_and_each_is_covered() -> None:
+    disk = SlowDisk()
+    group = GroupSync(disk)
+
+    async def write() -> None:
+        for _ in range(5):
+            disk.written += 1
+            mine = disk.written
+            await group.durable()
+            assert disk.covered[-1] >= mine
+
+    await asyncio.gather(*(write() for _ in range(100)))
+    assert len(disk.covered) <= 12, "a hundred writers must share their syncs"
+    await group.close()
