@@ -1,0 +1,18 @@
+"""Fixtures of the stories, and the promise that they leave no process behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Clusters
+
+
+@pytest.fixture
+async def clusters(tmp_path: Path) -> AsyncIterator[Clusters]:
+    """Start clusters with `await clusters.start(3)`; they are gone when the test is."""
+    async with AsyncExitStack() as stack:
+        yield Clusters(tmp_path, stack)

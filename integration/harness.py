@@ -1,0 +1,121 @@
+"""Real clusters for stories: real processes, sockets, signals and disks, on free loopback ports.
+
+The machinery is the drill's (`allsource.node.cli`): what is tried here is what users run. A story starts
+a cluster with the `clusters` fixture, hurts it, and looks at it through HTTP and the client library.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from allsource.node.cli.cluster import ClusterProcess, write_config
+from allsource.node.cli.drill.checks import Fault, judge
+from allsource.node.cli.drill.history import History
+from allsource.node.cli.drill.readback import read_back
+from allsource.node.cli.drill.writers import Clock, Writers
+from allsource.node.cli.processes import stop_all, until
+from allsource.node.cli.targets import connect
+
+SECRET = "integration-secret"
+PATIENCE_S = 30.0
+"""Far more than anything here takes; a story that reaches it fails."""
+
+Answer = tuple[int, Any]
+"""Status and JSON."""
+
+
+class Clusters:
+    """Starts clusters for one test and ends them with it."""
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self.pids: set[int] = set()
+
+    def config(self, nodes: int, name: str = "stories", **settings: Any) -> Path:
+        """The file of a cluster of `n1`, `n2`, ... in a directory of its own."""
+        directory = self._directory / name
+        directory.mkdir()
+        ids = [f"n{number}" for number in range(1, nodes + 1)]
+        return write_config(directory, ids, cluster_name=name, secret=SECRET, **settings)
+
+    async def adopt(self, config: Path) -> ClusterProcess:
+        """The cluster of a file, not started yet; its processes end with the test."""
+        return await self._stack.enter_async_context(ClusterProcess(config))
+
+    async def start(self, nodes: int, name: str = "stories", **settings: Any) -> ClusterProcess:
+        """A cluster that serves as it should."""
+        cluster = await self.adopt(self.config(nodes, name, **settings))
+        await cluster.start_all()
+        return cluster
+
+
+async def ask(cluster: ClusterProcess, node_id: str, path: str, body: Any = None) -> Answer:
+    """One request to one node, as curl would make it: a POST if there is a body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    data = None if body is None else io.BytesIO(raw)  # aiohttp warns of large bodies as bytes
+    url = cluster.url(node_id, path)
+    async with cluster.http.request("GET" if body is None else "POST", url, data=data) as response:
+        return response.status, await response.json()
+
+
+def greeting(text: str = "hello", **more: Any) -> dict[str, Any]:
+    """The body of an append of one event; `expected_version` and `id` may be given."""
+    event = {"type": "Greeted", "data": {"text": text}}
+    if "id" in more:
+        event["id"] = more.pop("id")
+    return {"expected_version": "any", "events": [event], **more}
+
+
+async def wait_for(cluster: ClusterProcess, condition: Callable[[], Any], what: str) -> None:
+    """Wait for an asynchronous condition."""
+    await cluster.until(condition, what, PATIENCE_S)
+
+
+async def end(cluster: ClusterProcess, node_id: str) -> int:
+    """SIGTERM to a node, and its exit status."""
+    node = cluster.nodes[node_id]
+    node.terminate()
+    await until(lambda: not node.running, PATIENCE_S, f"{node_id} to end")
+    status = node.exit_status
+    assert status is not None
+    return status
+
+
+@asynccontextmanager
+async def written_to(
+    cluster: ClusterProcess, seed: int = 1, pause_s: float = 0.04
+) -> AsyncIterator[Writers]:
+    """Keep the drill's writers at work on every partition."""
+    async with connect(cluster.settings) as client:
+        writers = Writers(
+            client,
+            partitions=cluster.settings.partitions,
+            run="story",
+            seed=seed,
+            clock=Clock(),
+            pause_s=pause_s,
+        )
+        writers.start()
+        assert await writers.all_accept(-1.0, PATIENCE_S) == []
+        try:
+            yield writers
+        finally:
+            await writers.stop()
+
+
+async def faults(cluster: ClusterProcess, history: History) -> list[Fault]:
+    """Read everything back from every replica and hold it against what the writers were told."""
+    for node_id in cluster.ids:
+        await cluster.caught_up(node_id, PATIENCE_S)
+    copies = await read_back(cluster)
+    assert sum(map(len, copies.logs.values())) > 0
+    return [*copies.faults, *judge(history, copies.logs)]
+
+
+__all__ = ["SECRET", "Clusters", "ask", "end", "faults", "greeting", "stop_all", "wait_for", "written_to"]
