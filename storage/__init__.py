@@ -12,8 +12,8 @@ What lives here
                 `answers`), and `streams`, the pure `EventStream`
 
 What may not
-    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own. This room imports nothing of ours but
-    itself; the pure modules import no clock and no I/O.
+    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own. This room
+    imports nothing of ours but itself and `config.schema`; the pure modules no clock and no I/O.
 
 Trade-offs
     *The log is the event store.* There is no second copy of the events by stream: a stream is read

@@ -1,0 +1,215 @@
+"""A contract that cannot fail is a defect: copies that are broken on purpose must not pass it.
+
+Each mutant breaks one promise in a few lines; the random histories, with the same seeds that the honest
+backends pass, must notice it within a few runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+
+import pytest
+
+from allsource.storage.answers import Appended, StreamAppend
+from allsource.storage.entry import Entry, Part
+from allsource.storage.errors import AllsourceError
+from allsource.storage.interface import PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.memory import MemoryStorage
+from allsource.storage.repository import EventStreamRepository
+from tests.storage.contract import PARTITIONS, RandomHistory
+from tests.storage.repository_contract import Clock, RandomRepository
+from tests.storage.test_memory import MemoryBackend
+from tests.storage.test_repository import MemoryRepositoryBackend
+
+SEEDS = range(6)
+
+
+def breaks_storage(mutant: type[MemoryStorage]) -> bool:
+    class Backend(MemoryBackend):
+        def open(self) -> MemoryStorage:
+            return mutant(cluster_id="c", node_id="n1", partition_count=PARTITIONS)
+
+    return any(_fails(lambda seed=seed: RandomHistory(Backend(), seed).run(120)) for seed in SEEDS)
+
+
+def _fails(run: Callable[[], object]) -> bool:
+    try:
+        run()
+    except (AssertionError, AllsourceError, LookupError, pytest.fail.Exception):
+        return True
+    return False
+
+
+class MissedRollback(MemoryStorage):
+    """A truncation leaves the event ids behind."""
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        kept = [dict(log.ids) for log in self._logs]
+        super().write(writes)
+        for log, ids in zip(self._logs, kept, strict=True):
+            log.ids = {**ids, **log.ids}
+
+
+class HeadNotRestored(MemoryStorage):
+    """After a truncation a head still carries the time of what is gone."""
+
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        found = super().head(partition, stream)
+        if found is None:
+            return None
+        newest = max(entry.timestamp_us for entry in self._logs[partition].entries)
+        return found._replace(updated_us=newest)
+
+
+class LosesSynced(MemoryStorage):
+    """A crash takes something that was synced."""
+
+    def crash(self) -> None:
+        super().crash()
+        for partition, log in enumerate(self._logs):
+            if log.entries:
+                log.apply(PartitionWrite(partition, None, len(log.entries)))
+
+
+class TornWrite(MemoryStorage):
+    """A crash keeps one partition of a write and forgets the others."""
+
+    def crash(self) -> None:
+        if self._unsynced:
+            del self._unsynced[-1][:1]
+        super().crash()
+
+
+class SliceTooFar(MemoryStorage):
+    """Reading from the middle of a slice begins at the next one."""
+
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        found = super().slices(partition, stream, from_version, forward=forward, slices_max=slices_max)
+        return found[1:] if forward and found and found[0].first_version < from_version else found
+
+
+class NoopsTakePositions(MemoryStorage):
+    """The first entry at a position is taken, though it may hold no event."""
+
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        for entry in self._logs[partition].entries:
+            if entry.first_position >= position:
+                return entry.index
+        return None
+
+
+STORAGE_MUTANTS = [MissedRollback, HeadNotRestored, LosesSynced, TornWrite, SliceTooFar, NoopsTakePositions]
+
+
+def test_the_honest_copy_passes() -> None:
+    assert not breaks_storage(MemoryStorage)
+
+
+@pytest.mark.parametrize("mutant", STORAGE_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_broken_storages_fail_the_contract(mutant: type[MemoryStorage]) -> None:
+    assert breaks_storage(mutant), mutant.__doc__
+
+
+def test_an_entry_that_is_read_wrongly_is_noticed() -> None:
+    class Stale(MemoryStorage):
+        def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+            return super().entries_at(partition, [max(1, index - 1) for index in indexes])
+
+    async def run() -> None:
+        backend = BrokenBackend(EventStreamRepository, Stale)
+        await RandomRepository(backend, 0).run(150)
+
+    assert _fails_async(run)
+
+
+# -- repositories
+
+
+class BrokenBackend(MemoryRepositoryBackend):
+    def __init__(
+        self, kind: type[EventStreamRepository], storage: type[MemoryStorage] = MemoryStorage
+    ) -> None:
+        self._kind = kind
+        self._storage = storage
+
+    def make(self, *, limits: object = None, clock: Clock | None = None) -> EventStreamRepository:
+        return self._kind(self._storage)
+
+
+def _fails_async(run: Callable[[], Coroutine[None, None, None]]) -> bool:
+    return _fails(lambda: asyncio.run(run()))
+
+
+def breaks_repository(kind: type[EventStreamRepository]) -> bool:
+    def attempt(seed: int) -> bool:
+        return _fails_async(lambda: RandomRepository(BrokenBackend(kind), seed).run(150))
+
+    return any(attempt(seed) for seed in range(4))
+
+
+class LostUpdate(EventStreamRepository):
+    """The expected version is not compared."""
+
+    async def append(self, *appends: StreamAppend) -> Appended:
+        return await super().append(*(append._replace(expected_version="any") for append in appends))
+
+
+class Gap(EventStreamRepository):
+    """Every seventh append skips a version."""
+
+    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+        self._end(partition)
+        if self._ends[partition].last_index % 7 == 6:
+            parts = tuple(part._replace(first_version=part.first_version + 1) for part in parts)
+        return super()._write(partition, parts)
+
+
+class ReusedVersion(EventStreamRepository):
+    """Every seventh append takes the version of the newest event again."""
+
+    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+        if self._end(partition).last_index % 7 == 6:
+            parts = tuple(part._replace(first_version=max(1, part.first_version - 1)) for part in parts)
+        return super()._write(partition, parts)
+
+
+class ForgetsRetries(EventStreamRepository):
+    """A retry is stored again."""
+
+    def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
+        return None
+
+
+class HalfAnAppend(EventStreamRepository):
+    """Of an append to several streams only the first one is stored."""
+
+    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+        return super()._write(partition, parts[:1])
+
+
+REPOSITORY_MUTANTS = [LostUpdate, Gap, ReusedVersion, ForgetsRetries, HalfAnAppend]
+
+
+def test_the_honest_repository_passes() -> None:
+    assert not breaks_repository(EventStreamRepository)
+
+
+@pytest.mark.parametrize("mutant", REPOSITORY_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_broken_repositories_fail_the_contract(mutant: type[EventStreamRepository]) -> None:
+    assert breaks_repository(mutant), mutant.__doc__
+
+
+def test_verify_notices_what_the_mutants_leave_behind() -> None:
+    storage = MissedRollback(partition_count=PARTITIONS)
+    history = RandomHistory(MemoryBackend(), 0)
+    history.storage, history.random = storage, Random(3)
+    faults: list[str] = []
+    for _ in range(60):
+        write = history._change(history.logs[0])
+        storage.write([write])
+        faults += storage.verify(0)
+    assert faults
