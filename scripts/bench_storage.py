@@ -10,16 +10,18 @@ in the same run, which writes or reads the same number of keys without any meani
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgpack
 from rocksdict import Options, Rdict, WriteBatch
 
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
@@ -27,6 +29,7 @@ from allsource.storage.events import NewEvent, encode_blob
 from allsource.storage.interface import HardState, PartitionWrite, Storage
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.open import open_storage
+from allsource.storage.repository import RocksDBEventStreamRepository
 
 ROUNDS = 5
 STREAMS = 1000
@@ -198,6 +201,62 @@ def measure_sync(storage: Storage, bare: Bare, log: Log) -> Figure:
     return Figure("write, 1 entry, and sync", best_us(50, synced), best_us(50, bare_synced))
 
 
+BATCH = 100
+
+
+async def measure_repository(path: Path, bare: Bare) -> list[Figure]:
+    """The stand-alone event store, a hundred events an append, beside the least that could work: each
+    event packed under a key of its own and one sync, or a scan that unpacks them."""
+    data, appends = b'{"amount":' + b"7" * 140 + b"}", 100 * ROUNDS
+    made = [[NewEvent("AccountCredited", data) for _ in range(BATCH)] for _ in range(appends)]
+    async with RocksDBEventStreamRepository(path) as events:
+
+        async def append(i: int) -> None:
+            await events.append_to_stream(f"account-{i}", made[i])
+
+        async def read(i: int) -> None:
+            await events.read_stream(f"account-{i % 100}", limit=BATCH)
+
+        def bare_append(i: int) -> None:
+            batch = WriteBatch(raw_mode=True)
+            for version, event in enumerate(made[i]):
+                packed = msgpack.packb([event.id, event.type, event.data, event.metadata, event.encoding])
+                batch.put(b"r%08d%08d" % (i, version), packed)
+            bare.db.write(batch)
+            bare.db.flush_wal(True)
+
+        def bare_read(i: int) -> list[object]:
+            cursor = bare.db.iter()
+            cursor.seek(b"r%08d" % (i % 100))
+            found = []
+            for _ in range(BATCH):
+                found.append(msgpack.unpackb(cursor.value()))
+                cursor.next()
+            return found
+
+        return [
+            Figure(
+                "append 100 events, durable", await best_async_us(100, append), best_us(100, bare_append)
+            ),
+            Figure(
+                "read 100 events",
+                await best_async_us(200, read),
+                best_us(200, bare_read),
+            ),
+        ]
+
+
+async def best_async_us(times: int, act: Callable[[int], Awaitable[None]]) -> float:
+    """As `best_us`, for one awaited call at a time."""
+    figures = []
+    for round_ in range(ROUNDS):
+        begin = time.perf_counter()
+        for i in range(round_ * times, (round_ + 1) * times):
+            await act(i)
+        figures.append((time.perf_counter() - begin) / times * 1e6)
+    return min(figures)
+
+
 def flush(storage: Storage, bare: Bare) -> None:
     """Move everything from memory to files, where most of a real log is."""
     if not isinstance(storage, MemoryStorage):
@@ -230,6 +289,7 @@ def main() -> int:
         tables["reading, from files"] = measure_reads(storage, bare, log)
         tables["durable"] = [measure_sync(storage, bare, log)]
         storage.close()
+        tables["on its own"] = asyncio.run(measure_repository(root / "repository", bare))
         bare.db.close()
     finally:
         shutil.rmtree(root)

@@ -8,7 +8,8 @@ lone writer waits for one sync, and a thousand writers share each.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Protocol
 
 from allsource.storage.errors import OutcomeUnknown
@@ -21,16 +22,20 @@ class Syncable(Protocol):
 
 
 class GroupSync:
-    """Belongs to one event loop."""
+    """Belongs to the event loop that runs when it is made."""
 
     def __init__(self, storage: Syncable) -> None:
         self._storage = storage
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="allsource-sync")
+        self._loop = asyncio.get_running_loop()
+        self._running: asyncio.Future[None] | None = None
+        """Who waits for the sync that runs now, or that begins in this turn of the loop."""
         self._next: asyncio.Future[None] | None = None
-        """The sync that begins when the present one ends; None if nobody waits for one."""
-        self._running: asyncio.Task[None] | None = None
+        """Who waits for the one behind it."""
         self.failure: Exception | None = None
         """The first sync that failed, if any: nothing may be written after it (CONSENSUS.md rule 16)."""
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="allsource-sync", daemon=True)
+        self._thread.start()
 
     async def durable(self) -> None:
         """Return when everything written before this call is durable.
@@ -38,30 +43,44 @@ class GroupSync:
         Raises `OutcomeUnknown` if the sync failed: what was written may or may not survive.
         """
         if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
+            self._next = self._loop.create_future()
             if self._running is None:
-                self._running = asyncio.create_task(self._run())
+                # At the end of this turn, so that all who write in it go together.
+                self._running = self._next
+                self._loop.call_soon(self._begin)
         # One writer that is cancelled must not cancel what the others wait for.
         await asyncio.shield(self._next)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (waiters := self._next) is not None:
-            self._next = None
-            try:
-                if self.failure is None:
-                    await loop.run_in_executor(self._thread, self._storage.sync)
-            except Exception as error:
-                self.failure = error
-            if self.failure is None:
-                waiters.set_result(None)
-            else:
-                waiters.set_exception(OutcomeUnknown(f"a sync failed, so this may be lost: {self.failure}"))
-                waiters.exception()  # they may all have been cancelled: then nobody asks for it
-        self._running = None
+    def _begin(self) -> None:
+        self._running, self._next = self._next, None
+        if self._running is not None:
+            self._orders.put(True)
+
+    def _work(self) -> None:
+        """The thread: one sync for each order."""
+        while self._orders.get():
+            failure = self.failure
+            if failure is None:  # a failed sync is never tried again
+                try:
+                    self._storage.sync()
+                except Exception as error:
+                    failure = error
+            self._loop.call_soon_threadsafe(self._ended, failure)
+
+    def _ended(self, failure: Exception | None) -> None:
+        waiters = self._running
+        assert waiters is not None, "a sync ended that nobody asked for"
+        self.failure = failure
+        if failure is None:
+            waiters.set_result(None)
+        else:
+            waiters.set_exception(OutcomeUnknown(f"a sync failed, so this may be lost: {failure}"))
+            waiters.exception()  # they may all have been cancelled: then nobody asks for it
+        self._begin()
 
     async def close(self) -> None:
         """Wait for the syncs that are asked for, then end the thread."""
-        if self._running is not None:
-            await self._running
-        self._thread.shutdown()
+        while self._running is not None:
+            await asyncio.wait([self._running])
+        self._orders.put(False)
+        self._thread.join()
