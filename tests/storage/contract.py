@@ -139,6 +139,16 @@ class StorageContract:
         storage.write([log.write(fifth, truncate_from=5), log.write(third, truncate_from=3)])
         check_equal(storage, [log])
 
+    def test_later_cuts_in_one_call_stay_above_earlier_ones(self, storage: Storage) -> None:
+        log = LogModel(P)
+        storage.write([log.write(*[log.events(("a", 1)) for _ in range(6)])])
+        log.cut(3)
+        made = [log.events(("b", 1), term=2) for _ in range(3)]
+        log.cut(5)
+        last = log.events(("c", 1), term=3)
+        storage.write([log.write(*made, truncate_from=3), log.write(last, truncate_from=5)])
+        check_equal(storage, [log])
+
     def test_entries_that_do_not_continue_the_log_are_refused_and_change_nothing(
         self, storage: Storage
     ) -> None:
