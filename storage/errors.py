@@ -24,6 +24,8 @@
         ├── FormatTooNew          a newer version of allsource wrote it
         └── Corrupt               a record fails its checksum, or records contradict each other
 
+A few errors that never travel derive from these where they arise (`client.errors`, `cluster.server`).
+
 Three outcomes and no fourth: committed (no error), `Rejected`, `OutcomeUnknown` (contract, line 6).
 `to_wire`/`from_wire` carry an error across the peer protocol without losing its class or details.
 """

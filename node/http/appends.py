@@ -166,12 +166,8 @@ def _base64(value: Any, where: str) -> bytes:
 def _json(value: Any, where: str) -> bytes:
     try:
         return json_bytes(value)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{where}: a string holds a lone surrogate, which is not Unicode") from error
-    except RecursionError as error:
-        raise InvalidRequest(f"{where}: nested too deeply") from error
-    except (ValueError, TypeError) as error:  # 1e999; bytes inside a JSON value of a msgpack body
-        raise InvalidRequest(f"{where}: not a JSON value: {error}") from error
+    except InvalidRequest as error:  # 1e999; bytes inside a JSON value of a msgpack body
+        raise InvalidRequest(f"{where}: {error.message}") from error
 
 
 def _object(value: Any, where: str, keys: frozenset[str] | set[str]) -> dict[str, Any]:

@@ -57,7 +57,6 @@ BAD_BODIES: list[tuple[Any, list[str]]] = [
     (b'{"events":[{"type":"T","data":-Infinity}]}', ["-Infinity is not a JSON value"]),
     (b'{"events":[{"type":"T","data":1e999}]}', ["events[0].data", "not a JSON value"]),
     (b'{"events":[{"type":"T","data":' + b"9" * 2000 + b"0" * 2500 + b"}]}", ["not valid JSON"]),
-    (b'{"events":[{"type":"T","data":"\\ud800"}]}', ["events[0].data", "surrogate"]),
     (b'{"events":[{"type":"T","data":"\x01"}]}', ["not valid JSON", "control character"]),
     (b'{"events":[{"type":"T","type":"U","data":1}]}', ["the key 'type' stands twice"]),
     ({}, ["events: must be a list"]),

@@ -10,7 +10,9 @@ from allsource.storage.errors import AllsourceError, OutcomeUnknown, Rejected, W
 
 
 def family(cls: type[AllsourceError]) -> list[type[AllsourceError]]:
-    return [cls, *(member for sub in cls.__subclasses__() for member in family(sub))]
+    """The members that travel; a room's own errors, which never do, derive from them elsewhere."""
+    found = [cls, *(member for sub in cls.__subclasses__() for member in family(sub))]
+    return [member for member in found if member.__module__ == errors.__name__]
 
 
 FAMILY = family(AllsourceError)
