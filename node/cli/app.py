@@ -1,11 +1,13 @@
 """The `allsource` command group, and the one place where errors become a line and an exit status.
 
-Exit statuses: 0 success; 1 the command failed (or a drill found something wrong); 2 the command line
-or the configuration is wrong; 70 a defect of ours; 130 interrupted; 141 the reader of our output went away.
+Exit statuses: 0 success; 1 the command failed (a drill found something wrong, or the reader of the
+output went away); 2 the command line
+or the configuration is wrong; 70 a defect of ours; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -17,7 +19,7 @@ import click
 from allsource.config.load import ConfigFault
 from allsource.storage.errors import AllsourceError
 
-FAILED, USAGE, DEFECT, INTERRUPTED, BROKEN_PIPE = 1, 2, 70, 130, 141
+FAILED, USAGE, DEFECT, INTERRUPTED = 1, 2, 70, 130
 
 TRACEBACK_VARIABLE = "ALLSOURCE_TRACEBACK"
 """Set it to see the traceback of an unexpected error (exit status 70)."""
@@ -64,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
-        return BROKEN_PIPE
+        return FAILED
     except click.exceptions.NoArgsIsHelpError as help_page:
         click.echo(help_page.ctx.get_help(), err=True)
         return USAGE
@@ -85,16 +87,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    # Nobody may be left to read the complaint; the status still tells.
-    try:
+    with contextlib.suppress(BrokenPipeError):  # nobody may be left to read it; the status still tells
         click.echo(f"allsource: {message}", err=True)
-    except BrokenPipeError:
-        return BROKEN_PIPE
     return status
 
 
 def _flush() -> None:
-    """Meet a broken pipe here, where it is handled, not while the interpreter shuts down."""
+    """Meet a broken pipe here, where it is handled (earlier ones click has met: status 1 and silence)."""
     sys.stdout.flush()
 
 

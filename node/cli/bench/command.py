@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from allsource.config.load import load_settings
+from allsource.node.cli.adopted import AdoptedNode
 from allsource.node.cli.bench.facts import machine_facts
 from allsource.node.cli.bench.measure import Measured
 from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
 from allsource.node.cli.bench.workloads import WORKLOADS, Bench
 from allsource.node.cli.cluster import ClusterProcess, Node, copy_config
-from allsource.node.cli.drill.adopted import AdoptedNode
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, echo_table, note
 from allsource.node.cli.targets import config_option, connect

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from allsource.config.load import load_settings
+from allsource.node.cli.adopted import AdoptedNode
 from allsource.node.cli.cluster import ClusterFault, ClusterProcess, copy_config
-from allsource.node.cli.drill.adopted import AdoptedNode
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.report import Report, report_json, round_line, verdict_lines

@@ -1,0 +1,283 @@
+"""The `allsource` command as a user meets it: launched, asked, interrupted, and never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allsource.node.cli.adopted import listener
+from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.processes import until
+from integration.harness import PATIENCE_S, Clusters, ask, greeting
+
+ALLSOURCE = [sys.executable, "-m", "allsource.node.cli"]
+
+
+def allsource(
+    *arguments: str | Path, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*ALLSOURCE, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=100,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in out + err, out + err
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+class Launch:
+    """A running `allsource launch --json`, and what it has said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.happened: list[dict[str, Any]] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.happened.append(json.loads(line))
+
+    def told(self, happened: str, node: str | None = None) -> list[dict[str, Any]]:
+        """What it said of this kind, and of this node."""
+        return [
+            one for one in self.happened if one["happened"] == happened and node in (None, one.get("node"))
+        ]
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something that it says or does."""
+        await until(condition, PATIENCE_S, f"{what}; it said {self.happened[-3:]}")
+
+    async def ended(self) -> int:
+        """Its exit status, once all that it said was read."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._reading
+            return await self.process.wait()
+
+    def pids(self) -> list[int]:
+        """The pids of every child that was ever started."""
+        return [one["pid"] for one in self.told("started")]
+
+
+@contextlib.asynccontextmanager
+async def launched(config: Path, *options: str) -> AsyncIterator[Launch]:
+    process = await asyncio.create_subprocess_exec(
+        *ALLSOURCE,
+        "launch",
+        str(config),
+        "--json",
+        *options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    launch = Launch(process)
+    try:
+        yield launch
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await launch.ended()
+        await launch.until(lambda: not any(map(exists, launch.pids())), "all children to be gone")
+
+
+def exists(pid: int) -> bool:
+    """Whether a process lives (one that waits to be reaped by init does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat[stat.rindex(")") + 2] not in "ZX"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_launch_starts_all_and_a_signal_stops_all_in_order(
+    clusters: Clusters, number: signal.Signals
+) -> None:
+    async with launched(clusters.config(3)) as launch:
+        await launch.until(lambda: bool(launch.told("ready")), "the cluster to be ready")
+        assert len(launch.pids()) == 3
+        launch.process.send_signal(number)
+        assert await launch.ended() == 0
+        assert [one["status"] for one in launch.told("ended")] == []  # nobody ended by itself
+        assert [one["line"].split()[3] for one in launch.told("said") if " stopped " in one["line"]]
+        assert not any(map(exists, launch.pids()))
+
+
+async def test_children_die_with_a_launch_that_is_killed(clusters: Clusters) -> None:
+    async with launched(clusters.config(2)) as launch:
+        await launch.until(lambda: bool(launch.told("ready")), "the cluster to be ready")
+        assert all(map(exists, launch.pids()))
+        launch.process.kill()
+        await launch.until(lambda: not any(map(exists, launch.pids())), "the children to be gone")
+
+
+async def test_a_dead_child_is_shown_and_with_restart_started_again(clusters: Clusters) -> None:
+    async with launched(clusters.config(3), "--restart") as launch:
+        await launch.until(lambda: bool(launch.told("ready")), "the cluster to be ready")
+        os.kill(launch.told("started", "n2")[0]["pid"], signal.SIGKILL)
+        await launch.until(lambda: len(launch.told("started", "n2")) == 2, "n2 to be started again")
+        (death,) = launch.told("ended", "n2")
+        assert death["status"] == -signal.SIGKILL
+        assert death["again_in_s"] > 0
+        assert len(launch.told("started")) == 4
+
+
+async def test_without_restart_the_others_go_on(clusters: Clusters) -> None:
+    config = clusters.config(3)
+    cluster = await clusters.adopt(config)
+    async with launched(config) as launch:
+        await launch.until(lambda: bool(launch.told("ready")), "the cluster to be ready")
+        os.kill(launch.told("started", "n2")[0]["pid"], signal.SIGKILL)
+        await launch.until(lambda: bool(launch.told("ended", "n2")), "the death to be told")
+        assert launch.told("ended", "n2")[0]["again_in_s"] is None
+        assert (await ask(cluster, "n1", "/v1/streams/s/events", greeting()))[0] == 201
+
+
+async def test_a_launch_of_which_no_node_can_start_fails_and_says_why(clusters: Clusters) -> None:
+    config = clusters.config(2)
+    for directory in ("n1", "n2"):
+        (config.parent / directory).write_text("not a directory")
+    done = await asyncio.to_thread(allsource, "launch", config)
+    assert done.returncode == 1
+    assert done.stderr.count("ended with status 73") >= 2
+    assert "no node could be started" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+async def one(clusters: Clusters) -> ClusterProcess:
+    return await clusters.start(1)
+
+
+async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> None:
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command, *rest = arguments
+        return allsource(command, "--config", one.config, *rest, **options)
+
+    first = run("append", "s", '{"n": 1}', "--type", "Counted", "--expected", "no_stream", "--json")
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["last_version"] == 1
+
+    lines = b'{"type": "Counted", "data": {"n": 2}}\n{"type": "Counted", "data": {"n": 3}}\n'
+    many = run("append", "s", "-", "--lines", "--expected", "1", stdin=lines)
+    assert many.stdout.startswith("s: versions 2-3, partition ")
+
+    conflict = run("append", "s", "4", "--expected", "1")
+    assert (conflict.returncode, conflict.stdout) == (1, "")
+    assert "expected 1, got 3" in conflict.stderr
+    assert len(conflict.stderr.splitlines()) == 1
+
+    read = run("read", "s", "--json")
+    events = [json.loads(line) for line in read.stdout.splitlines()]
+    assert [(event["version"], event["data"]) for event in events] == [(n, {"n": n}) for n in (1, 2, 3)]
+    partition = str(events[0]["partition"])
+    same = run("read", "--partition", partition, "--json")
+    assert same.stdout == read.stdout
+    newest = run("read", "s", "--backward", "--limit", "1")
+    assert newest.stdout.split("\t")[0] == "3"
+    assert newest.stdout.endswith('\tCounted\t{"n": 3}\n')
+
+    missing = run("read", "never-written")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "[not_found]" in missing.stderr
+
+    status = run("status")
+    assert status.returncode == 0
+    assert "durability fsync" in status.stdout
+    view = json.loads(run("status", "--json").stdout)
+    assert [node["id"] for node in view["nodes"]] == ["n1"]
+
+
+async def test_a_cluster_can_be_named_by_a_node_and_the_secret(one: ClusterProcess) -> None:
+    address = one.addresses[0]
+    by_node = allsource("status", "--node", address, "--json", ALLSOURCE_SECRET=one.settings.secret)
+    assert json.loads(by_node.stdout)["node"] == "n1"
+    wrong = allsource("status", "--node", address, ALLSOURCE_SECRET="another-secret")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
+    assert "secret" in wrong.stderr
+    without = allsource("status", "--node", address)
+    assert without.returncode == 2
+    assert "--secret-file" in without.stderr
+
+
+async def test_a_reader_that_goes_away_is_no_error_worth_a_word(one: ClusterProcess) -> None:
+    lines = b"\n".join(json.dumps({"type": "T", "data": "x" * 200}).encode() for _ in range(5_000))
+    assert allsource("append", "--config", one.config, "s", "-", "--lines", stdin=lines).returncode == 0
+    command = " ".join([*ALLSOURCE, "read", "--config", str(one.config), "s"])
+    shell = f"set -o pipefail; {command} | head -n 1"
+    done = await asyncio.to_thread(
+        subprocess.run, ["bash", "-c", shell], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.startswith(b"1\t")
+
+
+async def test_commands_that_find_no_cluster_say_so_in_a_line(clusters: Clusters) -> None:
+    config = clusters.config(1)
+    done = allsource("status", "--config", config, "--timeout", "0.5")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no node could be reached" in done.stderr
+
+
+async def test_the_drill_takes_a_running_cluster_and_restarts_what_it_killed(clusters: Clusters) -> None:
+    config = clusters.config(3)
+    async with launched(config, "--restart") as launch:
+        await launch.until(lambda: bool(launch.told("ready")), "the cluster to be ready")
+        done = await asyncio.to_thread(
+            allsource, "drill", "kill-node", "--config", config, "--running", "--rounds", "1", "--json"
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        report = json.loads(done.stdout)
+        assert report["ok"] is True
+        assert report["faults"] == []
+        assert report["writes"]["acknowledged"] > 100
+        (victim,) = report["rounds"][0]["victims"]
+        assert len(launch.told("ended", victim)) == 1
+        assert len(launch.told("started", victim)) == 2
+
+
+async def test_a_drill_that_no_cluster_could_survive_is_refused(clusters: Clusters) -> None:
+    done = allsource("drill", "kill-node", "--config", clusters.config(3), "--kill", "2")
+    assert done.returncode == 2
+    assert "survives the loss of 1, not of 2" in done.stderr
+
+
+async def test_a_benchmark_prints_every_figure(clusters: Clusters) -> None:
+    done = await asyncio.to_thread(
+        allsource,
+        *("bench", "--config", clusters.config(3), "--seconds", "0.3", "--json"),
+        *("--workload", "1-writer", "--workload", "64-writers", "--workload", "read-64"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["workload"] for one in found["results"]] == ["1-writer", "64-writers", "read-64"]
+    for one in found["results"]:
+        assert one["per_second"] > 0
+        assert 0 < one["p50_ms"] <= one["p99_ms"] <= one["max_ms"]
+        assert one["server_cpu_s_per_1000"] > 0
+        assert one["client_cpu_s_per_1000"] > 0
+    assert "durability fsync" in found["facts"]["cluster"]
+
+
+def test_the_listener_of_a_port_is_found() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert listener(port) == os.getpid()
+    assert listener(port) is None
