@@ -50,7 +50,7 @@ from allsource.storage.partition import PartitionKey, check_stream_id, partition
 
 PAGE_EVENTS = 1000
 """Events that the iterators ask for at a time."""
-PAGES_AHEAD = 4
+PAGES_AHEAD = 16
 """Partitions that `scan` reads at the same time."""
 
 _READ_ROOM = 16_384

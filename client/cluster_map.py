@@ -64,7 +64,3 @@ class ClusterMap:
         """A node that does not lead the partition says who may."""
         if 0 <= partition < self.partitions:
             self.owners[partition] = owner
-
-    def forget_owner(self, node_id: str) -> None:
-        """The node is gone: until somebody says otherwise it leads nothing."""
-        self.owners = [None if owner == node_id else owner for owner in self.owners]

@@ -156,7 +156,6 @@ class Dispatcher:
         if routes.open.get(node_id) is connection:
             del routes.open[node_id]
             routes.silent.discard(node_id)
-            self.map.forget_owner(node_id)
             routes.relink()
             self._watch.look_soon()
         if not routes.open:

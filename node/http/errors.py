@@ -55,12 +55,8 @@ def status_of(error: AllsourceError) -> int:
 
 def error_body(error: AllsourceError) -> dict[str, Any]:
     """The error in its one shape. Details never hide the first three keys."""
-    return {
-        **error.details,
-        "error": error.code,
-        "message": error.message,
-        "definite": error.definite,
-    }
+    body = {"error": error.code, "message": error.message, "definite": error.definite}
+    return {**body, **error.details, **body}
 
 
 def error_response(request: web.Request, error: AllsourceError) -> web.Response:

@@ -35,6 +35,8 @@ class FakeNode:
         self.batches: list[int] = []
         """How many requests came in each frame."""
         self.accepted = 0
+        self.refusals: list[ProtocolError] = []
+        """Why connections ended: what a client said last, or what was wrong with what it said."""
         self.garbage: bytes | None = None
         """Sent instead of every answer."""
         self._addresses = addresses
@@ -70,6 +72,16 @@ class FakeNode:
         for connection in self.connections:
             connection.transport.pause_reading()
 
+    def thaw(self) -> None:
+        """As SIGCONT."""
+        for connection in self.connections:
+            connection.transport.resume_reading()
+
+    def hang_up(self) -> None:
+        """End every connection, and go on listening."""
+        for connection in list(self.connections):
+            connection.transport.abort()
+
     def acceptor(self) -> AcceptorConfig:
         replica = f"replica-of-{self.node_id}"
         identity = Identity(CLUSTER, self.node_id, replica, 1)
@@ -98,6 +110,7 @@ class _Connection(asyncio.Protocol):
                     for item in event.items:
                         self._submit(*item)
         except ProtocolError as error:
+            self._node.refusals.append(error)
             self._session.refuse(error)
             self._write()
             self.transport.close()

@@ -134,8 +134,9 @@ async def test_calls_go_straight_to_the_owner(client: Client, cluster: FakeClust
 
 
 async def test_the_other_nodes_are_learned_from_one(cluster: FakeCluster) -> None:
-    async with Client(cluster["n2"].address, secret=SECRET):
+    async with Client(f"localhost:{cluster.addresses['n2'][1]}", secret=SECRET):
         await until(lambda: all(len(node.connections) == 1 for node in cluster.nodes.values()))
+    assert cluster["n2"].accepted == 1, "the name it was given and the address it was told are one node"
 
 
 async def test_a_node_under_two_addresses_keeps_one_connection(cluster: FakeCluster) -> None:
@@ -153,6 +154,27 @@ async def test_many_calls_in_flight_share_frames(client: Client, cluster: FakeCl
     assert sum(len(log) for log in cluster.store.chunks.values()) == 3000
     batches = [size for node in cluster.nodes.values() for size in node.batches if size > 1]
     assert max(batches) > 100
+
+
+async def test_what_a_slow_node_does_not_read_is_not_piled_up_behind_the_socket(
+    client: Client, cluster: FakeCluster
+) -> None:
+    await until(lambda: all(len(node.connections) == 1 for node in cluster.nodes.values()))
+    owner = cluster.owner_of(partition_of("s"))
+    await client.append("s", numbered(1))
+    owner.freeze()
+    assert client._dispatcher is not None
+    connection = client._dispatcher.routes.open[owner.node_id]
+    calls = []
+    for _ in range(100):
+        calls.append(asyncio.create_task(client.append("s", NewEvent("T", b"x" * 200_000))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert connection._transport is not None
+    assert connection._transport.get_write_buffer_size() < 4_000_000
+    owner.thaw()
+    await asyncio.gather(*calls)
+    assert cluster.store.version("s") == 101
 
 
 async def test_no_more_calls_are_on_their_way_than_allowed(cluster: FakeCluster) -> None:
@@ -303,3 +325,11 @@ def test_bad_addresses(address: str) -> None:
 def test_no_address() -> None:
     with pytest.raises(InvalidRequest, match="at least one"):
         Client([], secret=SECRET)
+
+
+async def test_an_idle_node_is_not_silent(client: Client) -> None:
+    assert client._dispatcher is not None
+    await client.append("s", numbered(1))
+    far = asyncio.get_running_loop().time() + 100
+    await until(lambda: client._gate.calls == 0)
+    assert {c.silence_s(far) for c in client._dispatcher.routes.open.values()} == {0.0}

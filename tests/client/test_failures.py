@@ -152,6 +152,19 @@ async def test_no_majority_is_told_once_every_node_says_so(ready: Client, cluste
     assert [len(appends(node)) for node in cluster.nodes.values()] == [1, 1, 1]
 
 
+async def test_no_majority_after_a_lost_attempt_proves_nothing(ready: Client, cluster: FakeCluster) -> None:
+    owner = cluster.owner_of(partition_of("s"))
+    held: list[Any] = []
+    for node in cluster.nodes.values():
+        node.service.meet = refuse_with(NoMajority("two of three are down"))
+    owner.service.meet = swallow(held)
+    call = asyncio.create_task(ready.append("s", event(), timeout_s=0.4))
+    await until(lambda: bool(held))
+    await owner.kill()
+    with pytest.raises(OutcomeUnknown):
+        await call
+
+
 async def test_one_node_without_a_majority_is_not_the_cluster(ready: Client, cluster: FakeCluster) -> None:
     cluster.owner_of(partition_of("s")).service.meet = refuse_with(NoMajority("cut off"))
     assert not (await ready.append("s", event())).duplicate
@@ -210,9 +223,44 @@ async def test_calls_wait_while_no_node_is_there_and_go_on_when_one_is_back(
 ) -> None:
     await cluster.stop()
     call = asyncio.create_task(ready.append("s", event()))
-    await until(lambda: not ready._dispatcher.connected.is_set())  # type: ignore[union-attr]
+    dispatcher = ready._dispatcher
+    assert dispatcher is not None
+    await until(lambda: not dispatcher.connected.is_set() and len(dispatcher._waiting) == 1)
+    dispatcher._waiting[0].retry_at += 100  # it must not need its turn: a node that is back is enough
     await cluster["n3"].start()
     assert not (await call).duplicate
+
+
+async def test_the_new_owners_are_learned_soon_after_a_loss(ready: Client, cluster: FakeCluster) -> None:
+    stream = next(f"s{n}" for n in range(100) if cluster.owner_of(partition_of(f"s{n}")) is cluster["n1"])
+    await cluster["n1"].kill()
+    cluster.own(lambda partition: "n3")
+    started = asyncio.get_running_loop().time()
+    before = len(cluster["n3"].requests)
+    async with asyncio.timeout(DEADLINE_S):
+        while ready._dispatcher.map.owners != ["n3"] * 32:  # type: ignore[union-attr]
+            await ready.append(stream, event())
+    assert asyncio.get_running_loop().time() - started < 1
+    assert len(cluster["n3"].requests) > before
+
+
+async def test_a_node_that_was_away_for_long_is_dialled_as_quickly_as_any(
+    ready: Client, cluster: FakeCluster
+) -> None:
+    node, loop = cluster["n1"], asyncio.get_running_loop()
+    dialler = ready._dialler
+    assert dialler is not None
+    await node.kill()
+    failures = set()
+    await until(
+        lambda: failures.add(id(dialler.failures.get(cluster.addresses["n1"]))) or len(failures) > 6
+    )
+    await node.start()
+    await until(lambda: len(node.connections) == 1)
+    node.hang_up()
+    started, accepted = loop.time(), node.accepted
+    await until(lambda: node.accepted > accepted)
+    assert loop.time() - started < 0.2
 
 
 async def test_a_lost_node_is_dialled_again(ready: Client, cluster: FakeCluster) -> None:
@@ -355,9 +403,11 @@ async def test_a_stopped_owner_is_left_when_another_one_leads(ready: Client, clu
 async def test_local_reads_leave_a_stopped_replica(ready: Client, cluster: FakeCluster) -> None:
     await ready.append("s", event())
     cluster["n2"].freeze()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
     pages = await asyncio.gather(*[ready.read_stream("s", consistency="local") for _ in range(9)])
     assert [len(page.events) for page in pages] == [1] * 9
-    loop = asyncio.get_running_loop()
+    assert loop.time() - started < SILENT_S + 1
     started = loop.time()
     await asyncio.gather(*[ready.read_stream("s", consistency="local") for _ in range(9)])
     assert loop.time() - started < SILENT_S / 2
@@ -391,6 +441,13 @@ async def test_wrong_cluster_is_told_at_once(cluster: FakeCluster) -> None:
     with pytest.raises(ConnectionRefused) as caught:
         await Client(cluster["n1"].address, secret=SECRET, cluster_id="another").open()
     assert caught.value.details["reason"] == "wrong_cluster"
+
+
+async def test_a_cluster_without_partitions_is_none(cluster: FakeCluster) -> None:
+    cluster.store.partitions = 0
+    with pytest.raises(ConnectionRefused, match="0 partitions") as caught:
+        await Client(cluster["n1"].address, secret=SECRET).open()
+    assert caught.value.details["reason"] == "malformed"
 
 
 async def test_nobody_there_says_which_address_and_why(cluster: FakeCluster) -> None:
@@ -434,6 +491,7 @@ async def test_garbage_closes_the_connection_and_the_call_goes_elsewhere(
     result = await ready.append("s", event())
     assert result.duplicate  # the first attempt happened, its answer was garbage
     await until(lambda: owner.accepted > 1)
+    assert owner.refusals[0].by_peer, "the node is told what was wrong"
 
 
 async def test_an_answer_to_another_question_closes_the_connection(

@@ -196,7 +196,9 @@ async def test_an_event_in_json(http: TestClient[Any, Any]) -> None:
     ]
 
 
-@pytest.mark.parametrize("data", [None, True, 0, -1.5, "text \u2028 \"'\\", [], {}, 10**30, {"": [None]}])
+@pytest.mark.parametrize(
+    "data", [None, True, 0, -1.5, "text \u2028 \"'\\", [], {}, 10**30, {"": [None]}, "\ud800"]
+)
 async def test_data_may_be_any_json_value(http: TestClient[Any, Any], data: Any) -> None:
     await append(http, "s", event(data=data))
     _, page = await get(http, "/v1/streams/s/events")
