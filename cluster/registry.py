@@ -98,16 +98,14 @@ class NodeRegistry:
     def record_incarnation(self, node_id: str, incarnation: int) -> bool:
         """A handshake told a node's incarnation. False if a later one was told before.
 
-        A new one means a new process, which leads nothing until it is elected: what the old one led
-        is forgotten.
+        It says nothing about leaderships: *our* handshake with a restarted node may end long after
+        the others elected it. What an old process led is cleared by whoever hears of its end.
         """
         node = self._nodes.get(node_id)
         if node is None or incarnation < node.incarnation:
             return False
         if incarnation > node.incarnation:
             self._nodes[node_id] = replace(node, incarnation=incarnation)
-            if node.incarnation:
-                self._forget_leaderships(node_id)
             self.version += 1
         return True
 

@@ -167,15 +167,22 @@ class Node:
         # The doors open before we take part, so that probes can say what we wait for; and we listen
         # before we dial, so that the others can find us at their first attempt.
         self._door = WireDoor(self._front)
-        self.server = Server(self._door, self._acceptor(storage.identity), me.host, me.port)
+        self.links = PeerLinks(
+            self._addresses(), self._dialler(storage.identity), self, jitter=random.random
+        )
+        self.server = Server(
+            self._door,
+            self._acceptor(storage.identity),
+            me.host,
+            me.port,
+            # Who dials us is there: do not wait out the pause between our own attempts.
+            on_peer=lambda hello: self.links.nudge(hello.node_id),
+        )
         await self.server.start()
         self._undo.append(self.server.close)
         self.http = HttpServer(self._http_app(), me.host, me.http_port)
         await self.http.start()
         self._undo.append(self.http.stop)
-        self.links = PeerLinks(
-            self._addresses(), self._dialler(storage.identity), self, jitter=random.random
-        )
         # Only a node that has met everybody once may vote (formation.py); usually that was long ago.
         if self._formation.is_formed:
             self._take_part()
