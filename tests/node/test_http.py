@@ -282,7 +282,9 @@ async def test_a_large_limit_is_cut_to_what_a_page_may_hold(
     http: TestClient[Any, Any], service: ToyService
 ) -> None:
     await http.get("/v1/partitions/0/events?limit=999999999")
-    assert service.seen == [ReadPartition(0, 1, Limits().read_events_max)]
+    await http.get("/v1/streams/s/events?limit=999999999")
+    most = Limits().read_events_max
+    assert service.seen == [ReadPartition(0, 1, most), ReadStream("s", limit=most)]
 
 
 @pytest.mark.parametrize(
