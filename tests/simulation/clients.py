@@ -142,9 +142,9 @@ class Client:
         leaders = [node for node in self._nodes if partition in node.leading]
         if len(leaders) > 1 and random.random() < 0.7:
             return min(leaders, key=lambda node: node.leading[partition])
-        owner = self._owners.get(partition)
-        if owner is not None and random.random() >= self._plan.load.wrong_node:
-            return next(node for node in self._nodes if node.name == owner)
+        owner = [node for node in self._nodes if node.name == self._owners.get(partition)]
+        if owner and random.random() >= self._plan.load.wrong_node:
+            return owner[0]
         return random.choice(self._nodes)
 
     def _arrive(self, node: SimNode, attempt: int, incarnation: int) -> None:

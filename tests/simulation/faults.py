@@ -224,7 +224,7 @@ class Faults:
 
         def end() -> None:
             for node in targets:
-                node.sync_factor = 1
+                node.mend_disk()
 
         return end
 

@@ -76,6 +76,7 @@ class SimNode:
         self._timer_at = NEVER
         self._timer = 0
         self._sync_since: int | None = None
+        self._sync_under_way = (0, 0)
 
     # -- the clock
 
@@ -307,11 +308,22 @@ class SimNode:
         number, covered = self._numbers_written, self.disk.unsynced()
         if self._tools.instant_sync:
             self._world.after(0, self.do, self._tell_persisted, number)
+        self._sync_under_way = (number, covered)
         self._world.after(lasts, self._sync_ends, self.incarnation, number, covered)
+
+    def mend_disk(self) -> None:
+        """From now on it is as fast as it was, and a sync that hangs ends too."""
+        self.sync_factor = 1
+        if self.alive and self._sync_since is not None:
+            disk = self._plan.disk
+            lasts = disk.sync_us + disk.jitter_us
+            self._world.after(lasts, self._sync_ends, self.incarnation, *self._sync_under_way)
 
     def _sync_ends(self, incarnation: int, number: int, covered: int) -> None:
         if not self.alive or self.incarnation != incarnation:
             return
+        if self._sync_since is None or self._sync_under_way != (number, covered):
+            return  # mended meanwhile: this is the end that did not come to pass
         if self.sync_fails:  # rule 16: fatal, never retried
             self.sync_fails = False
             self.crash()
