@@ -119,6 +119,11 @@ class Plan:
         """This plan with these of its faults alone (numbers in its list)."""
         return replace(self, faults=tuple(self.faults[number] for number in faults))
 
+    def lasting(self, duration_us: int) -> Plan:
+        """This plan with a shorter first phase; faults that would come later do not come."""
+        faults = tuple(fault for fault in self.faults if fault.at_us < duration_us)
+        return replace(self, duration_us=duration_us, faults=faults)
+
 
 # How likely each kind is before the seed's own taste multiplies it (see faults.py for what they do).
 KINDS: dict[str, float] = {
@@ -165,6 +170,17 @@ def draw_plan(seed: int) -> Plan:
     theme = random.choices(("mixed", "one kind", "traps", "calm"), (6, 1, 2, 1))[0]
     consensus = _draw_consensus(random)
     duration_us = consensus.suspicion_us * random.choice((8, 12, 20, 30))
+    plan = _draw(random, seed, nodes, theme, consensus, duration_us)
+    # A client that gives up before a commit can have happened, and then sends another append, would
+    # keep the log growing for ever.
+    round_trip = plan.disk.sync_us + plan.disk.jitter_us + plan.network.delay_us + plan.network.jitter_us
+    patience = max(plan.load.timeout_us, 8 * round_trip)
+    return replace(plan, load=replace(plan.load, timeout_us=patience))
+
+
+def _draw(
+    random: Random, seed: int, nodes: int, theme: str, consensus: ConsensusConfig, duration_us: int
+) -> Plan:
     return Plan(
         seed=seed,
         nodes=nodes,

@@ -1,0 +1,123 @@
+"""Runs schedules: one, many, with a rule broken on purpose; and makes a failing one smaller.
+
+A schedule is a seed. What a failing one prints is enough to see it again: the seed, the commit of
+the code, and the line that replays it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.simulation.invariants import Violation
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.plan import Plan, draw_plan
+from tests.simulation.simulation import Simulation
+
+SHRINK_RUNS_MAX = 200
+SHORTEST_US = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one schedule ended; `complaint` is empty if nothing was wrong."""
+
+    seed: int
+    complaint: str
+    recovery_us: int
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.complaint)
+
+
+def run_plan(plan: Plan, mutant: str = "", trace: Callable[[str], None] | None = None) -> Outcome:
+    """Run a plan to its end. A violation, or an assertion of the core's own, is its complaint."""
+    if not mutant:
+        return _run(Simulation(plan, trace=trace))
+    broken = MUTANTS[mutant]
+    with broken.broken():
+        return _run(Simulation(plan, broken.tools(), trace))
+
+
+def _run(simulation: Simulation) -> Outcome:
+    seed = simulation.plan.seed
+    try:
+        simulation.run()
+    except (Violation, AssertionError) as error:
+        return Outcome(seed, f"{type(error).__name__}: {error}", 0)
+    return Outcome(seed, "", simulation.recovery_us)
+
+
+def run_seed(seed: int, mutant: str = "") -> Outcome:
+    """Run the schedule that a seed stands for."""
+    return run_plan(draw_plan(seed), mutant)
+
+
+def run_many(seeds: Iterable[int], jobs: int = 1, mutant: str = "") -> Iterator[Outcome]:
+    """Run schedules in `jobs` processes; outcomes in the order of the seeds."""
+    one = partial(run_seed, mutant=mutant)
+    if jobs == 1:
+        yield from map(one, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(one, seeds, chunksize=8)
+
+
+def first_failure(seeds: Iterable[int], mutant: str = "") -> Outcome | None:
+    """The first of the schedules that fails, None if all hold."""
+    return next((outcome for outcome in run_many(seeds, mutant=mutant) if outcome.failed), None)
+
+
+def shrink(plan: Plan, mutant: str = "") -> Plan:
+    """A smaller plan that still fails: fewer faults, a shorter first phase.
+
+    Greedy, as delta debugging goes: drop what can be dropped, halves before single ones. Seeds of the
+    random draws stay, so a smaller plan is another schedule; it only has to fail as well.
+    """
+    runs = 0
+
+    def fails(smaller: Plan) -> bool:
+        nonlocal runs
+        runs += 1
+        return runs <= SHRINK_RUNS_MAX and run_plan(smaller, mutant).failed
+
+    size = len(plan.faults) // 2
+    while size:
+        start = 0
+        while start < len(plan.faults):
+            kept = (*range(start), *range(start + size, len(plan.faults)))
+            smaller = plan.only(kept)
+            if fails(smaller):
+                plan = smaller
+            else:
+                start += size
+        size //= 2
+    while plan.duration_us > SHORTEST_US:
+        shorter = plan.lasting(plan.duration_us * 3 // 4)
+        if not fails(shorter):
+            break
+        plan = shorter
+    return plan
+
+
+def describe_failure(outcome: Outcome, mutant: str = "") -> str:
+    """What a person needs to see it again."""
+    flag = f" --mutant {mutant}" if mutant else ""
+    return (
+        f"seed {outcome.seed}, commit {commit()}: {outcome.complaint}\n"
+        f"  replay: scripts/simulate --seed {outcome.seed}{flag} --trace"
+    )
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark if the tree differs from it."""
+    here = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
