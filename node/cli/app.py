@@ -1,8 +1,7 @@
 """The `allsource` command group, and the one place where errors become a line and an exit status.
 
-Exit statuses: 0 success; 1 the command failed (a drill found something wrong, or the reader of the
-output went away); 2 the command line
-or the configuration is wrong; 70 a defect of ours; 130 interrupted.
+Exit statuses: 0 success; 1 the command failed, a drill found something wrong, or the reader of our
+output went away; 2 the command line or the configuration is wrong; 70 a defect of ours; 130 interrupted.
 """
 
 from __future__ import annotations

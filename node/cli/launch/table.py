@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from allsource.node.cli.picture import ClusterPicture, owner_map
 COLUMNS = ("node", "state", "pid", "address", "http", "owns", "leads", "starts", "last error")
 
 _REFRESH_PER_S = 4
-_COMPLAINT_CHARACTERS = 70
+_COMPLAINT_CHARACTERS = 48
+_TIME_AND_LEVEL = re.compile(r"^\S+Z\s+\[\w+\s*\]\s+")
 
 
 class TableDisplay:
@@ -90,5 +92,13 @@ def row(child: Child, picture: ClusterPicture | None) -> list[str]:
         str(len(owned)),
         str(len(leads)),
         str(child.starts),
-        wrong[:_COMPLAINT_CHARACTERS],
+        _brief(wrong),
     ]
+
+
+def _brief(line: str) -> str:
+    """What a log line says, short enough for a cell: no time, no level, no padding."""
+    words = " ".join(_TIME_AND_LEVEL.sub("", line).split())
+    if len(words) <= _COMPLAINT_CHARACTERS:
+        return words
+    return words[: _COMPLAINT_CHARACTERS - 1] + "\u2026"
