@@ -261,14 +261,10 @@ class Server:
     # -- called by connections
 
     def opened(self, connection: ServerConnection) -> None:
-        """A socket was accepted."""
+        """A socket was accepted; who it is, the handshake will tell."""
         self._connections.add(connection)
-        if len(self._connections) > self._connections_max:
-            connection.fail(
-                ProtocolError(
-                    "too_many_connections", f"this node serves {self._connections_max} connections"
-                )
-            )
+        if len(self._connections) > self._connections_max + STRANGERS_MAX:
+            connection.fail(self._too_many())
 
     def admitted(self, connection: ServerConnection, hello: Hello) -> None:
         """A handshake ended well. A peer's new connection takes the place of its old one."""

@@ -1,0 +1,315 @@
+"""The server: who is served, who is put off, and that a bad connection costs itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import pytest
+
+from allsource.cluster import connection as connection_module
+from allsource.cluster.frames import ProtocolError, encode_frame
+from allsource.cluster.handshake import DiallerConfig, WireLimits
+from allsource.cluster.requests import (
+    AppendPart,
+    AppendRequest,
+    ClusterView,
+    DescribeCluster,
+    PartitionPage,
+    ReadPartition,
+)
+from allsource.cluster.server import CannotListen, Server
+from allsource.storage.errors import NotFound, Overloaded
+from tests.cluster.live import Caller, Recorder, ended, serve, until
+from tests.cluster.wire_samples import BEAT, CHUNK, MESSAGES, SECRET, acceptor, client, dialler
+
+pytestmark = pytest.mark.usefixtures("hang_up")
+
+
+@pytest.fixture
+def handler() -> Recorder:
+    return Recorder()
+
+
+async def test_a_client_asks_and_is_answered(handler: Recorder) -> None:
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    assert await caller.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    handler.answer = lambda _: NotFound("no stream 's'")
+    assert isinstance(await caller.ask(2, DescribeCluster()), NotFound)
+    assert handler.asked[0] == (1, 5000, DescribeCluster(), False)
+    await server.close()
+    assert await caller.refusal() == ""
+    caller.close()
+
+
+async def test_many_requests_are_answered_in_any_order(handler: Recorder) -> None:
+    handler.answer = lambda _: None
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    for number in range(2000):
+        caller.session.request(number, 5000, DescribeCluster())
+    caller.flush()
+    await until(lambda: len(handler.waiting) == 2000)
+    for connection, request_id, _ in reversed(handler.waiting):
+        connection.reply(request_id, ClusterView({"n": request_id}))
+    for number in range(2000):
+        assert await caller.answer(number) == ClusterView({"n": number})
+    caller.close()
+    await server.close()
+
+
+async def test_what_a_peer_asks_is_forwarded_and_what_it_says_is_handed_on(handler: Recorder) -> None:
+    server = await serve(handler)
+    data = await Caller(dialler()).connect(server.port)
+    beats = await Caller(dialler(channel="beat")).connect(server.port)
+    data.session.messages(MESSAGES)
+    await data.ask(1, DescribeCluster())
+    assert handler.asked == [(1, 5000, DescribeCluster(), True)]
+    assert handler.messages_of == {"n1": MESSAGES}
+    beats.session.beat(BEAT)
+    beats.flush()
+    await until(lambda: handler.beats_of == {"n1": [BEAT]})
+    data.close()
+    await until(lambda: handler.news == [("lost", "n1")])
+    beats.close()
+    await server.close()
+
+
+async def test_a_client_that_leaves_is_no_news(handler: Recorder) -> None:
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    caller.close()
+    await until(lambda: not server.connections)
+    assert handler.news == []
+    await server.close()
+
+
+async def test_a_peer_that_connects_again_takes_its_own_place(handler: Recorder) -> None:
+    heard: list[str] = []
+    server = await serve(handler, on_peer=lambda hello: heard.append(hello.node_id))
+    old = await Caller(dialler()).connect(server.port)
+    new = await Caller(dialler()).connect(server.port)
+    assert await old.refusal() == "superseded"
+    await until(lambda: len(server.connections) == 1)
+    assert handler.news == [], "the peer was never gone"
+    assert await new.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    assert heard == ["n1", "n1"]
+    old.close()
+    new.close()
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        (DiallerConfig.client("wrong"), "wrong_secret"),
+        (DiallerConfig.client(SECRET, cluster_id="other"), "wrong_cluster"),
+        (dialler(expected_node="n3"), "wrong_node"),
+    ],
+)
+async def test_a_refusal_reaches_the_caller(handler: Recorder, config: DiallerConfig, code: str) -> None:
+    server = await serve(handler)
+    with pytest.raises(ProtocolError) as caught:
+        await Caller(config).connect(server.port)
+    assert caught.value.code == code
+    await server.close()
+
+
+async def test_a_bad_frame_costs_its_own_connection_only(handler: Recorder) -> None:
+    server = await serve(handler)
+    good, bad = await Caller(client()).connect(server.port), await Caller(client()).connect(server.port)
+    bad.writer.write(encode_frame(b"\xc1"))
+    assert await bad.refusal() == "malformed"
+    assert await good.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    bad.close()
+    good.close()
+    await server.close()
+
+
+async def test_the_reason_arrives_though_the_caller_is_still_talking(handler: Recorder) -> None:
+    """Closing with unread input resets the connection, and a reset overtakes the last word."""
+    server = await serve(handler, accept=acceptor(limits=WireLimits(frame_bytes_max=100_000)))
+    caller = await Caller(client()).connect(server.port)
+    caller.writer.write(encode_frame(b"x" * 3_000_000))
+    assert await caller.refusal() == "frame_too_large"
+    caller.close()
+    await server.close()
+
+
+async def test_who_does_not_shake_hands_is_put_out(
+    handler: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    server = await serve(handler)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    assert b"timeout" in await ended(reader)
+    writer.close()
+    await server.close()
+
+
+async def test_an_idle_client_is_put_out_and_a_busy_one_is_not(handler: Recorder) -> None:
+    handler.answer = lambda _: None
+    server = await serve(handler, client_idle_s=0.05)
+    waits, idles = await Caller(client()).connect(server.port), await Caller(client()).connect(server.port)
+    waits.session.request(1, 5000, DescribeCluster())
+    waits.flush()
+    assert await idles.refusal() == "idle"
+    (connection, request_id, _) = handler.waiting[0]
+    connection.reply(request_id, ClusterView({}))
+    assert await waits.answer(1) == ClusterView({})
+    idles.close()
+    waits.close()
+    await server.close()
+
+
+async def test_clients_are_limited_and_peers_get_in_all_the_same(handler: Recorder) -> None:
+    server = await serve(handler, connections_max=2)
+    callers = [await Caller(client()).connect(server.port) for _ in range(2)]
+    third = Caller(client())
+    with pytest.raises(ProtocolError) as caught:
+        await (await third.connect(server.port)).ask(1, DescribeCluster())
+    assert caught.value.code == "too_many_connections"
+    peer = await Caller(dialler()).connect(server.port)
+    assert await peer.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    for caller in (*callers, third, peer):
+        caller.close()
+    await server.close()
+
+
+# -- back-pressure
+
+
+async def test_a_client_has_so_many_requests_answered_at_a_time(handler: Recorder) -> None:
+    handler.answer = lambda _: None
+    limits = WireLimits(inflight_requests_max=10)
+    server = await serve(handler, accept=acceptor(limits=limits))
+    caller = await Caller(client()).connect(server.port)
+    other = await Caller(client()).connect(server.port)
+    for number in range(100):
+        caller.session.request(number, 5000, DescribeCluster())
+    caller.flush()
+    await until(lambda: len(handler.waiting) == 10)
+    for number in range(100):  # more than enough turns for an eleventh to slip through
+        other.session.request(number, 5000, DescribeCluster())
+    other.flush()
+    await until(lambda: len(handler.waiting) == 20)
+    assert [request_id for _, request_id, _ in handler.waiting[:10]] == list(range(10))
+    for done in range(200):
+        await until(lambda at=done: len(handler.waiting) > at)  # type: ignore[misc]
+        connection, request_id, _ = handler.waiting[done]
+        connection.reply(request_id, ClusterView({"n": request_id}))
+        assert len(handler.waiting) <= done + 21
+    for number in range(100):
+        assert await caller.answer(number) == ClusterView({"n": number})
+        assert await other.answer(number) == ClusterView({"n": number})
+    caller.close()
+    other.close()
+    await server.close()
+
+
+async def test_a_client_that_does_not_read_is_not_read_either(handler: Recorder) -> None:
+    """Its pages are refused when too much waits for it; what it asked is answered when it reads."""
+    page = PartitionPage(0, 1, 2, (CHUNK._replace(blob=b"x" * 1_000_000),))
+    handler.answer = lambda _: page
+    server = await serve(handler, outgoing_bytes_max=8 << 20)
+    caller = await Caller(client()).connect(server.port)
+    caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for number in range(300):
+        caller.session.request(number, 5000, ReadPartition(0))
+        if number % 10 == 9:
+            caller.flush()
+            await asyncio.sleep(0)
+    (connection,) = server.connections
+    await until(lambda: connection.write_paused)
+    assert connection.outgoing_bytes() < 8 << 20
+    caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    results = [await caller.answer(number) for number in range(300)]
+    refused = [result for result in results if isinstance(result, Overloaded)]
+    assert [result for result in results if not isinstance(result, Overloaded)] == [page] * (
+        300 - len(refused)
+    )
+    assert len(refused) < 300
+    caller.close()
+    await server.close()
+
+
+async def test_who_never_reads_is_dropped(handler: Recorder) -> None:
+    view = ClusterView({"much": "x" * 1_000_000})
+    handler.answer = lambda _: view
+    server = await serve(handler, outgoing_bytes_max=4 << 20)
+    peer = await Caller(dialler()).connect(server.port)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for number in range(100):
+        peer.session.request(number, 5000, DescribeCluster())
+    peer.flush()
+    await until(lambda: handler.news == [("lost", "n1")])
+    assert len(server.connections) == 0
+    peer.close()
+    await server.close()
+
+
+async def test_an_answer_after_the_end_is_of_no_effect(handler: Recorder) -> None:
+    handler.answer = lambda _: None
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    caller.session.request(1, 5000, AppendRequest((AppendPart("s", -1, b""),)))
+    caller.flush()
+    await until(lambda: handler.waiting)
+    caller.close()
+    await until(lambda: not server.connections)
+    connection, request_id, _ = handler.waiting[0]
+    connection.reply(request_id, ClusterView({}))
+    await server.close()
+
+
+# -- listening
+
+
+async def test_a_port_in_use_is_said_clearly(handler: Recorder) -> None:
+    server = await serve(handler)
+    with pytest.raises(CannotListen, match="the port is in use: is the node running already"):
+        await Server(handler, acceptor(), "127.0.0.1", server.port).start()
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "advice"),
+    [("192.0.2.1", "does not have that address"), ("no-such-host.invalid", "host name has no address")],
+)
+async def test_an_address_that_is_not_ours_is_said_clearly(
+    handler: Recorder, host: str, advice: str
+) -> None:
+    with pytest.raises(CannotListen, match=advice):
+        await Server(handler, acceptor(), host, 0).start()
+
+
+async def test_small_packets_do_not_wait(handler: Recorder) -> None:
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    (connection,) = server.connections
+    assert connection._transport is not None
+    sock = connection._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+    if sys.platform == "linux":
+        assert (
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connection_module.DEAD_AFTER_MS
+        )
+    caller.close()
+    await server.close()
+
+
+async def test_closing_writes_what_was_answered(handler: Recorder) -> None:
+    handler.answer = lambda _: None
+    server = await serve(handler)
+    caller = await Caller(client()).connect(server.port)
+    caller.session.request(1, 5000, DescribeCluster())
+    caller.flush()
+    await until(lambda: handler.waiting)
+    connection, request_id, _ = handler.waiting[0]
+    connection.reply(request_id, ClusterView({"last": "words"}))
+    await server.close()
+    assert await caller.answer(1) == ClusterView({"last": "words"})
+    caller.close()
