@@ -1,0 +1,281 @@
+"""The write path against a core that a test plays: who is answered when, and never too early."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allsource.cluster.consensus.messages import Role, RoleChange
+from allsource.cluster.requests import AppendRequest, AppendResult
+from allsource.config.schema import Limits
+from allsource.node.ingest import DRAIN_MAX, Ingest
+from allsource.node.measures import Measures
+from allsource.node.metrics import LockFreeMetrics
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.tickets import Ticket
+from allsource.storage.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.errors import NoMajority, Overloaded, WrongExpectedVersion
+from allsource.storage.expected import ANY, NO_STREAM
+from allsource.storage.interface import PartitionWrite
+from allsource.storage.memory import MemoryStorage
+from tests.node.members import append, events
+
+P = 0
+
+
+class Core:
+    """Leads partition 0 in a term; commits when the test says so."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self.storage = storage
+        self.term = 1
+        self.leads = True
+        self.moving = False
+        self.quorum = True
+        self.room = True
+        self.log: list[Entry] = []
+        self.unwritten: list[Entry] = []
+        self.commit = 0
+        self.reads: list[tuple[Any, int]] = []
+
+    def is_leader(self, partition: int) -> bool:
+        return self.leads
+
+    def can_propose(self, partition: int) -> bool:
+        return self.leads and self.room and not self.moving
+
+    def is_handing_over(self, partition: int) -> bool:
+        return self.moving
+
+    def quorum_is_up(self, partition: int) -> bool:
+        return self.quorum
+
+    def commit_index(self, partition: int) -> int:
+        return self.commit
+
+    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+        entry = make_entry(
+            partition=P,
+            index=len(self.log) + 1,
+            term=self.term,
+            kind=EVENTS,
+            first_position=sum(entry.count for entry in self.log) + 1,
+            timestamp_us=timestamp_us,
+            parts=parts,
+        )
+        self.log.append(entry)
+        self.unwritten.append(entry)
+        return entry
+
+    def read(self, partition: int, ticket: object, min_index: int) -> None:
+        self.reads.append((ticket, min_index))
+
+
+class Desk:
+    """The write path, a loop turn at a time."""
+
+    def __init__(self) -> None:
+        self.storage = MemoryStorage(partition_count=1)
+        self.core = Core(self.storage)
+        self.retried: list[Ticket] = []
+        self.ingest = Ingest(
+            self.core,
+            self.storage,
+            LockFreeEventQueue(2 * DRAIN_MAX),
+            Limits(),
+            Measures(LockFreeMetrics()),
+            retry=self.retried.append,
+            now_us=lambda: 0,
+            wall_us=lambda: 1000,
+        )
+
+    def ask(self, request: AppendRequest) -> tuple[Ticket, list[Any]]:
+        answers: list[Any] = []
+        ticket = Ticket(request, P, 0, 0, False, answers.append)
+        self.ingest.submit(ticket)
+        return ticket, answers
+
+    def turn(self) -> bool:
+        more = self.ingest.pump()
+        if self.core.unwritten:
+            self.storage.write([PartitionWrite(P, entries=self.core.unwritten)])
+            self.core.unwritten = []
+        return more
+
+    def commit(self, index: int) -> None:
+        self.core.commit = index
+        self.ingest.committed(P, index)
+
+    def depose(self) -> None:
+        self.core.leads = False
+        self.core.term += 1
+        self.ingest.changed(RoleChange(P, self.core.term, Role.FOLLOWER, "n2"))
+
+    def truncate(self, index: int) -> None:
+        """The next owner overwrote what was not committed."""
+        del self.core.log[index - 1 :]
+        self.storage.write([PartitionWrite(P, truncate_from=index)])
+
+    def lead_again(self) -> None:
+        self.core.leads = True
+        self.core.term += 1
+        self.ingest.changed(RoleChange(P, self.core.term, Role.LEADER, "n1"))
+
+
+def test_nothing_is_answered_before_it_is_committed() -> None:
+    desk = Desk()
+    _, first = desk.ask(append(("a", events())))
+    _, second = desk.ask(append(("a", events(2))))
+    desk.turn()
+    assert (first, second) == ([], [])
+    assert desk.ingest.under_way() == 2
+    desk.commit(1)
+    assert isinstance(first[0], AppendResult)
+    assert second == []
+    desk.commit(2)
+    assert second[0].streams == (("a", 2, 3),)
+
+
+def test_a_retry_in_the_same_turn_waits_for_the_first() -> None:
+    desk = Desk()
+    request = append(("a", events()), expected=NO_STREAM)
+    _, first = desk.ask(request)
+    _, second = desk.ask(request)
+    desk.turn()
+    assert len(desk.core.log) == 1
+    assert (first, second) == ([], [])
+    desk.commit(1)
+    assert (first[0].duplicate, second[0].duplicate) == (False, True)
+
+
+def test_a_retry_of_an_entry_of_an_older_owner_waits_for_its_commit() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    desk.ask(request)
+    desk.turn()
+    desk.depose()
+    desk.lead_again()
+    _, again = desk.ask(request)
+    desk.turn()
+    assert again == []
+    assert len(desk.core.log) == 1
+    desk.commit(1)
+    assert again[0].duplicate
+
+
+def test_a_lost_leadership_puts_everything_in_doubt() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    first, first_answers = desk.ask(request)
+    second, second_answers = desk.ask(request)
+    desk.turn()
+    desk.depose()
+    assert desk.retried == [first, second]
+    assert first.in_doubt
+    assert second.in_doubt
+    desk.commit(1)  # of another owner's entry at the same index
+    assert (first_answers, second_answers) == ([], [])
+
+
+def test_a_new_term_of_the_same_leader_flushes_the_older_ones() -> None:
+    desk = Desk()
+    first, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.lead_again()
+    assert desk.retried == [first]
+    desk.commit(1)
+    assert answers == []
+
+
+def test_the_news_of_an_own_leadership_keeps_what_was_proposed_in_it() -> None:
+    """The pump may propose in the turn in which the core won, before the change is told."""
+    desk = Desk()
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.ingest.changed(RoleChange(P, 1, Role.LEADER, "n1"))
+    desk.commit(1)
+    assert len(answers) == 1
+
+
+def test_heads_are_read_anew_after_a_truncation() -> None:
+    desk = Desk()
+    desk.ask(append(("a", events(5))))
+    desk.turn()
+    desk.depose()
+    desk.truncate(1)
+    desk.lead_again()
+    _, answers = desk.ask(append(("a", events()), expected=NO_STREAM))
+    desk.turn()
+    desk.commit(1)
+    assert answers[0].streams == (("a", 1, 1),)
+
+
+def test_a_conflict_is_told_only_after_a_read_barrier() -> None:
+    desk = Desk()
+    desk.ask(append(("a", events())))
+    _, answers = desk.ask(append(("a", events()), expected=NO_STREAM))
+    desk.turn()
+    ((barrier, min_index),) = desk.core.reads
+    assert min_index == 1, "the version that it fails on is not committed yet"
+    assert answers == []
+    barrier.confirmed(1, ok=True)
+    assert isinstance(answers[0], WrongExpectedVersion)
+
+
+def test_a_conflict_of_a_deposed_owner_is_not_told() -> None:
+    desk = Desk()
+    ticket, answers = desk.ask(append(("a", events()), expected=7))
+    desk.turn()
+    desk.core.reads[0][0].confirmed(0, ok=False)
+    assert answers == []
+    assert desk.retried == [ticket]
+    assert not ticket.in_doubt
+
+
+def test_what_cannot_be_appended_now_says_why() -> None:
+    desk = Desk()
+    desk.core.quorum = False
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert type(answers[0]) is NoMajority
+    desk.core.quorum, desk.core.room = True, False
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert type(answers[0]) is Overloaded
+    desk.core.moving = True
+    ticket, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert answers == []
+    assert desk.retried == [ticket]
+    assert desk.core.log == []
+
+
+def test_an_obstacle_does_not_keep_a_retry_from_its_answer() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    desk.ask(request)
+    desk.turn()
+    desk.commit(1)
+    desk.core.quorum = False
+    _, answers = desk.ask(request)
+    desk.turn()
+    assert answers[0].duplicate
+
+
+def test_an_expired_append_is_not_proposed() -> None:
+    desk = Desk()
+    ticket, answers = desk.ask(append(("a", events())))
+    ticket.expire()
+    desk.turn()
+    assert desk.core.log == []
+    assert answers[0].definite
+
+
+def test_a_burst_is_taken_in_several_turns() -> None:
+    desk = Desk()
+    request = append(("a", events()), expected=ANY)
+    for _ in range(DRAIN_MAX + 1):
+        desk.ask(request)
+    assert desk.turn()
+    assert not desk.turn()
+    desk.commit(1)
+    assert desk.ingest.under_way() == 0
