@@ -1,0 +1,253 @@
+"""The launch's supervisor with children that are small scripts, and what its displays show."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from allsource.config.load import load_settings
+from allsource.node.cli.launch import supervisor as supervising
+from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left
+from allsource.node.cli.launch.supervisor import READY, WAITING, Child, Supervisor
+from allsource.node.cli.launch.table import draw, newest_picture
+from allsource.node.cli.picture import ClusterPicture
+from allsource.node.cli.processes import NodeProcess, until
+from allsource.node.cli.targets import DEFAULT_CONFIG
+
+CONFIG = Path(__file__).parents[2] / DEFAULT_CONFIG
+TIMEOUT_S = 20.0
+
+GOOD = "import time; print('up', flush=True); time.sleep(100)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {GOOD}"
+BROKEN = "import sys; print('[info ] trying'); print('allsource: n1: the port is taken'); sys.exit(69)"
+
+
+@dataclass
+class Witness:
+    """A display that remembers."""
+
+    seen: list[tuple[object, ...]] = field(default_factory=list)
+
+    def started(self, child: Child) -> None:
+        self.seen.append(("started", child.id))
+
+    def said(self, child: Child, line: str) -> None:
+        self.seen.append(("said", child.id, line))
+
+    def ended(self, child: Child, again_in_s: float | None) -> None:
+        self.seen.append(("ended", child.id, child.exit_status, again_in_s))
+
+    def ready(self, seconds: float) -> None:
+        self.seen.append(("ready",))
+
+    def stopping(self) -> None:
+        self.seen.append(("stopping",))
+
+
+def child(code: str, name: str = "n1") -> Child:
+    node = NodeProcess(name, [sys.executable, "-c", code], output=subprocess.PIPE)
+    return Child(node, "127.0.0.1:7101", "http://127.0.0.1:8101")
+
+
+async def while_running(
+    supervisor: Supervisor, witness: Witness, seen: tuple[object, ...], then: Callable[[], None]
+) -> int:
+    """Run it until something was seen, do something then, and return its status."""
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: seen in witness.seen or running.done(), TIMEOUT_S, f"{seen}; saw {witness.seen}")
+    then()
+    async with asyncio.timeout(TIMEOUT_S):
+        return await running
+
+
+async def test_what_children_say_is_passed_on_and_stop_ends_them_in_order() -> None:
+    witness, children = Witness(), [child(GOOD, "n1"), child(GOOD, "n2")]
+    supervisor = Supervisor(children, witness, restart=False)
+    assert await while_running(supervisor, witness, ("said", "n2", "up"), supervisor.stop) == 0
+    assert ("said", "n1", "up") in witness.seen
+    assert witness.seen[-1] == ("stopping",)
+    assert [one.exit_status for one in children] == [-15, -15]
+    assert not any(one.is_up for one in children)
+
+
+async def test_a_second_stop_waits_for_nobody() -> None:
+    witness, deaf = Witness(), child(DEAF)
+    supervisor = Supervisor([deaf], witness, restart=False)
+
+    def stop_twice() -> None:
+        supervisor.stop()
+        supervisor.stop()
+
+    assert await while_running(supervisor, witness, ("said", "n1", "up"), stop_twice) == 0
+    assert deaf.exit_status == -9
+
+
+async def test_when_no_node_can_start_the_launch_is_over_and_tells_why() -> None:
+    witness, children = Witness(), [child(BROKEN, "n1"), child(BROKEN, "n2")]
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await Supervisor(children, witness, restart=False).run() == 1
+    assert ("ended", "n1", 69, None) in witness.seen
+    assert ("ended", "n2", 69, None) in witness.seen
+    assert children[0].last_complaint == "allsource: n1: the port is taken"
+    assert "n2 ended with status 69: allsource: n1: the port is taken" in nobody_left(children)
+
+
+async def test_with_restart_too_a_launch_of_which_none_ever_lived_is_over() -> None:
+    witness = Witness()
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await Supervisor([child(BROKEN)], witness, restart=True).run() == 1
+
+
+async def test_a_child_that_ends_is_started_again_after_growing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervising, "_BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(supervising, "_BACKOFF_MAX_S", 0.02)
+    witness, broken = Witness(), child(BROKEN)
+    broken.was_live = True  # it had answered before it began to fail
+    supervisor = Supervisor([broken], witness, restart=True)
+
+    def third_end() -> bool:
+        return [one for one in witness.seen if one[0] == "ended"][2:] != []
+
+    running = asyncio.create_task(supervisor.run())
+    await until(third_end, TIMEOUT_S, "three deaths")
+    supervisor.stop()
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await running == 0
+    waits = [one[3] for one in witness.seen if one[0] == "ended"]
+    assert waits[:3] == [0.01, 0.02, 0.02]
+    assert broken.starts >= 3
+
+
+async def test_others_go_on_when_one_ends_and_is_not_restarted() -> None:
+    witness, children = Witness(), [child(BROKEN, "n1"), child(GOOD, "n2")]
+    supervisor = Supervisor(children, witness, restart=False)
+    alive: list[bool] = []
+
+    def stop() -> None:
+        alive.append(children[1].is_up)
+        supervisor.stop()
+
+    assert await while_running(supervisor, witness, ("ended", "n1", 69, None), stop) == 0
+    assert alive == [True]
+
+
+async def test_complaints_are_kept_and_endless_lines_cut() -> None:
+    code = (
+        "print('2026-01-01T00:00:00Z [warning  ] disk is slow'); print('[info ] fine');"
+        "print('x' * 200_000, flush=True); print('last')"
+    )
+    witness, talker = Witness(), child(code)
+    async with asyncio.timeout(TIMEOUT_S):
+        await Supervisor([talker], witness, restart=False).run()
+    lines = [one[2] for one in witness.seen if one[0] == "said"]
+    assert lines[:2] == ["2026-01-01T00:00:00Z [warning  ] disk is slow", "[info ] fine"]
+    assert "".join(map(str, lines[2:-1])) == "x" * 200_000
+    assert lines[-1] == "last"
+    assert talker.last_complaint == "last"  # it ended by itself: its last words are the best guess
+
+
+def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
+    return ClusterPicture.read(
+        {
+            "node": "n1",
+            "cluster": "c",
+            "durability": "fsync",
+            "nodes": [
+                {"id": id_, "state": "up", "incarnation": 1, "address": "a", "http_address": "h"}
+                for id_ in ("n1", "n2")
+            ],
+            "partitions": [
+                {
+                    "partition": number,
+                    "owner": owner,
+                    "term": term,
+                    "replicas": ["n1", "n2"],
+                    "commit_index": 1,
+                    "last_position": 0,
+                }
+                for number, owner in enumerate(owners)
+            ],
+        }
+    )
+
+
+def drawn(*children: Child) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(draw(children))
+    return console.export_text()
+
+
+def test_the_table_shows_states_owners_and_what_went_wrong() -> None:
+    one, two = child(GOOD, "n1"), child(BROKEN, "n2")
+    one.state, one.picture, one.starts = READY, picture(["n1", "n1", None, "n2"]), 1
+    two.state, two.starts = WAITING, 3
+    two.last_complaint = "2026-01-01T00:00:00Z [error    ] the port is taken     port=1"
+    text = drawn(one, two)
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert rows["n1"].split()[:3] == ["n1", "ready", "-"]
+    assert rows["n1"].split()[5:8] == ["2", "2", "1"]
+    assert "to be restarted" in rows["n2"]
+    assert "the port is taken port=1" in rows["n2"]
+    assert "[error" not in rows["n2"]
+    assert "0 n1    1 n1    2 -     3 n2" in text
+
+
+def test_the_newest_picture_is_drawn() -> None:
+    old, new, mute = child(GOOD, "n1"), child(GOOD, "n2"), child(GOOD, "n3")
+    old.picture, new.picture = picture(["n1"], term=1), picture(["n2"], term=2)
+    assert newest_picture([old, new, mute]) is new.picture
+    assert newest_picture([mute]) is None
+    assert "owners" not in drawn(mute)
+
+
+def test_log_lines_are_never_read_as_markup() -> None:
+    one = child(GOOD)
+    one.last_complaint = "[bold]loud[/bold]"
+    assert "[bold]loud[/bold]" in drawn(one)
+
+
+def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    display = PlainDisplay(load_settings(CONFIG), CONFIG)
+    one = child(BROKEN)
+    one.exit_status, one.last_words = 69, "the port is taken"
+    display.said(one, "hello")
+    display.ended(one, 0.5)
+    display.ready(1.25)
+    display.stopping()
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "n1 | hello"
+    assert "curl http://127.0.0.1:8101/v1/streams/hello/events -d '{" in said.out
+    assert "is ready after 1.2 s: 3 nodes, 32 partitions" in said.out
+    assert said.err == "allsource: n1 ended with status 69: the port is taken; again in 0.5 s\n"
+
+
+def test_json_lines_tell_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    display = JsonDisplay(load_settings(CONFIG))
+    one = child(BROKEN)
+    one.exit_status, one.last_words = -9, "last"
+    display.said(one, "hello")
+    display.ended(one, None)
+    display.ready(1.2)
+    display.stopping()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["happened"] for one in told] == ["said", "ended", "ready", "stopping"]
+    assert (told[1]["node"], told[1]["status"], told[1]["again_in_s"]) == ("n1", -9, None)
+
+
+def test_endings_are_told_in_words() -> None:
+    one = child(BROKEN)
+    one.exit_status = -9
+    assert how_it_ended(one) == "was killed by signal 9"
+    one.exit_status, one.last_words = 74, "a sync failed"
+    assert how_it_ended(one) == "ended with status 74: a sync failed"
