@@ -6,16 +6,16 @@ import argparse
 import sys
 import time
 
+from tests.simulation.draw import THEMES
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.plan import draw_plan
-from tests.simulation.run import Outcome, describe_failure, run_many, run_plan, shrink
+from tests.simulation.run import Outcome, describe_failure, plan_of, run_many, run_plan, shrink
 
 
 def main() -> int:
     options = _options().parse_args()
     if options.seed is not None:
-        return _one(options.seed, options.mutant, trace=options.trace, smaller=options.shrink)
-    return _many(range(options.start, options.start + options.seeds), options.jobs, options.mutant)
+        return _one(options)
+    return _many(options)
 
 
 def _options() -> argparse.ArgumentParser:
@@ -27,28 +27,32 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--trace", action="store_true", help="with --seed: tell everything that happens")
     parser.add_argument("--shrink", action="store_true", help="with --seed: find a smaller failing plan")
     parser.add_argument("--mutant", choices=MUTANTS, default="", help="break a rule on purpose")
+    parser.add_argument("--theme", choices=THEMES, default="", help="this kind of schedule alone")
     return parser
 
 
-def _one(seed: int, mutant: str, *, trace: bool, smaller: bool) -> int:
-    plan = draw_plan(seed)
-    if smaller:
+def _one(options: argparse.Namespace) -> int:
+    seed, mutant, theme = options.seed, options.mutant, options.theme
+    plan = plan_of(seed, mutant, theme)
+    if options.shrink:
         plan = shrink(plan, mutant)
     print(plan)
-    outcome = run_plan(plan, mutant, print if trace else None)
-    print(describe_failure(outcome, mutant) if outcome.failed else f"seed {seed}: all held")
+    outcome = run_plan(plan, mutant, print if options.trace else None)
+    print(describe_failure(outcome, mutant, theme) if outcome.failed else f"seed {seed}: all held")
     return int(outcome.failed)
 
 
-def _many(seeds: range, jobs: int, mutant: str) -> int:
+def _many(options: argparse.Namespace) -> int:
+    mutant, theme = options.mutant, options.theme
+    seeds = range(options.start, options.start + options.seeds)
     began = time.monotonic()
     failures: list[Outcome] = []
     slowest = 0
-    for done, outcome in enumerate(run_many(seeds, jobs, mutant), 1):
+    for done, outcome in enumerate(run_many(seeds, options.jobs, mutant, theme), 1):
         slowest = max(slowest, outcome.recovery_us)
         if outcome.failed:
             failures.append(outcome)
-            print(describe_failure(outcome, mutant), flush=True)
+            print(describe_failure(outcome, mutant, theme), flush=True)
         if done % 100 == 0 or done == len(seeds):
             _progress(done, len(seeds), len(failures), time.monotonic() - began)
     print(f"longest recovery after the faults ended: {slowest / 1000:.0f} ms of simulated time")

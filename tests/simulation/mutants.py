@@ -33,6 +33,8 @@ class Mutant:
     what: str
     tools: type[Tools] = Tools
     broken: Callable[[], AbstractContextManager[object]] = nullcontext
+    theme: str = ""
+    """The theme that is after this mistake; without one, any seed should do."""
 
 
 def _patched(owner: type, name: str, replacement: object) -> Callable[[], AbstractContextManager[object]]:
@@ -203,10 +205,12 @@ MUTANTS: dict[str, Mutant] = {
     "rule-2-index-alone": Mutant(
         "A finished sync acknowledges an index whatever its term",
         broken=_patched(Group, "persisted", _persisted_by_index),
+        theme="late_syncs",
     ),
     "rule-3-older-terms": Mutant(
         "The leader commits entries of older terms by counting",
         broken=_patched(Leadership, "committable", _commit_any_term),
+        theme="figure_8",
     ),
     "rule-4-truncate": Mutant(
         "A late append truncates what agrees", broken=_patched(Group, "_take", _always_truncate)
@@ -218,10 +222,12 @@ MUTANTS: dict[str, Mutant] = {
     "rule-12-no-stickiness": Mutant(
         "A voter deposes a living leader for anybody",
         broken=_patched(Group, "_sticks_to_leader", _never_sticks),
+        theme="calm",
     ),
     "rule-14-no-round": Mutant(
         "A leader reads without asking whether it still leads",
         broken=_patched(ReadRounds, "begin", _read_without_asking),
+        theme="two_leaders",
     ),
     "rule-14-before-noop": Mutant(
         "A new leader reads before an entry of its term is committed",

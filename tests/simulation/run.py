@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tests.simulation.draw import draw_plan
 from tests.simulation.invariants import Violation
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.plan import Plan, draw_plan
+from tests.simulation.plan import Plan
 from tests.simulation.simulation import Simulation
 
 SHRINK_RUNS_MAX = 200
@@ -53,14 +54,19 @@ def _run(simulation: Simulation) -> Outcome:
     return Outcome(seed, "", simulation.recovery_us)
 
 
-def run_seed(seed: int, mutant: str = "") -> Outcome:
+def plan_of(seed: int, mutant: str = "", theme: str = "") -> Plan:
+    """The schedule that a seed stands for; for a mutant, in the theme that is after its mistake."""
+    return draw_plan(seed, theme or (MUTANTS[mutant].theme if mutant else ""))
+
+
+def run_seed(seed: int, mutant: str = "", theme: str = "") -> Outcome:
     """Run the schedule that a seed stands for."""
-    return run_plan(draw_plan(seed), mutant)
+    return run_plan(plan_of(seed, mutant, theme), mutant)
 
 
-def run_many(seeds: Iterable[int], jobs: int = 1, mutant: str = "") -> Iterator[Outcome]:
+def run_many(seeds: Iterable[int], jobs: int = 1, mutant: str = "", theme: str = "") -> Iterator[Outcome]:
     """Run schedules in `jobs` processes; outcomes in the order of the seeds."""
-    one = partial(run_seed, mutant=mutant)
+    one = partial(run_seed, mutant=mutant, theme=theme)
     if jobs == 1:
         yield from map(one, seeds)
         return
@@ -105,9 +111,9 @@ def shrink(plan: Plan, mutant: str = "") -> Plan:
     return plan
 
 
-def describe_failure(outcome: Outcome, mutant: str = "") -> str:
+def describe_failure(outcome: Outcome, mutant: str = "", theme: str = "") -> str:
     """What a person needs to see it again."""
-    flag = f" --mutant {mutant}" if mutant else ""
+    flag = (f" --mutant {mutant}" if mutant else "") + (f" --theme {theme}" if theme else "")
     return (
         f"seed {outcome.seed}, commit {commit()}: {outcome.complaint}\n"
         f"  replay: scripts/simulate --seed {outcome.seed}{flag} --trace"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.plan import draw_plan
+from tests.simulation.draw import draw_plan
 from tests.simulation.run import describe_failure, run_many, run_seed
 
 SEEDS_PER_TEST = 50

@@ -1,0 +1,34 @@
+"""The core with one rule broken must fail: a simulation that cannot fail shows nothing.
+
+Each mutant gets a bounded number of schedules, from seed 0 on, of the theme that is after its mistake;
+`scripts/simulate --mutant NAME` shows how many of them notice. The rules are CONSENSUS.md's.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.draw import THEMES, draw_plan
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.run import describe_failure, first_failure, run_many, run_plan, shrink
+
+SEEDS_MAX = 200
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_rule_is_noticed(name: str) -> None:
+    failure = first_failure(range(SEEDS_MAX), name)
+    assert failure is not None, f"{MUTANTS[name].what}, and {SEEDS_MAX} schedules held"
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_themes_that_catch_the_mutants_hold_without_them(theme: str) -> None:
+    failures = [outcome for outcome in run_many(range(40), theme=theme) if outcome.failed]
+    assert not failures, "\n".join(describe_failure(outcome, theme=theme) for outcome in failures)
+
+
+def test_a_failing_plan_shrinks_to_one_that_fails_with_less() -> None:
+    plan = draw_plan(10)
+    smaller = shrink(plan, "rule-6-by-index")
+    assert run_plan(smaller, "rule-6-by-index").failed
+    assert len(smaller.faults) < len(plan.faults) or smaller.duration_us < plan.duration_us
