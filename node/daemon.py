@@ -109,6 +109,22 @@ def _settle_memory() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def open_node_storage(settings: Settings, node_id: str) -> Storage:
+    """The storage of a node of this cluster; raises `StorageFault` with what to do."""
+    return open_storage(
+        backend=settings.storage.backend,
+        data_dir=settings.node(node_id).data_dir,
+        cluster_id=settings.cluster_id,
+        node_id=node_id,
+        partitions=settings.partitions,
+        durability=settings.durability,
+        disk_free_bytes_min=settings.limits.disk_free_bytes_min,
+        write_buffer_bytes=settings.storage.write_buffer_bytes,
+        block_cache_bytes=settings.storage.block_cache_bytes,
+        background_jobs=settings.storage.background_jobs,
+    )
+
+
 class _Signals:
     """Requests to stop: the first one stops the node in order, a second one hurries it."""
 
@@ -153,7 +169,7 @@ class Node:
         settings, me = self.settings, self.settings.node(self.node_id)
         # The data directory comes first: it is locked, it says who we are, and nothing may be promised
         # to anybody by a node that cannot remember it.
-        storage = self._storage = self._open_storage()
+        storage = self._storage = open_node_storage(settings, self.node_id)
         self._formation = Formation(
             storage,
             self.node_id,
@@ -236,21 +252,6 @@ class Node:
             self._storage = None
 
     # -- its parts
-
-    def _open_storage(self) -> Storage:
-        settings, me = self.settings, self.settings.node(self.node_id)
-        return open_storage(
-            backend=settings.storage.backend,
-            data_dir=me.data_dir,
-            cluster_id=settings.cluster_id,
-            node_id=self.node_id,
-            partitions=settings.partitions,
-            durability=settings.durability,
-            disk_free_bytes_min=settings.limits.disk_free_bytes_min,
-            write_buffer_bytes=settings.storage.write_buffer_bytes,
-            block_cache_bytes=settings.storage.block_cache_bytes,
-            background_jobs=settings.storage.background_jobs,
-        )
 
     def _addresses(self) -> dict[str, tuple[str, int]]:
         return {node.id: (node.host, node.port) for node in self.settings.nodes}

@@ -31,7 +31,6 @@ from allsource.node.view import View
 from allsource.storage.errors import AllsourceError, DiskFull
 from allsource.storage.interface import Storage
 
-
 _LEAVING_STEP_S = 0.005
 
 
@@ -134,7 +133,8 @@ class Member:
         self.service.close_intake()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        while self.ingest.under_way() and loop.time() < end - timeout_s / 2:
+        # Looking now and then costs less than every answer telling us: this happens once.
+        while self.ingest.under_way() and loop.time() < end - timeout_s / 2:  # noqa: ASYNC110
             await asyncio.sleep(_LEAVING_STEP_S)
         while loop.time() < end:
             if self.replica.hand_over() and not self.service.under_way():

@@ -157,7 +157,7 @@ def _read_format(path: Path) -> Format | None:
         magic, version = None, None
     if magic != _MAGIC or not isinstance(version, int):
         raise Corrupt(
-            f"{path} is unreadable; restore it from a copy, or let this node join with an empty data_dir"
+            f"{path} is unreadable; restore it from a copy, or keep this node stopped: its peers go on"
         )
     if version > FORMAT_VERSION:
         raise FormatTooNew(

@@ -94,7 +94,7 @@ class RocksStorage:
         elif not (directory.database / "CURRENT").exists():
             raise Corrupt(
                 f"{directory.database} is missing or empty, but {self.path} was in use before;"
-                " restore it from a copy, or let the node join with an empty data_dir"
+                " restore it from a copy, or keep this node stopped: its peers go on"
             )
         self._mark = SyncedMark(directory.synced)
         try:
@@ -133,7 +133,7 @@ class RocksStorage:
         if hard.commit > tail.last_index:
             raise Corrupt(
                 f"{self.path}: partition {partition} was committed up to index {hard.commit}, but its log"
-                f" ends at {tail.last_index}; let this node join again with an empty data_dir",
+                f" ends at {tail.last_index}; keep this node stopped: its peers hold the events and go on",
                 partition=partition,
             )
         marks = list(self._database.scan(keys.META, keys.term_key(partition, 0)[:3]))
@@ -238,14 +238,15 @@ class RocksStorage:
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.path}: at {partition}/{index} lies the entry {entry.partition}/{entry.index};"
-                " let this node join again with an empty data_dir"
+                " keep this node stopped: its peers hold the events and go on"
             )
         return entry
 
     def _missing(self, partition: int, index: int) -> Corrupt:
         return Corrupt(
             f"{self.path}: partition {partition} has no entry {index}, its log ends at"
-            f" {self._tail(partition).last_index}; let this node join again with an empty data_dir"
+            f" {self._tail(partition).last_index}; keep this node stopped: its peers hold the events"
+            " and go on"
         )
 
     @named_faults

@@ -29,7 +29,7 @@ from allsource.storage.keys import COLUMN_FAMILIES, EVENTS, IDS, META, PARTITION
 from allsource.storage.rocksdb_options import RocksOptions, database_options, family_options
 
 _REPLACE = (
-    "let this node join again with an empty data_dir (its peers hold the events), or restore the"
+    "keep this node stopped (its peers hold the events and go on), or restore the"
     " directory from a copy; `allsource verify` shows what is damaged"
 )
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "append": ("ask", "append"),
     "read": ("ask", "read"),
     "config": ("configure", "config"),
+    "verify": ("verify", "verify"),
     "drill": ("drill.command", "drill"),
     "bench": ("bench.command", "bench"),
 }
