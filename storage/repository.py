@@ -19,11 +19,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from allsource.config.schema import Limits
 from allsource.storage.errors import InvalidRequest
 from allsource.storage.open import open_storage
+from allsource.storage.postgres.repository import PostgresEventStreamRepository
 from allsource.storage.stream_repository import EventStreamRepository
 
 __all__ = (
     "EventStreamRepository",
     "InMemoryEventStreamRepository",
+    "PostgresEventStreamRepository",
     "RocksDBEventStreamRepository",
     "open_repository",
 )
@@ -65,14 +67,15 @@ class RocksDBEventStreamRepository(EventStreamRepository):
 def open_repository(address: str) -> EventStreamRepository:
     """The repository at an address, to be used in `async with`.
 
-    ``memory://`` or ``rocksdb:///absolute/path`` (with ``?durability=os`` for the weaker promise).
+    ``memory://``, ``rocksdb:///absolute/path`` (with ``?durability=os`` for the weaker promise) or
+    ``postgresql://user:password@host/database`` (with ``?schema=NAME`` for another schema).
     Raises `InvalidRequest` for any other address; opening happens when the `async with` begins.
     """
     parts = urlsplit(address)
     opener = ADDRESSES.get(parts.scheme)
     if opener is None:
         known = ", ".join(f"{scheme}:" for scheme in sorted(ADDRESSES))
-        raise InvalidRequest(f"unknown kind of repository {address!r}; an address begins with {known}")
+        raise InvalidRequest(f"unknown kind of repository {parts.scheme!r}; an address begins with {known}")
     return opener(parts)
 
 
@@ -92,8 +95,14 @@ def _rocksdb(parts: SplitResult) -> EventStreamRepository:
     return RocksDBEventStreamRepository(unquote(parts.path), durability=durability)
 
 
+def _postgres(parts: SplitResult) -> EventStreamRepository:
+    return PostgresEventStreamRepository(parts.geturl())
+
+
 ADDRESSES: dict[str, Callable[[SplitResult], EventStreamRepository]] = {
     "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
     "rocksdb": _rocksdb,
 }
 """Scheme of an address -> how to make its repository."""

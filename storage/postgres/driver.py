@@ -98,6 +98,8 @@ async def connect(target: Target, **settings: str) -> Any:
         return await asyncpg.connect(
             target.dsn, timeout=CONNECT_TIMEOUT_S, server_settings=session_settings(target, **settings)
         )
+    except ValueError as error:  # a malformed port, an unknown option
+        raise StorageFault(f"the connection string of {target.shown} cannot be used: {error}") from None
     except connection_errors() as error:
         raise explain(error, target) from error
 
@@ -105,7 +107,7 @@ async def connect(target: Target, **settings: str) -> Any:
 def connection_errors() -> tuple[type[BaseException], ...]:
     """What asyncpg raises for trouble with the server, the connection or the statement."""
     asyncpg = driver()
-    return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError)
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -118,8 +120,8 @@ def is_lost(error: BaseException) -> bool:
         OSError,
         TimeoutError,
     )
-    cancelled: type[BaseException] = asyncpg.QueryCanceledError  # ... but that one is a statement's end
-    return isinstance(error, lost) and not isinstance(error, cancelled)
+    # ... but a cancelled statement is the end of the statement, and a value that cannot be sent was not.
+    return isinstance(error, lost) and not isinstance(error, (asyncpg.QueryCanceledError, ValueError))
 
 
 def is_passing(error: BaseException) -> bool:

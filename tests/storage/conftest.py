@@ -25,20 +25,31 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def postgres_own_schemas(postgres_server: PostgresServer) -> Iterator[str]:
+    """URLs of schemas that do not exist yet, on the server that is ours to stop."""
+    return (url_of(postgres_server.dsn, f"own_{number}") for number in count())
+
+
+@pytest.fixture(scope="session")
 def postgres_schemas(request: pytest.FixtureRequest) -> Iterator[Iterator[str]]:
-    """URLs of schemas that do not exist yet."""
+    """URLs of schemas that do not exist yet, on the server that tests were told to use, else on ours."""
     named = os.environ.get(DSN_VARIABLE)
-    dsn = named or request.getfixturevalue("postgres_server").dsn
+    if not named:
+        yield request.getfixturevalue("postgres_own_schemas")
+        return
     made: list[str] = []
 
     def urls() -> Iterator[str]:
         for number in count():
             made.append(f"allsource_test_{os.getpid()}_{number}")
-            yield f"{dsn}{'&' if '?' in dsn else '?'}schema={made[-1]}"
+            yield url_of(named, made[-1])
 
     yield urls()
-    if named:
-        asyncio.run(_drop(named, made))
+    asyncio.run(_drop(named, made))
+
+
+def url_of(dsn: str, schema: str) -> str:
+    return f"{dsn}{'&' if '?' in dsn else '?'}schema={schema}"
 
 
 async def _drop(dsn: str, schemas: list[str]) -> None:

@@ -10,6 +10,7 @@ PostgreSQL refuses to run as root; then it runs as `nobody`, who must be able to
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import parse_qs, urlsplit
 
 DEADLINE_S = 30.0
 DSN_VARIABLE = "ALLSOURCE_TEST_POSTGRES_DSN"
@@ -106,6 +108,68 @@ class PostgresServer:
             **self._identity,
         )
         assert done.returncode == 0, done.stderr
+
+
+class LossyProxy:
+    """A unix socket in front of the server that can lose an answer: the request arrives and is carried
+    out, and then the connection is gone."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        (host,) = parse_qs(urlsplit(url).query)["host"]
+        self._server_path = f"{host}/.s.PGSQL.5432"
+        self._directory = tempfile.mkdtemp(prefix="allsource-proxy-")
+        self._host = host
+        self._marker: bytes | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return self._url.replace(self._host, self._directory)
+
+    def swallow_answer_to(self, marker: bytes) -> None:
+        """Lose the answer to the next request that holds these bytes, and the connection with it."""
+        self._marker = marker
+
+    async def __aenter__(self) -> LossyProxy:
+        self._listener = await asyncio.start_unix_server(self._serve, f"{self._directory}/.s.PGSQL.5432")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._listener.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        shutil.rmtree(self._directory)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_unix_connection(self._server_path)
+        answer = asyncio.create_task(self._copy(up_reader, writer))
+        try:
+            while data := await reader.read(1 << 16):
+                lossy = self._marker is not None and self._marker in data
+                if lossy:
+                    self._marker = None
+                    answer.cancel()
+                    await asyncio.wait([answer])
+                up_writer.write(data)
+                if lossy:
+                    assert await up_reader.read(1 << 16), "the server was to carry it out"
+                    break
+        finally:
+            answer.cancel()
+            for one in (writer, up_writer):
+                one.close()
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
 
 
 def find_binaries() -> Path:

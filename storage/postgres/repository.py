@@ -1,0 +1,465 @@
+"""`PostgresEventStreamRepository`: streams in a database that other processes may use at the same time.
+
+The same promises as the other repositories, kept by a database instead of a log of our own. An append is
+one transaction: it locks its partition's row, so that positions are given without gaps and become visible
+in order; it looks at what is there *after* it got the lock; it decides as the others do; and it writes
+with one statement that only moves a stream from the version that it saw (`tables.RECORD`).
+
+What becomes of an append when something breaks::
+
+    the server or the connection is lost before COMMIT was sent   Unavailable: nothing happened
+    ... while COMMIT was under way                                OutcomeUnknown: the same event ids again
+                                                                  tell, and store nothing twice
+    deadlock, serialization failure                               rolled back and retried, TRIES times;
+                                                                  then Overloaded: nothing happened
+    no free connection within `acquire_timeout_s`                 Overloaded: nothing happened
+    a statement or a lock takes longer than `statement_timeout_s` Overloaded: rolled back
+    the server's disk is full                                     DiskFull: rolled back; reads go on
+    the task is cancelled                                         as if the connection was lost
+
+A read that finds its connection lost is asked once more, on another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from time import time_ns
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+
+from allsource.config.schema import Limits
+from allsource.storage.answers import (
+    Appended,
+    AppendedTo,
+    PartitionStats,
+    StreamAppend,
+    StreamInfo,
+    as_microseconds,
+)
+from allsource.storage.entry import Part
+from allsource.storage.errors import (
+    EventIdConflict,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+    StorageFault,
+    WrongExpectedVersion,
+)
+from allsource.storage.events import Event
+from allsource.storage.expected import VERSION_MAX, is_met, parse_expected, show_expected
+from allsource.storage.interface import Storage
+from allsource.storage.partition import PARTITION_COUNT, EntityId
+from allsource.storage.postgres.driver import (
+    CONNECT_TIMEOUT_S,
+    connect,
+    connection_errors,
+    driver,
+    explain,
+    is_lost,
+    is_passing,
+    parse_target,
+    session_settings,
+)
+from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
+from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, event_of
+from allsource.storage.stream_repository import EventStreamRepository
+from allsource.storage.streams import EventStream
+
+SCHEMA = "allsource"
+TRIES = 5
+RETRY_AFTER_S = 0.01
+"""Before the second try; twice as long before each further one."""
+
+# One round trip, and a snapshot of its own for what is read behind it.
+_BEGIN = "BEGIN; SELECT FROM partitions WHERE partition_id = {:d} FOR NO KEY UPDATE"
+_LOOK = """
+    SELECT p.last_position, p.last_timestamp_us,
+           ARRAY(SELECT coalesce(s.current_version, 0)
+                 FROM unnest($2::text[]) WITH ORDINALITY AS w (stream_id, number)
+                 LEFT JOIN event_streams s ON s.stream_id = w.stream_id
+                 ORDER BY w.number),
+           (SELECT min(e.append_position) FROM events e
+            WHERE e.partition_id = $1 AND e.part_count IS NOT NULL
+              AND e.id = ANY (SELECT encode(i, 'hex')::uuid FROM unnest($3::bytea[]) AS i))
+    FROM partitions p WHERE p.partition_id = $1
+"""
+_APPENDED = f"""
+    SELECT {EVENT_COLUMNS} FROM events
+    WHERE partition_id = $1 AND append_position = $2 AND position BETWEEN $2 AND $2 + $3
+    ORDER BY position
+"""
+_INFO = "stream_id, partition_id, current_version, created_at, updated_at"
+
+
+class _LostRace(Exception):
+    """Somebody moved a stream without its partition's lock. Look again."""
+
+
+class PostgresEventStreamRepository(EventStreamRepository):
+    """See the module's page. Use it in `async with`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = SCHEMA,
+        pool_size: int = 10,
+        acquire_timeout_s: float = 5.0,
+        statement_timeout_s: float = 30.0,
+        durability: str = "fsync",
+        limits: Limits | None = None,
+        clock_us: Callable[[], int] = lambda: time_ns() // 1000,
+    ) -> None:
+        """`url` is `postgresql://user:password@host/database`, its `?schema=` beats `schema`.
+
+        `pool_size` connections at most. `durability` "os" returns before the server's disk has it.
+        """
+        super().__init__(_no_storage, limits=limits, clock_us=clock_us)
+        self.target = parse_target(url, schema)
+        self._pool_size = pool_size
+        self._acquire_timeout_s = acquire_timeout_s
+        self._statement_timeout_s = statement_timeout_s
+        self._durability = durability
+        self._pool: Any = None
+
+    async def __aenter__(self) -> Self:
+        """Make or update the schema, then connect."""
+        asyncpg = driver()
+        milliseconds = str(int(self._statement_timeout_s * 1000))
+        settings = {
+            "statement_timeout": milliseconds,
+            "lock_timeout": milliseconds,
+            "synchronous_commit": "on" if self._durability == "fsync" else "off",
+        }
+        connection = await connect(self.target)
+        try:
+            await prepare(connection, self.target, Wanted(REPOSITORY, PARTITION_COUNT))
+        except connection_errors() as error:
+            raise explain(error, self.target) from error
+        finally:
+            await connection.close()
+        self._pool = await asyncpg.create_pool(
+            self.target.dsn,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=CONNECT_TIMEOUT_S,
+            # The server ends a statement in time; this is for a server that says nothing any more.
+            command_timeout=self._statement_timeout_s + 5,
+            reset=_leave_as_it_is,
+            server_settings=session_settings(self.target, **settings),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    @property
+    def partition_count(self) -> int:
+        return PARTITION_COUNT
+
+    # -- appending
+
+    async def append(self, *appends: StreamAppend) -> Appended:
+        """As the others; the outcomes are those of the module's page."""
+        partition = self._partition(appends)
+        parts = [self._part(append) for append in appends]
+        self._check_limits(parts)
+        expected = [parse_expected(append.expected_version) for append in appends]
+        wait = RETRY_AFTER_S
+        for left in reversed(range(TRIES)):
+            try:
+                async with self._connection() as connection:
+                    return await self._append_once(connection, partition, parts, expected)
+            except _LostRace as error:
+                if left == 0:
+                    raise Overloaded(f"{self.target.shown}: others change its streams by hand") from error
+            except connection_errors() as error:
+                if left == 0 or not is_passing(error):
+                    raise explain(error, self.target) from error
+            await asyncio.sleep(wait)
+            wait *= 2
+        raise AssertionError("the last try returns or raises")
+
+    async def _append_once(
+        self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
+    ) -> Appended:
+        """One transaction. What it raises, except `OutcomeUnknown`, is definite."""
+        try:
+            await connection.execute(_BEGIN.format(partition))
+            answer = await self._decide(connection, partition, parts, expected)
+        except Exception:
+            await _roll_back(connection)
+            raise
+        except BaseException:  # cancelled: there is no time for a conversation
+            connection.terminate()
+            raise
+        try:
+            await connection.execute("COMMIT")
+        except connection_errors() as error:
+            if is_lost(error):
+                raise OutcomeUnknown(
+                    f"{self.target.shown} was lost while it committed ({error});"
+                    " retry with the same event ids"
+                ) from error
+            raise
+        return answer
+
+    async def _decide(
+        self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
+    ) -> Appended:
+        streams, ids = [part.stream for part in parts], [part.first_id for part in parts]
+        position, timestamp_us, versions, known = await connection.fetchrow(_LOOK, partition, streams, ids)
+        if known is not None:
+            return await self._answer_again(connection, partition, known, parts)
+        for stream, wish, version in zip(streams, expected, versions, strict=True):
+            if not is_met(wish, version):
+                raise WrongExpectedVersion(stream, show_expected(wish), version)
+        placed = [
+            part._replace(first_version=version + 1) for part, version in zip(parts, versions, strict=True)
+        ]
+        recording = Recording()
+        recording.add(
+            partition,
+            placed,
+            position + 1,
+            max(self._clock_us(), timestamp_us),
+            expected=[wish if wish >= 0 else None for wish in expected],
+        )
+        try:
+            moved = await connection.fetchval(RECORD, *recording.arguments())
+        except driver().UniqueViolationError as error:
+            raise _LostRace from error
+        if moved != recording.stream_count:
+            raise _LostRace
+        streams_moved = tuple(AppendedTo(p.stream, p.first_version, p.last_version) for p in placed)
+        return Appended(partition, position + 1, position + len(recording), streams_moved, False)
+
+    async def _answer_again(
+        self, connection: Any, partition: int, position: int, parts: Sequence[Part]
+    ) -> Appended:
+        """The first answer, if what is stored at this position is this append."""
+        count = sum(part.count for part in parts)
+        stored = [event_of(row) for row in await connection.fetch(_APPENDED, partition, position, count)]
+        streams: dict[str, list[Event]] = {}
+        for event in stored:
+            streams.setdefault(event.stream, []).append(event)
+        found = {
+            stream: [[e.id, e.type, e.data, e.metadata, e.encoding] for e in events]
+            for stream, events in streams.items()
+        }
+        if found != {part.stream: msgpack.unpackb(part.blob) for part in parts}:
+            raise EventIdConflict(
+                f"these event ids are stored at position {position} of partition {partition}"
+                " with other content; a new append needs new event ids",
+                partition=partition,
+                first_position=position,
+            )
+        moved = tuple(AppendedTo(s, all_[0].version, all_[-1].version) for s, all_ in streams.items())
+        return Appended(partition, position, stored[-1].position, moved, True)
+
+    async def save_stream(self, stream: EventStream) -> Appended | None:
+        """As the others: `WrongExpectedVersion` if the stream has moved on since this copy was loaded."""
+        pending = stream.pending
+        if not pending:
+            return None
+        appended = await self.append_to_stream(stream.entity_id, pending, stream.watermark)
+        first = appended.streams[0].first_version
+        stream.committed(await self.read_stream(stream.entity_id, from_version=first, limit=len(pending)))
+        return appended
+
+    # -- reading
+
+    async def read_stream(
+        self,
+        entity_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int = 1000,
+        backward: bool = False,
+        as_of: datetime | None = None,
+    ) -> list[Event]:
+        """As the others; raises `NotFound`, `Unavailable` or `Overloaded`."""
+        stream = EntityId(entity_id)
+        version = from_version if from_version is not None else (VERSION_MAX if backward else 1)
+        where = _Where()
+        where.add("stream_id = {}", stream)
+        where.add("version <= {}" if backward else "version >= {}", max(min(version, VERSION_MAX), 0))
+        if as_of is not None:
+            as_microseconds(as_of)
+            where.add("timestamp <= {}", as_of)
+        rows = await self._fetch(
+            f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY version {'DESC' if backward else ''}"
+            f" {where.limit(limit)}",
+            *where.arguments,
+        )
+        if not rows:
+            await self.get_stream_info(stream)
+        return [event_of(row) for row in rows]
+
+    async def read_partition(
+        self,
+        partition: int,
+        *,
+        from_position: int = 1,
+        limit: int = 1000,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Event]:
+        """As the others, with the filters in the database."""
+        where = _Where()
+        where.add("partition_id = {}", self._checked_partition(partition))
+        where.add("position >= {}", max(min(from_position, VERSION_MAX), 0))
+        if types is not None:
+            where.add("event_type = ANY ({}::text[])", list(types))
+        for bound, condition in ((since, "timestamp >= {}"), (until, "timestamp <= {}")):
+            if bound is not None:
+                as_microseconds(bound)
+                where.add(condition, bound)
+        rows = await self._fetch(
+            f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY position {where.limit(limit)}",
+            *where.arguments,
+        )
+        return [event_of(row) for row in rows]
+
+    # -- facts
+
+    async def get_stream_info(self, entity_id: str) -> StreamInfo:
+        """A stream's facts; raises `NotFound`."""
+        rows = await self._fetch(
+            f"SELECT {_INFO} FROM event_streams WHERE stream_id = $1 AND current_version > 0",
+            EntityId(entity_id),
+        )
+        if not rows:
+            raise NotFound(f"there is no stream {entity_id!r}", stream=entity_id)
+        return StreamInfo(*rows[0])
+
+    async def verify_gapless(self, entity_id: str) -> bool:
+        """Asks the database's own `verify_stream_gapless`; raises `NotFound`."""
+        stream = (await self.get_stream_info(entity_id)).stream
+        rows = await self._fetch("SELECT verify_stream_gapless($1)", stream)
+        return bool(rows[0][0])
+
+    async def get_streams_by_partition(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[StreamInfo]:
+        """Streams of a partition, ordered by their UTF-8 bytes, those behind `after`."""
+        return await self._streams(self._checked_partition(partition), prefix, after, limit)
+
+    async def list_streams(
+        self, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[StreamInfo]:
+        """Streams of all partitions in one order, a page of `limit` behind `after`."""
+        return await self._streams(None, prefix, after, limit)
+
+    async def _streams(
+        self, partition: int | None, prefix: str, after: str, limit: int
+    ) -> list[StreamInfo]:
+        where = _Where("current_version > 0")
+        if partition is not None:
+            where.add("partition_id = {}", partition)
+        where.add("stream_id > {}", after)
+        where.add("stream_id >= {}", prefix)
+        where.add("starts_with(stream_id, {})", prefix)
+        rows = await self._fetch(
+            f"SELECT {_INFO} FROM event_streams {where} ORDER BY stream_id {where.limit(limit)}",
+            *where.arguments,
+        )
+        return [StreamInfo(*row) for row in rows]
+
+    async def count_streams(self) -> int:
+        """How many streams there are."""
+        return int(
+            (await self._fetch("SELECT count(*) FROM event_streams WHERE current_version > 0"))[0][0]
+        )
+
+    async def partition_stats(self, partition: int) -> PartitionStats:
+        """The partition's row of the view `partition_stats`."""
+        rows = await self._fetch(
+            "SELECT * FROM partition_stats WHERE partition_id = $1", self._checked_partition(partition)
+        )
+        if not rows:
+            return PartitionStats(partition, 0, 0, 0.0, 0, None, None)
+        number, streams, events, average, largest, oldest, newest = rows[0]
+        return PartitionStats(number, streams, events, float(average), largest, oldest, newest)
+
+    # -- connections
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection of the pool; raises `Overloaded` if none becomes free in time."""
+        if self._pool is None:
+            raise StorageFault("this repository is not open; use it in `async with`")
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_timeout_s)
+        except TimeoutError as error:
+            raise Overloaded(
+                f"{self.target.shown}: no connection became free within {self._acquire_timeout_s:g} s;"
+                f" the pool has {self._pool_size}"
+            ) from error
+        except connection_errors() as error:
+            raise explain(error, self.target) from error
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        for left in (1, 0):
+            try:
+                async with self._connection() as connection:
+                    rows: list[Any] = await connection.fetch(query, *arguments)
+                    return rows
+            except connection_errors() as error:
+                if left == 0 or not is_lost(error):
+                    raise explain(error, self.target) from error
+        raise AssertionError("the last try returns or raises")
+
+
+class _Where:
+    """The conditions of a query and their arguments."""
+
+    def __init__(self, *conditions: str) -> None:
+        self._conditions = list(conditions)
+        self.arguments: list[Any] = []
+
+    def add(self, condition: str, argument: Any) -> None:
+        """A condition on one argument, which stands where the braces are."""
+        self.arguments.append(argument)
+        self._conditions.append(condition.format(f"${len(self.arguments)}"))
+
+    def limit(self, limit: int) -> str:
+        """A page's size; 0 is all."""
+        if limit == 0:
+            return ""
+        self.arguments.append(limit)
+        return f"LIMIT ${len(self.arguments)}"
+
+    def __str__(self) -> str:
+        return "WHERE " + " AND ".join(self._conditions)
+
+
+def _no_storage() -> Storage:
+    raise AssertionError("this repository has a pool of connections, not a storage")
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """We change nothing in a session, so there is nothing to reset (it would be one more round trip)."""
+
+
+async def _roll_back(connection: Any) -> None:
+    if connection.is_closed():
+        return
+    try:
+        await connection.execute("ROLLBACK")
+    except connection_errors():
+        connection.terminate()  # the server rolls back what it has lost

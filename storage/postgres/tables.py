@@ -1,0 +1,181 @@
+"""Writing `events` and `event_streams`: one statement for a repository's append and a node's copying.
+
+The statement is also the last wall of optimistic locking: a stream is only moved from the version that
+the writer saw, and it says how many it moved. Whoever gets a smaller number than it asked for has lost
+against somebody else and must roll back. Behind that stand the tables' own constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgpack
+
+from allsource.storage.entry import Part
+from allsource.storage.events import Event
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+RECORD = """
+WITH wanted AS (
+    SELECT stream_id, partition_id, before, version, expected,
+           timestamptz 'epoch' + created_us * interval '1 microsecond' AS created_at,
+           timestamptz 'epoch' + updated_us * interval '1 microsecond' AS updated_at
+    FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[],
+                $6::bigint[], $7::bigint[])
+         AS w (stream_id, partition_id, before, version, expected, created_us, updated_us)
+), made AS (
+    INSERT INTO event_streams AS s
+        (stream_id, partition_id, current_version, watermark, expected_version, created_at, updated_at)
+    SELECT stream_id, partition_id, version, version, expected, created_at, updated_at
+    FROM wanted WHERE before = 0
+    ON CONFLICT (stream_id) DO UPDATE
+    SET current_version = excluded.current_version, watermark = excluded.watermark,
+        expected_version = excluded.expected_version, updated_at = excluded.updated_at
+    WHERE s.current_version = 0
+    RETURNING 1
+), moved AS (
+    UPDATE event_streams s
+    SET current_version = w.version, watermark = w.version,
+        expected_version = w.expected, updated_at = w.updated_at
+    FROM wanted w
+    WHERE w.before > 0 AND s.stream_id = w.stream_id AND s.current_version = w.before
+    RETURNING 1
+), ended AS (
+    UPDATE partitions p
+    SET last_position = e.last_position, last_timestamp_us = e.timestamp_us, log_index = e.log_index
+    FROM unnest($8::integer[], $9::bigint[], $10::bigint[], $11::bigint[])
+         AS e (partition_id, last_position, timestamp_us, log_index)
+    WHERE p.partition_id = e.partition_id
+), stored AS (
+    INSERT INTO events
+        (id, stream_id, version, partition_id, position, event_type, payload, metadata, timestamp,
+         encoding, data, metadata_bytes, append_position, part_count)
+    SELECT encode(e.id, 'hex')::uuid, e.stream_id, e.version, e.partition_id, e.position, e.event_type,
+           CASE WHEN e.encoding = 0 THEN try_jsonb(e.data) END, try_jsonb(e.metadata),
+           timestamptz 'epoch' + e.timestamp_us * interval '1 microsecond',
+           e.encoding, e.data, e.metadata, e.append_position, e.part_count
+    FROM unnest($12::bytea[], $13::text[], $14::bigint[], $15::integer[], $16::bigint[], $17::text[],
+                $18::bytea[], $19::bytea[], $20::smallint[], $21::bigint[], $22::bigint[], $23::integer[])
+         AS e (id, stream_id, version, partition_id, position, event_type,
+               data, metadata, encoding, timestamp_us, append_position, part_count)
+)
+SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved)
+"""
+"""Takes `Recording.arguments()`, answers how many streams it moved."""
+
+EVENT_COLUMNS = (
+    "stream_id, version, partition_id, position, timestamp, uuid_send(id), event_type, data,"
+    " metadata_bytes, encoding"
+)
+"""What `event_of` reads."""
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """The event in a row of `EVENT_COLUMNS`."""
+    stream, version, partition, position, timestamp, id_, type_, data, metadata, encoding = row
+    return Event(
+        stream,
+        version,
+        partition,
+        position,
+        (timestamp - _EPOCH) // _MICROSECOND,
+        id_,
+        type_,
+        data,
+        metadata,
+        encoding,
+    )
+
+
+@dataclass(slots=True)
+class _Moved:
+    """How a recording moves one stream."""
+
+    partition: int
+    before: int
+    version: int
+    expected: int | None
+    created_us: int
+    updated_us: int
+
+
+@dataclass(slots=True)
+class _End:
+    """Where a recording leaves a partition."""
+
+    last_position: int
+    timestamp_us: int
+    log_index: int
+
+
+@dataclass(slots=True)
+class Recording:
+    """Appends to be recorded together, in order."""
+
+    _streams: dict[str, _Moved] = field(default_factory=dict)
+    _ends: dict[int, _End] = field(default_factory=dict)
+    _events: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams `RECORD` must move."""
+        return len(self._streams)
+
+    def add(
+        self,
+        partition: int,
+        parts: Sequence[Part],
+        first_position: int,
+        timestamp_us: int,
+        *,
+        log_index: int = 0,
+        expected: Sequence[int | None] | None = None,
+    ) -> None:
+        """One append (or an entry without events, which only moves `log_index`)."""
+        position = first_position
+        for number, part in enumerate(parts):
+            self._move(part, partition, timestamp_us, expected[number] if expected else None)
+            count: int | None = part.count
+            version = part.first_version
+            for id_, type_, *content in msgpack.unpackb(part.blob):
+                place = (id_, part.stream, version, partition, position, type_)
+                self._events.append((*place, *content, timestamp_us, first_position, count))
+                count = None
+                version += 1
+                position += 1
+        self._ends[partition] = _End(position - 1, timestamp_us, log_index)
+
+    def _move(self, part: Part, partition: int, timestamp_us: int, expected: int | None) -> None:
+        moved = self._streams.get(part.stream)
+        if moved is None:
+            self._streams[part.stream] = _Moved(
+                partition, part.first_version - 1, part.last_version, expected, timestamp_us, timestamp_us
+            )
+        else:
+            moved.version, moved.updated_us = part.last_version, timestamp_us
+
+    def arguments(self) -> list[Any]:
+        """What `RECORD` takes."""
+        moved, ends = self._streams.values(), self._ends.values()
+        return [
+            list(self._streams),
+            [one.partition for one in moved],
+            [one.before for one in moved],
+            [one.version for one in moved],
+            [one.expected for one in moved],
+            [one.created_us for one in moved],
+            [one.updated_us for one in moved],
+            list(self._ends),
+            [end.last_position for end in ends],
+            [end.timestamp_us for end in ends],
+            [end.log_index for end in ends],
+            *([list(column) for column in zip(*self._events, strict=True)] or [[]] * 12),
+        ]
