@@ -16,7 +16,14 @@ from unittest import mock
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.log import RaftLog
-from allsource.cluster.consensus.messages import CommitNotice, GroupBeat, Message, RequestVote, RoleChange
+from allsource.cluster.consensus.messages import (
+    CommitNotice,
+    GroupBeat,
+    Message,
+    RequestVote,
+    RoleChange,
+    VoteReply,
+)
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.quorum import stored_by_majority
 from allsource.cluster.consensus.reads import ReadRounds
@@ -76,6 +83,18 @@ def _without_votes(states: Mapping[int, PartitionState]) -> dict[int, PartitionS
 
 class _Forgetful(Tools):
     core = _ForgetfulCore
+
+
+def _count_own_vote_unsynced(self: Group, term: int, now: int) -> None:
+    """A sole voter takes office before its disk knows of the term."""
+    _ask_for_votes(self, term, now)
+    for peer, message in list(self.durable_out):
+        if peer == self.node_id and isinstance(message, VoteReply):
+            self.durable_out.remove((peer, message))
+            self.step(peer, message, now)
+
+
+_ask_for_votes = Group._ask_for_votes
 
 
 # -- rules 3 to 5: what is committed, what is truncated
@@ -152,6 +171,14 @@ class _AtOnce(Tools):
 # -- rules 11 to 14: elections and reads
 
 
+def _stand_again_as_soon_as_ever(self: Group, now: int) -> None:
+    self._vain_terms = 0
+    _stand_soon(self, now)
+
+
+_stand_soon = Group._stand_soon
+
+
 def _never_sticks(_self: Group, _now: int) -> bool:
     return False
 
@@ -201,6 +228,10 @@ MUTANTS: dict[str, Mutant] = {
         "The leader counts its own log before it is synced",
         broken=_patched(Leadership, "committable", _count_own_log_unsynced),
     ),
+    "rule-1-sole-voter": Mutant(
+        "Who is alone in a group leads before its own vote is durable",
+        broken=_patched(Group, "_ask_for_votes", _count_own_vote_unsynced),
+    ),
     "rule-1-forget-vote": Mutant("A restart forgets the vote", _Forgetful),
     "rule-2-index-alone": Mutant(
         "A finished sync acknowledges an index whatever its term",
@@ -223,6 +254,10 @@ MUTANTS: dict[str, Mutant] = {
         "A voter deposes a living leader for anybody",
         broken=_patched(Group, "_sticks_to_leader", _never_sticks),
         theme="calm",
+    ),
+    "rule-13-no-back-off": Mutant(
+        "Elections in vain do not space themselves out",
+        broken=_patched(Group, "_stand_soon", _stand_again_as_soon_as_ever),
     ),
     "rule-14-no-round": Mutant(
         "A leader reads without asking whether it still leads",

@@ -119,6 +119,16 @@ class Plan:
         """This plan with these of its faults alone (numbers in its list)."""
         return replace(self, faults=tuple(self.faults[number] for number in faults))
 
+    def with_nodes(self, nodes: int) -> Plan:
+        """This plan with fewer nodes; faults find their targets among those that are left."""
+        nodes = min(nodes, self.nodes)
+        return replace(
+            self,
+            nodes=nodes,
+            replication_factor=min(nodes, self.replication_factor),
+            skew=self.skew[:nodes],
+        )
+
     def lasting(self, duration_us: int) -> Plan:
         """This plan with a shorter first phase; faults that would come later do not come."""
         faults = tuple(fault for fault in self.faults if fault.at_us < duration_us)

@@ -7,16 +7,17 @@ the code, and the line that replays it.
 from __future__ import annotations
 
 import subprocess
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tests.simulation.draw import draw_plan
 from tests.simulation.invariants import Violation
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.plan import Plan
+from tests.simulation.plan import DiskPlan, NetworkPlan, Plan
 from tests.simulation.simulation import Simulation
 
 SHRINK_RUNS_MAX = 200
@@ -37,7 +38,7 @@ class Outcome:
 
 
 def run_plan(plan: Plan, mutant: str = "", trace: Callable[[str], None] | None = None) -> Outcome:
-    """Run a plan to its end. A violation, or an assertion of the core's own, is its complaint."""
+    """Run a plan to its end. Whatever is raised on the way, by whomever, is its complaint."""
     if not mutant:
         return _run(Simulation(plan, trace=trace))
     broken = MUTANTS[mutant]
@@ -49,9 +50,17 @@ def _run(simulation: Simulation) -> Outcome:
     seed = simulation.plan.seed
     try:
         simulation.run()
-    except (Violation, AssertionError) as error:
-        return Outcome(seed, f"{type(error).__name__}: {error}", 0)
+    except Exception as error:  # a KeyError in the core is this schedule's failure too
+        return Outcome(seed, f"{type(error).__name__}: {error}{_where(error)}", 0)
     return Outcome(seed, "", simulation.recovery_us)
+
+
+def _where(error: Exception) -> str:
+    """The line that raised it; the checks of the simulation speak for themselves."""
+    if isinstance(error, Violation):
+        return ""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
 def plan_of(seed: int, mutant: str = "", theme: str = "") -> Plan:
@@ -80,10 +89,11 @@ def first_failure(seeds: Iterable[int], mutant: str = "") -> Outcome | None:
 
 
 def shrink(plan: Plan, mutant: str = "") -> Plan:
-    """A smaller plan that still fails: fewer faults, a shorter first phase.
+    """A smaller plan that still fails: fewer faults, a shorter first phase, less of everything.
 
     Greedy, as delta debugging goes: drop what can be dropped, halves before single ones. Seeds of the
-    random draws stay, so a smaller plan is another schedule; it only has to fail as well.
+    random draws stay, so a smaller plan is another schedule; it only has to fail as well. The same
+    seed shrinks to the same plan, so `--seed N --shrink --trace` replays it.
     """
     runs = 0
 
@@ -108,7 +118,24 @@ def shrink(plan: Plan, mutant: str = "") -> Plan:
         if not fails(shorter):
             break
         plan = shorter
+    for simpler in SIMPLER:
+        candidate = simpler(plan)
+        if candidate != plan and fails(candidate):
+            plan = candidate
     return plan
+
+
+SIMPLER: tuple[Callable[[Plan], Plan], ...] = (
+    lambda plan: plan.with_nodes(plan.replication_factor),
+    lambda plan: plan.with_nodes(3),
+    lambda plan: replace(plan, partitions=1),
+    lambda plan: replace(plan, network=NetworkPlan()),
+    lambda plan: replace(plan, disk=DiskPlan()),
+    lambda plan: replace(plan, skew=(1.0,) * plan.nodes),
+    lambda plan: replace(plan, turn_us=0),
+    lambda plan: replace(plan, load=replace(plan.load, clients=1)),
+)
+"""Ways to make a plan easier to read, tried in this order."""
 
 
 def describe_failure(outcome: Outcome, mutant: str = "", theme: str = "") -> str:
