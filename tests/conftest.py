@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # No deadline for one example: two cores are shared with whatever else runs, and a slow example is not
 # a wrong one (pytest-timeout ends a hanging test). The blob is the line that replays a failure.
 settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-transcripts",
+        action="store_true",
+        help="write the answers of tests/cluster/transcripts anew (see tests/cluster/transcript.py)",
+    )
