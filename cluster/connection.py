@@ -127,6 +127,8 @@ class Connection(asyncio.Protocol):
         self.error = error
         self._base_session.refuse(error)
         self.flush()
+        if self.closing:  # the flush found a reader too slow to be told anything
+            return
         self.closing = True
         assert self._transport is not None
         self._transport.resume_reading()

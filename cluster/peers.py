@@ -70,6 +70,10 @@ class LinkConnection(Connection):
         self._next_id = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._link.opened(self)
+        super().connection_made(transport)
+
     def request(self, request: Request, timeout_ms: int, reply: Reply) -> None:
         """Send a request of which `reply` hears once."""
         self._next_id += 1
@@ -148,6 +152,7 @@ class Link:
         self._failures = 0
         self._up_since = 0.0
         self._closed = False
+        self._gone = asyncio.Event()
 
     def dial(self) -> None:
         """Begin an attempt; its outcome comes through `up` or `ended`."""
@@ -158,28 +163,36 @@ class Link:
         config = replace(self._links.config, channel=self.channel, expected_node=self.peer)
 
         def make() -> LinkConnection:
-            self._trying = LinkConnection(self, self._loop, ClientSession(config, os.urandom(32)))
-            return self._trying
+            return LinkConnection(self, self._loop, ClientSession(config, os.urandom(32)))
 
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connect(self._loop, make, *self._address)
         except (OSError, UnicodeError) as error:  # TimeoutError is one; a bad host name is the other
+            orphan, self._trying = self._trying, None
+            if orphan is not None:  # connected in the very turn of the timeout
+                orphan.drop()
             self._failed(error)
+
+    def opened(self, connection: LinkConnection) -> None:
+        """Connected; the handshake begins."""
+        self._trying = connection
 
     def up(self, connection: LinkConnection, welcome: Welcome) -> None:
         """The handshake has ended well."""
-        self.connection, self.welcome = connection, welcome
+        self.connection, self.welcome, self._trying = connection, welcome, None
         self._up_since = self._loop.time()
         self._links.link_up(self.peer)
 
     def ended(self, connection: LinkConnection, error: Exception | None) -> None:
         """The connection is gone, during its handshake or after it."""
-        self._trying = None
+        was_up = connection is self.connection
+        if not was_up and connection is not self._trying:
+            return  # an orphan: the next attempt is under way already
+        self.connection = self._trying = None
         if self._closed:
-            self.connection = None
-        elif self.connection is connection:
-            self.connection = None
+            self._gone.set()
+        elif was_up:
             self._failures = 0 if self._loop.time() - self._up_since >= STEADY_AFTER_S else 1
             self._retry()
             self._links.link_lost(self.peer)
@@ -213,16 +226,18 @@ class Link:
             self.dial()
 
     async def close(self) -> None:
-        """Hang up and dial no more."""
+        """Hang up and dial no more; the socket is closed afterwards, and all pending requests answered."""
         self._closed = True
         if self._retry_timer is not None:
             self._retry_timer.cancel()
+            self._retry_timer = None  # a nudge that comes now must not dial
         if self._dialling is not None:
             self._dialling.cancel()
             await asyncio.wait([self._dialling])
-        for connection in (self.connection, self._trying):
-            if connection is not None:
-                connection.close()
+        connection = self.connection or self._trying
+        if connection is not None:
+            connection.close()
+            await self._gone.wait()
 
 
 class PeerLinks:

@@ -263,7 +263,9 @@ class Server:
     def opened(self, connection: ServerConnection) -> None:
         """A socket was accepted; who it is, the handshake will tell."""
         self._connections.add(connection)
-        if len(self._connections) > self._connections_max + STRANGERS_MAX:
+        if self._server is None or not self._server.is_serving():
+            connection.drop()  # it was accepted in the very turn in which the door was closed
+        elif len(self._connections) > self._connections_max + STRANGERS_MAX:
             connection.fail(self._too_many())
 
     def admitted(self, connection: ServerConnection, hello: Hello) -> None:

@@ -1,0 +1,168 @@
+"""Links to peers: dialled for ever, and quick to say that one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from allsource.cluster.handshake import AcceptorConfig, DiallerConfig
+from allsource.cluster.peers import PeerLinks
+from allsource.cluster.requests import ClusterView, DescribeCluster, Result
+from allsource.storage.errors import AllsourceError, OutcomeUnknown, Unavailable
+from allsource.storage.interface import Identity
+from tests.cluster.live import Recorder, serve, until
+from tests.cluster.wire_samples import BEAT, CLUSTER, MESSAGES, N1, SECRET, acceptor
+
+pytestmark = pytest.mark.usefixtures("hang_up")
+
+
+@asynccontextmanager
+async def linked(port: int, **config: Any) -> Any:
+    """Links of n1 to n2 at `port`, and what they tell."""
+    told = Recorder()
+    dial = DiallerConfig(**{"secret": SECRET, "identity": N1, **config})
+    links = PeerLinks({"n1": ("127.0.0.1", 1), "n2": ("127.0.0.1", port)}, dial, told, lambda: 0.5)
+    links.start()
+    try:
+        yield links, told
+    finally:
+        await links.close()
+
+
+def ask(links: PeerLinks, answers: list[Result | AllsourceError]) -> None:
+    links.request("n2", DescribeCluster(), 5000, answers.append)
+
+
+async def test_a_peer_is_connected_when_both_its_channels_are() -> None:
+    handler = Recorder()
+    server = await serve(handler)
+    async with linked(server.port) as (links, told):
+        await until(lambda: told.news == [("connected", "n2", "replica-2")])
+        assert links.is_connected("n2")
+        links.send_messages("n2", MESSAGES)
+        links.send_beat("n2", BEAT)
+        answers: list[Result | AllsourceError] = []
+        ask(links, answers)
+        await until(lambda: answers)
+        assert answers == [ClusterView({"up": True})]
+        await until(lambda: handler.messages_of.get("n1") == MESSAGES and handler.beats_of["n1"] == [BEAT])
+        assert handler.asked[0][3], "a peer's request counts as forwarded"
+    await server.close()
+
+
+async def test_a_peer_that_ends_is_lost_and_then_refuses_and_comes_back() -> None:
+    server = await serve(Recorder())
+    async with linked(server.port) as (links, told):
+        await until(lambda: told.told("connected"))
+        await server.close()
+        await until(lambda: told.told("refused") >= 2)
+        assert [news[0] for news in told.news].index("lost") == 1, "first lost, then refused"
+        again = await serve(Recorder(), port=server.port)
+        await until(lambda: told.told("connected") == 2)
+        assert told.told("lost") == 1
+        assert links.is_connected("n2")
+        await again.close()
+
+
+async def test_who_dials_us_is_dialled_back_without_waiting() -> None:
+    server = await serve(Recorder())
+    port = server.port
+    await server.close()
+    async with linked(port) as (links, told):
+        await until(lambda: told.told("refused") >= 6)  # by now it waits a good part of a second
+        server = await serve(Recorder(), port=port)
+        loop = asyncio.get_running_loop()
+        dialled = loop.time()
+        links.nudge("n2")
+        await until(lambda: told.told("connected"))
+        assert loop.time() - dialled < 0.1
+        links.nudge("n2")
+        assert links.is_connected("n2"), "a link that is up is left alone"
+    links.nudge("n2")  # closed: nothing may be dialled any more
+    await until(lambda: not server.connections)
+    await server.close()
+
+
+async def test_a_request_without_a_connection_surely_did_not_happen() -> None:
+    async with linked(1) as (links, _):
+        answers: list[Result | AllsourceError] = []
+        ask(links, answers)
+        assert isinstance(answers[0], Unavailable)
+        assert answers[0].definite
+
+
+async def test_a_request_that_dies_with_its_connection_is_unknown() -> None:
+    handler = Recorder()
+    handler.answer = lambda _: None
+    server = await serve(handler)
+    async with linked(server.port) as (links, told):
+        await until(lambda: told.told("connected"))
+        answers: list[Result | AllsourceError] = []
+        ask(links, answers)
+        await until(lambda: handler.waiting)
+        await server.close()
+        await until(lambda: answers)
+        assert isinstance(answers[0], OutcomeUnknown)
+
+
+async def test_closing_answers_what_is_pending() -> None:
+    handler = Recorder()
+    handler.answer = lambda _: None
+    server = await serve(handler)
+    answers: list[Result | AllsourceError] = []
+    async with linked(server.port) as (links, told):
+        await until(lambda: told.told("connected"))
+        ask(links, answers)
+        await until(lambda: handler.waiting)
+    assert isinstance(answers[0], OutcomeUnknown)
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("accept", "config", "code"),
+    [
+        (acceptor(secret="another secret"), {}, "wrong_secret"),
+        (acceptor(identity=Identity("other", "n2", "replica-2", 7)), {}, "wrong_cluster"),
+        (acceptor(identity=Identity(CLUSTER, "n3", "replica-3", 1)), {}, "wrong_node"),
+        (acceptor(remembered=lambda _: "replica-0"), {}, "identity_changed"),
+        (acceptor(), {"remembered": lambda _: "replica-0"}, "identity_changed"),
+    ],
+)
+async def test_who_does_not_belong_is_refused(
+    accept: AcceptorConfig, config: dict[str, Any], code: str
+) -> None:
+    server = await serve(Recorder(), accept=accept)
+    async with linked(server.port, **config) as (links, told):
+        await until(lambda: told.told("refused"))
+        assert told.news[0] == ("refused", "n2", code)
+        assert not links.is_connected("n2")
+    await server.close()
+
+
+async def test_a_peer_that_does_not_read_is_given_up() -> None:
+    """Bounded memory: what it does not take is not kept for ever, consensus repeats itself."""
+    server = await serve(Recorder())
+    told = Recorder()
+    links = PeerLinks(
+        {"n2": ("127.0.0.1", server.port)},
+        DiallerConfig(secret=SECRET, identity=N1),
+        told,
+        lambda: 0.5,
+        outgoing_bytes_max=2 << 20,
+    )
+    links.start()
+    await until(lambda: told.told("connected"))
+    for connection in server.connections:
+        connection._transport.pause_reading()  # type: ignore[union-attr]
+
+    def flood() -> bool:
+        for _ in range(200):
+            links.send_messages("n2", MESSAGES * 50)
+        return told.told("lost") > 0
+
+    await until(flood)
+    await links.close()
+    await server.close()
