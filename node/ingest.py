@@ -43,8 +43,10 @@ from allsource.storage.errors import (
     WrongExpectedVersion,
 )
 
-DRAIN_MAX = 4096
-"""Appends taken from the queue in one loop turn, so that a burst does not hold up the beats."""
+PUMP_US = 10_000
+"""About how long one turn's pump may take. An append may cost 20 us or, with thousands of events, ten
+milliseconds; the beats must go out in between, and what is left in the queue is the back-pressure."""
+DRAIN_AT_ONCE = 16
 
 
 class Proposer(Protocol):
@@ -128,14 +130,19 @@ class Ingest:
             for view in self._touched.values():
                 view.written()
             self._touched.clear()
-        tickets = self._queue.drain(DRAIN_MAX)
+        tickets = self._queue.drain(DRAIN_AT_ONCE)
         if not tickets:
             return False
         pressure = self._store.pressure()
         timestamp_us = self._wall_us()
-        for ticket in tickets:
-            if ticket.reply is not None:
-                self._take(ticket, timestamp_us, pressure)
+        end = self._now_us() + PUMP_US
+        while tickets:
+            for ticket in tickets:
+                if ticket.reply is not None:
+                    self._take(ticket, timestamp_us, pressure)
+            if self._now_us() >= end:
+                break
+            tickets = self._queue.drain(DRAIN_AT_ONCE)
         return len(self._queue) > 0
 
     def _take(self, ticket: Ticket, timestamp_us: int, pressure: str | None) -> None:

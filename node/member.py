@@ -33,6 +33,10 @@ from allsource.storage.interface import Storage
 
 _LEAVING_STEP_S = 0.005
 
+PARKED_MAX = 8192
+"""Requests that may wait for an owner at once. All of them are sent on in one loop turn when it is
+known, which must not take so long that the node looks dead."""
+
 
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
@@ -96,7 +100,7 @@ class Member:
             loop=loop,
             now_us=clock,
             partition_count=settings.partitions,
-            parked_max=settings.limits.queue_capacity,
+            parked_max=min(settings.limits.queue_capacity, PARKED_MAX),
             describe=view.describe,
             measures=measures,
         )
@@ -117,6 +121,7 @@ class Member:
         self.replica.owner = self
         view.join(self.replica, reads)
         self._states: dict[str, str] = {}
+        self._led: set[int] = set()
         self.pump = self.ingest.pump
         self.read_ended = self.service.read_ended
         self.committed = self.service.committed
@@ -190,8 +195,13 @@ class Member:
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed."""
         if change.role == Role.LEADER:
+            self._led.add(change.partition)
             self._measures.leadership("gained")
             self._log.info("leads", partition=change.partition, term=change.term)
+        elif change.partition in self._led:
+            self._led.discard(change.partition)
+            self._measures.leadership("lost")
+            self._log.info("leads no more", partition=change.partition, term=change.term)
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
         self.service.changed(change)

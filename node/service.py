@@ -68,6 +68,8 @@ class Replica(Protocol):
 
     def hosts(self, partition: int) -> bool: ...
 
+    def is_handing_over(self, partition: int) -> bool: ...
+
     def leader_of(self, partition: int) -> str | None: ...
 
     def schedule(self) -> None: ...
@@ -113,6 +115,7 @@ class Service:
         self._describe = describe
         self._deadlines = Deadlines()
         self._parked: dict[int, list[Ticket]] = {}
+        """By partition; local reads, which any replica can serve, under `~partition`."""
         self._parked_count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -259,15 +262,48 @@ class Service:
             )
             self._refuse(ticket, full)
         else:
+            request = ticket.request
+            anywhere = not isinstance(request, AppendRequest) and request.local
+            key = ~ticket.partition if anywhere else ticket.partition
             self._parked_count += 1
-            self._parked.setdefault(ticket.partition, []).append(ticket)
+            self._parked.setdefault(key, []).append(ticket)
 
     def _refuse(self, ticket: Ticket, error: AllsourceError) -> None:
         self._measures.refused(error)
         ticket.refuse(error)
 
-    def _unpark(self, partition: int) -> None:
-        tickets = self._parked.pop(partition, ())
+    def _try_parked(self) -> None:
+        """Try what is parked again, where the answer may be another one by now.
+
+        One look for each partition: thousands may wait for the same election, and asking for each of
+        them every few milliseconds would take the time that the election needs.
+        """
+        for key in list(self._parked):
+            if key < 0:
+                self._unpark(key)
+            elif self._replica.is_leader(key):
+                if not self._replica.is_handing_over(key):
+                    self._unpark(key)
+            else:
+                decision = self._router.route(key)
+                if isinstance(decision, Forward):
+                    self._unpark(key)
+                elif isinstance(decision, Unroutable) and isinstance(decision.error, NoMajority):
+                    self._refuse_parked(key, decision.error)
+
+    def _refuse_parked(self, partition: int, error: NoMajority) -> None:
+        """No majority is left: a definite answer for all but those whose outcome is in doubt."""
+        tickets = self._parked.pop(partition, [])
+        kept = [ticket for ticket in tickets if ticket.in_doubt and ticket.reply is not None]
+        self._parked_count -= len(tickets) - len(kept)
+        if kept:
+            self._parked[partition] = kept
+        for ticket in tickets:
+            if not ticket.in_doubt and ticket.reply is not None:
+                self._refuse(ticket, error)
+
+    def _unpark(self, key: int) -> None:
+        tickets = self._parked.pop(key, ())
         self._parked_count -= len(tickets)
         for ticket in tickets:
             if ticket.reply is not None:
@@ -281,8 +317,7 @@ class Service:
             self._reads.forget_finished()
             for error in late:
                 self._measures.refused(error)
-        for partition in list(self._parked):
-            self._unpark(partition)
+        self._try_parked()
         if self._deadlines:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -313,8 +348,8 @@ class Service:
     def close_intake(self) -> None:
         """From now on every new request is refused (definite), and so is what is parked."""
         self._closing = True
-        for partition in list(self._parked):
-            tickets = self._parked.pop(partition)
+        for key in list(self._parked):
+            tickets = self._parked.pop(key)
             self._parked_count -= len(tickets)
             for ticket in tickets:
                 ticket.refuse(_leaving())

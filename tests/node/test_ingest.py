@@ -7,14 +7,14 @@ from typing import Any
 from allsource.cluster.consensus.messages import Role, RoleChange
 from allsource.cluster.requests import AppendRequest, AppendResult
 from allsource.config.schema import Limits
-from allsource.node.ingest import DRAIN_MAX, Ingest
+from allsource.node.ingest import DRAIN_AT_ONCE, PUMP_US, Ingest
 from allsource.node.measures import Measures
 from allsource.node.metrics import LockFreeMetrics
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.errors import NoMajority, Overloaded, WrongExpectedVersion
-from allsource.storage.expected import ANY, NO_STREAM
+from allsource.storage.expected import NO_STREAM
 from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
 from tests.node.members import append, events
@@ -77,14 +77,15 @@ class Desk:
         self.storage = MemoryStorage(partition_count=1)
         self.core = Core(self.storage)
         self.retried: list[Ticket] = []
+        self.now = 0
         self.ingest = Ingest(
             self.core,
             self.storage,
-            LockFreeEventQueue(2 * DRAIN_MAX),
+            LockFreeEventQueue(1000),
             Limits(),
             Measures(LockFreeMetrics()),
             retry=self.retried.append,
-            now_us=lambda: 0,
+            now_us=lambda: self.now,
             wall_us=lambda: 1000,
         )
 
@@ -270,12 +271,21 @@ def test_an_expired_append_is_not_proposed() -> None:
     assert answers[0].definite
 
 
-def test_a_burst_is_taken_in_several_turns() -> None:
+def test_a_burst_is_taken_in_one_turn_if_it_is_quick() -> None:
     desk = Desk()
-    request = append(("a", events()), expected=ANY)
-    for _ in range(DRAIN_MAX + 1):
-        desk.ask(request)
+    for _ in range(10 * DRAIN_AT_ONCE):
+        desk.ask(append(("a", events())))
+    assert not desk.turn()
+    assert len(desk.core.log) == 10 * DRAIN_AT_ONCE
+
+
+def test_a_burst_that_takes_long_lets_the_loop_turn() -> None:
+    desk = Desk()
+    for _ in range(3 * DRAIN_AT_ONCE):
+        desk.ask(append(("a", events())))
+    clock = iter(range(0, 100 * PUMP_US, PUMP_US))
+    desk.ingest._now_us = lambda: next(clock)
+    assert desk.turn()
     assert desk.turn()
     assert not desk.turn()
-    desk.commit(1)
-    assert desk.ingest.under_way() == 0
+    assert len(desk.core.log) == 3 * DRAIN_AT_ONCE

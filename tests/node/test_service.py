@@ -310,6 +310,37 @@ async def test_leadership_returns_to_its_owner_without_a_lost_answer() -> None:
         assert owner_of(cluster, "a") == victim
 
 
+async def test_what_waits_for_an_owner_is_refused_when_the_majority_is_gone() -> None:
+    async with Cluster(3) as cluster:
+        victim = owner_of(cluster, "a")
+        others = [node for node in cluster.members if node != victim]
+        cluster.cut(*others)
+        cluster.kill(victim)
+        asked = [
+            asyncio.ensure_future(cluster.ask(others[0], append(("a", events())), timeout_ms=60_000))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        cluster.kill(others[1])
+        answers = await asyncio.gather(*asked)
+        assert {type(answer) for answer in answers} == {NoMajority}
+
+
+async def test_leaderships_won_and_lost_are_counted() -> None:
+    async with Cluster(3) as cluster:
+        victim = owner_of(cluster, "a")
+        cluster.kill(victim)
+        survivors = [cluster.metrics[node] for node in cluster.members]
+        before = sum(metrics.counter(names.LEADERSHIP_CHANGES, "lost") for metrics in survivors)
+        await cluster.settled()
+        cluster.start(victim)
+        await cluster.settled()
+        owned = sum(member.replica.is_leader(p) for p in range(8) for member in [cluster.members[victim]])
+        assert cluster.metrics[victim].counter(names.LEADERSHIP_CHANGES, "gained") >= owned
+        lost = sum(metrics.counter(names.LEADERSHIP_CHANGES, "lost") for metrics in survivors)
+        assert lost - before >= owned
+
+
 # -- back-pressure
 
 
