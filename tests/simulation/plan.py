@@ -7,6 +7,7 @@ A plan is plain data, so that a failing one can be reduced piece by piece and ru
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from allsource.cluster.consensus.multiraft import ConsensusConfig
 
@@ -111,9 +112,16 @@ class Plan:
 
     def is_calm(self) -> bool:
         """Whether nothing happens that could excuse an election once everybody has settled."""
-        harmless = all(fault.kind in HARMLESS for fault in self.faults)
+        harmless = all(fault.kind in HARMLESS for fault in self.faults) and self._one_at_a_time()
         fit = self.replication_factor >= 3 and self.network.ordered
         return harmless and fit and self.disk.is_fast(self.consensus.suspicion_us)
+
+    def _one_at_a_time(self) -> bool:
+        """Whether each fault is over, and forgotten, when the next one strikes."""
+        pause = self.consensus.suspicion_us
+        return all(
+            one.at_us + one.lasts_us + pause < next_one.at_us for one, next_one in pairwise(self.faults)
+        )
 
     def only(self, faults: tuple[int, ...]) -> Plan:
         """This plan with these of its faults alone (numbers in its list)."""

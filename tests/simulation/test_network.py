@@ -1,0 +1,118 @@
+"""The simulated network keeps the promises that its plan makes, and tells nodes what they could know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulation.network import DATA, Network
+from tests.simulation.plan import NetworkPlan
+from tests.simulation.world import World
+
+
+class Ear:
+    """A node that only listens."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.paused = False
+        self.incarnation = 1
+        self.heard: list[Any] = []
+        self.told: list[str] = []
+
+    def hear(self, lane: int, sender: str, payload: Any) -> None:
+        assert lane == DATA
+        self.heard += payload
+
+    def peer_connected(self, peer: str) -> None:
+        self.told.append(f"connected {peer}")
+
+    def peer_lost(self, peer: str) -> None:
+        self.told.append(f"lost {peer}")
+
+    def peer_refused(self, peer: str) -> None:
+        self.told.append(f"refused {peer}")
+
+
+def _pair(plan: NetworkPlan) -> tuple[World, Network, Ear, Ear]:
+    world = World(1)
+    a, b = Ear("a"), Ear("b")
+    network = Network(world, plan, [a, b])
+    network.node_started(a)
+    network.node_started(b)
+    world.run_until(100_000)
+    return world, network, a, b
+
+
+def test_an_ordered_network_loses_and_reorders_nothing() -> None:
+    world, network, _, b = _pair(NetworkPlan(jitter_us=5_000))
+    for number in range(200):
+        network.send_data("a", "b", [number])
+    world.run_until(1_000_000)
+    assert b.heard == list(range(200))
+
+
+def test_the_other_kind_loses_doubles_and_reorders() -> None:
+    world, network, _, b = _pair(NetworkPlan(ordered=False, jitter_us=5_000, drop=0.1, duplicate=0.1))
+    for number in range(200):
+        network.send_data("a", "b", [number])
+    world.run_until(1_000_000)
+    assert len(set(b.heard)) < 200
+    assert len(b.heard) > len(set(b.heard))
+    assert b.heard != sorted(b.heard)
+
+
+def test_a_cut_holds_back_and_then_lets_through_in_order() -> None:
+    world, network, _, b = _pair(NetworkPlan())
+    network.cut("a", "b")
+    network.send_data("a", "b", [1, 2])
+    network.send_data("a", "b", [3])
+    world.run_until(200_000)
+    assert b.heard == []
+    network.mend("a", "b")
+    world.run_until(300_000)
+    assert b.heard == [1, 2, 3]
+
+
+def test_a_crash_is_an_eof_then_refused_and_a_restart_a_handshake() -> None:
+    world, network, a, b = _pair(NetworkPlan())
+    b.alive = False
+    network.node_crashed(b)
+    world.run_until(130_000)
+    assert a.told[:3] == ["connected b", "lost b", "refused b"]
+    b.alive, b.incarnation = True, 2
+    network.node_started(b)
+    world.run_until(300_000)
+    assert a.told[-1] == "connected b"
+
+
+def test_a_crash_behind_a_cut_is_silence_until_it_is_mended() -> None:
+    world, network, a, b = _pair(NetworkPlan(give_up_us=10_000_000))
+    network.cut("b", "a")
+    b.alive = False
+    network.node_crashed(b)
+    world.run_until(500_000)
+    assert a.told == ["connected b"]
+    network.mend("b", "a")
+    world.run_until(600_000)
+    assert a.told[1] == "lost b"
+
+
+def test_a_pause_is_silence() -> None:
+    world, network, a, b = _pair(NetworkPlan())
+    b.paused = True
+    network.reset("a", "b")
+    world.run_until(500_000)
+    assert a.told == ["connected b", "lost b"], "a handshake with a stopped process does not finish"
+
+
+def test_what_was_under_way_is_lost_with_its_connection() -> None:
+    world, network, _, b = _pair(NetworkPlan(delay_us=10_000, jitter_us=0, reconnect_us=1))
+    network.send_data("a", "b", [1])
+    network.reset("a", "b")
+    network.send_data("a", "b", [2])
+    world.run_until(1_000_000)
+    network.send_data("a", "b", [3])
+    world.run_until(2_000_000)
+    assert 3 in b.heard
+    assert len(b.heard) < 3
