@@ -172,6 +172,14 @@ def test_rotating_the_memory_loses_nothing_that_is_only_in_memory() -> None:
     assert owner.view.head("a") == (1, 1)
 
 
+def test_ids_that_storage_has_are_not_kept_in_memory() -> None:
+    owner = Owner()
+    for _ in range(100):
+        owner.ask(append(("a", events())))
+        owner.write()
+    assert not owner.view._ids
+
+
 def test_streams_of_two_partitions_are_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"common \{tag\}") as caught:
         partition_of_append(append(("a", events()), ("b", events())), 32)

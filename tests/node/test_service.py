@@ -310,6 +310,21 @@ async def test_leadership_returns_to_its_owner_without_a_lost_answer() -> None:
         assert owner_of(cluster, "a") == victim
 
 
+async def test_an_append_that_died_with_its_owner_is_in_doubt_ever_after() -> None:
+    async with Cluster(3) as cluster:
+        victim = owner_of(cluster, "a")
+        others = [node for node in cluster.members if node != victim]
+        for other in others:
+            cluster.cuts.add(frozenset((victim, other)))
+        cluster.cuts.discard(frozenset((victim, others[0])))
+        asked = asyncio.ensure_future(cluster.ask(others[0], append(("a", events())), timeout_ms=80))
+        await asyncio.sleep(0)  # it is on its way to the owner now
+        cluster.cut(*others)
+        cluster.kill(victim)
+        answer = await asked
+        assert type(answer) is OutcomeUnknown
+
+
 async def test_what_waits_for_an_owner_is_refused_when_the_majority_is_gone() -> None:
     async with Cluster(3) as cluster:
         victim = owner_of(cluster, "a")
@@ -386,6 +401,19 @@ async def test_parking_is_bounded() -> None:
         asked = [cluster.ask(others[0], append(("a", events())), timeout_ms=50) for _ in range(9)]
         answers = await asyncio.gather(*asked)
         assert [type(answer) for answer in answers].count(Overloaded) >= 4
+
+
+async def test_room_for_parking_comes_back() -> None:
+    async with Cluster(3, limits=Limits(queue_capacity=5)) as cluster:
+        victim = owner_of(cluster, "a")
+        survivor = next(node for node in cluster.members if node != victim)
+        for round_ in range(3):
+            cluster.kill(victim)
+            asked = [cluster.ask(survivor, append(("a", events()))) for _ in range(5)]
+            answers = await asyncio.gather(*asked)
+            assert [type(answer) for answer in answers] == [AppendResult] * 5, f"round {round_}"
+            cluster.start(victim)
+            await cluster.settled()
 
 
 # -- leaving
