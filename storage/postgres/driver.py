@@ -110,6 +110,11 @@ def connection_errors() -> tuple[type[BaseException], ...]:
     return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
+def all_errors() -> tuple[type[BaseException], ...]:
+    """Those, and ours."""
+    return (*connection_errors(), AllsourceError)
+
+
 def is_lost(error: BaseException) -> bool:
     """Whether the connection broke, or the server went away: what it was doing may or may not be done."""
     asyncpg = driver()

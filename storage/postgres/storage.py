@@ -1,0 +1,418 @@
+"""`PostgresStorage`: a node's share of the replicated log in a PostgreSQL server, in a schema of its own.
+
+How the promises of `storage.interface` are kept by a server that is a round trip away:
+
+* A write goes into a layer in memory (`overlay`) and is visible at once.
+* A sync carries the whole layer into the database with one statement (`write_log`), so in one
+  transaction: all of it is there after a crash, or nothing, and never something later without something
+  earlier. With durability "os" the server answers before its own disk has it.
+* A sync that fails is fatal: whether it was committed is unknown, so this object takes no write any more
+  and the process must exit; at the next start the log tells. Two exceptions, because the server says that
+  it rolled back: serialization failures are tried again, and while its disk is full the sync goes on
+  trying (so that the node's heartbeats stop, CONSENSUS.md rule 25) and `pressure` refuses new appends.
+
+`session` has the connections and the rule that one process at a time has the schema.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+from allsource.storage.audit import IndexCounts, audit
+from allsource.storage.entry import Entry, Part, decode_entry
+from allsource.storage.errors import AllsourceError, Corrupt, StorageFault
+from allsource.storage.interface import PartitionState, PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.postgres import log_tables
+from allsource.storage.postgres.driver import Target
+from allsource.storage.postgres.migrate import NODE, Wanted
+from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
+from allsource.storage.postgres.partition_log import PartitionLog
+from allsource.storage.postgres.recent import Recent
+from allsource.storage.postgres.session import LOCK_PATIENCE_S, Session
+from allsource.storage.writes import combined
+
+UNSYNCED_BYTES_MAX = 64 << 20
+"""Beyond this much that waits for a sync, new appends are refused."""
+CACHED_HEADS = 1 << 15
+CACHED_BYTES = 32 << 20
+_AUDIT_BYTES = 8 << 20
+
+
+class PostgresStorage:
+    """See the module's page, and `storage.interface` for what the methods promise.
+
+    Threads, beyond the interface's rules: `_layers` is replaced as a whole, under `_lock`, and its newest
+    layer is changed by the writing thread alone, under the same lock. `_flushing` keeps syncs apart.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        cluster_id: str,
+        node_id: str,
+        partition_count: int = PARTITION_COUNT,
+        durability: str = "fsync",
+        lock_patience_s: float = LOCK_PATIENCE_S,
+    ) -> None:
+        """Connect, make or update the schema and take it; raises `StorageFault` and its kinds."""
+        self.target = target
+        self.partition_count = partition_count
+        self._fault: StorageFault | None = None
+        self._closed = False
+        self._layers: tuple[Layer, ...] = (Layer(),)
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._logs: dict[int, PartitionLog] = {}
+        self._heads: Recent[tuple[int, str], StreamHead] = Recent(CACHED_HEADS)
+        self._recent: Recent[tuple[int, int], Entry] = Recent(CACHED_BYTES, lambda e: len(e.record))
+        self._session = Session(
+            target,
+            Wanted(NODE, partition_count, cluster_id, node_id),
+            fsync=durability == "fsync",
+            lock_patience_s=lock_patience_s,
+        )
+        self._seen = self._session.seen
+        self.identity = self._session.identity
+
+    # -- writing
+
+    def load(self, partition: int) -> PartitionState:
+        log = self._log(partition)
+        if log.hard.commit > log.last_index:
+            raise Corrupt(
+                f"{self.target.shown}: partition {partition} was committed up to index {log.hard.commit},"
+                f" but its log ends at {log.last_index}; let this node join again with an empty schema",
+                partition=partition,
+            )
+        return PartitionState(
+            partition=partition,
+            hard=log.hard,
+            last_index=log.last_index,
+            last_term=log.last_term,
+            terms=list(log.terms),
+            next_position=log.next_position,
+            last_timestamp_us=log.timestamp_us,
+            configurations=list(log.configurations),
+        )
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        self._check_writable()
+        writes = combined(writes)
+        for write in writes:
+            self._check(write)
+        with self._lock:
+            for write in writes:
+                self._apply(write)
+
+    def _check(self, write: PartitionWrite) -> None:
+        """Raise before anything changes if the entries do not continue the log."""
+        end = self._log(write.partition).last_index
+        if write.truncate_from is not None:
+            end = min(end, write.truncate_from - 1)
+        for index, entry in enumerate(write.entries, end + 1):
+            assert entry.index == index, f"entry {entry.partition}/{entry.index} where {index} is due"
+            assert entry.partition == write.partition, f"entry of partition {entry.partition}"
+
+    def _apply(self, write: PartitionWrite) -> None:
+        partition, log, layer = write.partition, self._logs[write.partition], self._layers[0]
+        share = layer.of(partition)
+        if write.hard is not None:
+            share.hard = log.hard = write.hard
+        if write.truncate_from is not None and write.truncate_from <= log.last_index:
+            self._truncate(partition, write.truncate_from, log)
+        for entry in write.entries:
+            created_us = {part.stream: self._append_part(entry, part) for part in entry.parts}
+            share.append(entry, created_us, opens_term=log.append(entry))
+            self._recent.put((partition, entry.index), entry)
+            layer.size += len(entry.record)
+
+    def _append_part(self, entry: Entry, part: Part) -> int:
+        """Note a part in what is kept in memory; returns when its stream began."""
+        partition, created_us = entry.partition, entry.timestamp_us
+        if part.first_version > 1:
+            head = self._head(partition, part.stream)
+            assert head is not None, f"stream {part.stream!r} begins at version {part.first_version}"
+            assert head.version == part.first_version - 1, (
+                f"{part.stream!r}: {part.first_version} after {head}"
+            )
+            created_us = head.created_us
+        else:
+            self._seen.add(partition, part.stream)
+        self._seen.add(partition, part.first_id)
+        self._heads.put(
+            (partition, part.stream),
+            StreamHead(part.last_version, entry.index, created_us, entry.timestamp_us),
+        )
+        return created_us
+
+    def _truncate(self, partition: int, first: int, log: PartitionLog) -> None:
+        self._heads.clear()
+        self._recent.drop((partition, index) for index in range(first, log.last_index + 1))
+        self._layers[0].of(partition).truncate(first)
+        log.truncate(first, self._entries_at(partition, [first - 1])[0] if first > 1 else None)
+
+    def sync(self) -> None:
+        with self._flushing:
+            self._check_writable()
+            with self._lock:
+                layer = self._layers[0]
+                if not layer:
+                    return
+                self._layers = (Layer(), layer)
+            try:
+                self._session.flush(layer)
+            except Exception as error:
+                self._fault = StorageFault(
+                    f"{self.target.shown}: a sync failed ({error}), and whether it was committed is"
+                    " unknown; the process must exit"
+                )
+                raise self._fault from error
+            with self._lock:
+                self._layers = self._layers[:1]
+
+    def pressure(self) -> str | None:
+        if self._session.full is not None:
+            return self._session.full
+        unsynced = sum(layer.size for layer in self._layers)
+        if unsynced > UNSYNCED_BYTES_MAX:
+            return f"the PostgreSQL server falls behind: {unsynced >> 20} MiB wait for it"
+        return None
+
+    # -- the log
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        last = min(last, self._log(partition).last_index)
+        found: list[Entry] = []
+        size = 0
+        for entry in self._ascending(partition, first, last, bytes_max):
+            size += len(entry.record)
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return found
+
+    def _ascending(self, partition: int, first: int, last: int, bytes_max: int) -> Iterator[Entry]:
+        overlay, recent, index = self._overlay(partition), self._recent, first
+        while index <= last:
+            entry = overlay.entry(index) or recent.get((partition, index))
+            if entry is not None:
+                yield entry
+                index += 1
+            else:
+                stored = self._stored(partition, index, min(last, overlay.bound - 1), bytes_max)
+                yield from stored
+                index += len(stored)
+
+    def _stored(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        """At least one entry from the database."""
+        rows = self._session.ask(log_tables.entries, partition, first, last, bytes_max)
+        for due, (index, _) in enumerate(rows or [(0, b"")], first):
+            if index != due:
+                raise self._missing(partition, due)
+        return [self._decoded(partition, index, record) for index, record in rows]
+
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        last = self._log(partition).last_index
+        for index in indexes:
+            if not 0 < index <= last:
+                raise self._missing(partition, index)
+        return self._entries_at(partition, indexes)
+
+    def _entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        overlay = self._overlay(partition)
+        found = {
+            index: entry
+            for index in indexes
+            if (entry := overlay.entry(index) or self._recent.get((partition, index))) is not None
+        }
+        asked = [index for index in indexes if index not in found]
+        if asked:
+            records = self._session.ask(log_tables.entries_at, partition, asked)
+            for index in asked:
+                if index not in records:
+                    raise self._missing(partition, index)
+                found[index] = self._decoded(partition, index, records[index])
+        return [found[index] for index in indexes]
+
+    def _decoded(self, partition: int, index: int, record: bytes) -> Entry:
+        entry = decode_entry(record)
+        if entry.index != index or entry.partition != partition:
+            raise Corrupt(
+                f"{self.target.shown}: at {partition}/{index} lies the entry"
+                f" {entry.partition}/{entry.index}; let this node join again with an empty schema"
+            )
+        self._recent.put((partition, index), entry)
+        return entry
+
+    def _missing(self, partition: int, index: int) -> Corrupt:
+        return Corrupt(
+            f"{self.target.shown}: partition {partition} has no entry {index}, its log ends at"
+            f" {self._log(partition).last_index}; let this node join again with an empty schema"
+        )
+
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        if not 1 <= position < self._log(partition).next_position:
+            return None
+        overlay = self._overlay(partition)
+        for entry in reversed(overlay.entries()):
+            if entry.first_position <= position < entry.next_position:
+                return entry.index
+        return self._session.ask(log_tables.index_of_position, partition, position, overlay.bound)
+
+    # -- the indexes
+
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        self._check_open()
+        return self._head(partition, stream)
+
+    def _head(self, partition: int, stream: str) -> StreamHead | None:
+        head = self._heads.get((partition, stream))
+        if head is None:
+            overlay = self._overlay(partition)
+            head = overlay.head(stream)
+            if head is None and self._seen.may_hold(partition, stream):
+                head = self._session.ask(log_tables.head, partition, stream, overlay.bound)
+            if head is not None:
+                self._heads.put((partition, stream), head)
+        return head
+
+    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+        self._check_open()
+        if not self._seen.may_hold(partition, first_event_id):
+            return None
+        overlay = self._overlay(partition)
+        index = overlay.index_of_append(first_event_id)
+        if index is None:
+            index = self._session.ask(log_tables.index_of_append, partition, first_event_id, overlay.bound)
+        return index
+
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        self._check_open()
+        version = min(max(from_version, 0), INDEX_MAX)
+        overlay = self._overlay(partition)
+        above = overlay.slices(stream)
+        if forward:
+            wanted = [piece for piece in above if piece.first_version + piece.count > version]
+            below_ends = not above or above[0].first_version > version
+        else:
+            wanted = [piece for piece in reversed(above) if piece.first_version <= version]
+            below_ends = True
+        below: list[StreamSlice] = []
+        left = slices_max if forward else slices_max - len(wanted)
+        if below_ends and left > 0 and self._seen.may_hold(partition, stream):
+            below = self._session.ask(
+                log_tables.slices,
+                partition,
+                stream,
+                version,
+                overlay.bound,
+                forward=forward,
+                slices_max=left,
+            )
+        return ([*below, *wanted] if forward else [*wanted, *below])[:slices_max]
+
+    def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
+        """The slice that begins with exactly this version."""
+        found = self.slices(partition, stream, first_version, forward=True, slices_max=1)
+        return found[0] if found and found[0].first_version == first_version else None
+
+    def streams(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, StreamHead]]:
+        self._check_open()
+        overlay = self._overlay(partition)
+        found = dict(self._session.ask(log_tables.streams, partition, prefix, after, overlay.bound, limit))
+        start = after.encode()
+        for stream in overlay.streams():
+            if stream.startswith(prefix) and stream.encode() > start:
+                head = self._head(partition, stream)
+                assert head is not None
+                found[stream] = head
+        return sorted(found.items(), key=lambda item: item[0].encode())[:limit]
+
+    # -- the rest
+
+    def get_meta(self, key: str) -> bytes | None:
+        self._check_open()
+        for layer in self._layers:
+            if key in layer.meta:
+                return layer.meta[key]
+        return self._session.ask(log_tables.meta, key)
+
+    def put_meta(self, values: Mapping[str, bytes]) -> None:
+        self._check_writable()
+        with self._lock:
+            self._layers[0].meta.update(values)
+        self.sync()
+
+    def verify(self, partition: int) -> Iterator[str]:
+        try:
+            state = self.load(partition)
+            yield from audit(state, self._records(partition), self)
+        except AllsourceError as fault:
+            yield f"partition {partition}: {fault.message}"
+
+    def _records(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        overlay = self._overlay(partition)
+        index, stop = 1, overlay.bound - 1
+        while rows := self._session.ask(log_tables.entries, partition, index, stop, _AUDIT_BYTES):
+            yield from rows
+            index = rows[-1][0] + 1
+        for entry in overlay.entries():
+            yield entry.index, entry.record
+
+    def count_indexes(self, partition: int) -> IndexCounts:
+        """How many rows each index holds."""
+        overlay = self._overlay(partition)
+        above = overlay.streams()
+        streams, slices, ids, known = self._session.ask(
+            log_tables.counts, partition, overlay.bound, list(above)
+        )
+        parts = [part for entry in overlay.entries() for part in entry.parts]
+        return IndexCounts(streams + len(above) - known, slices + len(parts), ids + len(parts))
+
+    def properties(self) -> Mapping[str, int]:
+        session = self._session
+        return {
+            "postgres_syncs": session.flushes,
+            "postgres_reads": session.reads,
+            "postgres_unsynced_bytes": sum(layer.size for layer in self._layers),
+            "postgres_view_lag_entries": session.projection.lag,
+            "postgres_view_failures": session.projection.failures,
+        }
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        try:
+            if self._fault is None:
+                self.sync()
+                self._session.catch_up()
+        finally:
+            self._closed = True
+            self._session.close()
+
+    def _log(self, partition: int) -> PartitionLog:
+        self._check_open()
+        log = self._logs.get(partition)
+        if log is None:
+            log = self._logs[partition] = PartitionLog(self._session.ask(log_tables.load, partition))
+        return log
+
+    def _overlay(self, partition: int) -> Overlay:
+        # The layers first, the database after: what is carried over in between is found twice, not never.
+        return Overlay(self._layers, partition)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFault("this storage was closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._fault is not None:
+            raise self._fault
