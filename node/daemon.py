@@ -122,6 +122,7 @@ def open_node_storage(settings: Settings, node_id: str) -> Storage:
         write_buffer_bytes=settings.storage.write_buffer_bytes,
         block_cache_bytes=settings.storage.block_cache_bytes,
         background_jobs=settings.storage.background_jobs,
+        dsn=settings.storage.dsn,
     )
 
 

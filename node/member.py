@@ -91,7 +91,8 @@ class Member:
             loop=loop,
             clock=clock,
             suspicion_us=settings.suspicion_timeout_ms * 1000,
-            sync_inline=settings.durability == "os" or settings.storage.backend == "memory",
+            sync_inline=(settings.durability, settings.storage.backend) == ("os", "rocksdb")
+            or settings.storage.backend == "memory",
         )
         self.service = Service(
             self.replica,

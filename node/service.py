@@ -5,7 +5,8 @@ things, and all of them end by the deadline:
 
     here       this node leads the partition (or the read is local): the write path or the reads
     forward    one hop to the leader; a request that came from a peer is never forwarded again, but
-               answered with `NotOwner`, so that no request can go in circles
+               answered with `NotOwner`, so that no request can go in circles. Taken back when another
+               node leads: a leader that was paused or cut off closes no connection and says nothing
     park       nobody can be asked just now: an election, a lost connection, a hand-over. Parked
                requests are tried again when leadership changes and every few milliseconds
     refuse     no majority is up, or too much is parked: at once, definitely, with the reason
@@ -117,6 +118,8 @@ class Service:
         self._parked: dict[int, list[Ticket]] = {}
         """By partition; local reads, which any replica can serve, under `~partition`."""
         self._parked_count = 0
+        self._forwarded: dict[tuple[int, str], dict[Ticket, None]] = {}
+        """Requests for a partition's leader, by partition and the peer that has them."""
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._spread = 0
@@ -169,8 +172,7 @@ class Service:
 
     def _start(self, ticket: Ticket) -> None:
         """Begin an attempt."""
-        request = ticket.request
-        if not isinstance(request, AppendRequest) and request.local:
+        if _is_local(ticket):
             self._start_local(ticket)
         elif self._replica.is_leader(ticket.partition):
             self._start_here(ticket)
@@ -225,11 +227,17 @@ class Service:
             return
         ticket.out = True
         self._measures.forwarded()
-        self._peers.request(peer, ticket.request, left_ms, partial(self._on_answer, ticket))
+        if not _is_local(ticket):
+            self._forwarded.setdefault((ticket.partition, peer), {})[ticket] = None
+        self._peers.request(peer, ticket.request, left_ms, partial(self._on_answer, ticket, peer))
 
-    def _on_answer(self, ticket: Ticket, result: Result | AllsourceError) -> None:
+    def _on_answer(self, ticket: Ticket, peer: str, result: Result | AllsourceError) -> None:
+        key = (ticket.partition, peer)
+        waits_for_it = _is_local(ticket) or self._forget_forwarded(key, ticket)
         if not isinstance(result, AllsourceError):
-            ticket.finish(result)
+            ticket.finish(result)  # also from a peer that it was taken back from: done is done
+        elif not waits_for_it:
+            return  # another attempt is under way and will answer
         elif isinstance(result, OutcomeUnknown):
             ticket.lost()
             self._park(ticket)
@@ -238,6 +246,29 @@ class Service:
             self._park(ticket)
         else:
             ticket.refuse(result)
+
+    def _forget_forwarded(self, key: tuple[int, str], ticket: Ticket) -> bool:
+        """The peer has answered; False if the ticket had been taken back from it."""
+        tickets = self._forwarded.get(key)
+        if tickets is None or ticket not in tickets:
+            return False
+        del tickets[ticket]
+        if not tickets:
+            del self._forwarded[key]
+        return True
+
+    def _take_back(self) -> None:
+        """Try anew what was forwarded to a peer that is known no longer to lead. The peer may have done
+        it before it lost the leadership, so an append is in doubt from now on."""
+        for key in list(self._forwarded):
+            partition, peer = key
+            leader = self._replica.leader_of(partition)
+            if leader is None or leader == peer:
+                continue
+            for ticket in self._forwarded.pop(key):
+                ticket.lost()
+                if ticket.reply is not None:
+                    self._start(ticket)
 
     # -- parking
 
@@ -262,9 +293,7 @@ class Service:
             )
             self._refuse(ticket, full)
         else:
-            request = ticket.request
-            anywhere = not isinstance(request, AppendRequest) and request.local
-            key = ~ticket.partition if anywhere else ticket.partition
+            key = ~ticket.partition if _is_local(ticket) else ticket.partition
             self._parked_count += 1
             self._parked.setdefault(key, []).append(ticket)
 
@@ -318,6 +347,7 @@ class Service:
             for error in late:
                 self._measures.refused(error)
         self._try_parked()
+        self._take_back()
         if self._deadlines:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -366,6 +396,11 @@ class Service:
         for ticket in self._deadlines.tickets():
             ticket.lost()
             ticket.refuse(_leaving())
+
+
+def _is_local(ticket: Ticket) -> bool:
+    """Whether any replica may answer it."""
+    return not isinstance(ticket.request, AppendRequest) and ticket.request.local
 
 
 def _leaving() -> ShuttingDown:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
 from hypothesis import settings
 
 # No deadline for one example: two cores are shared with whatever else runs, and a slow example is not
@@ -17,3 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the answers of tests/cluster/transcripts anew (see tests/cluster/transcript.py)",
     )
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Logging is configured for the whole process; a test that does so must not do so for the next."""
+    yield
+    structlog.reset_defaults()

@@ -45,8 +45,6 @@ STATUS_OF = {
 RETRY_AFTER_S = 1
 """Elections take a tenth of this; it is the shortest wait that the header can name."""
 
-_log = structlog.get_logger("allsource.http")
-
 
 def status_of(error: AllsourceError) -> int:
     """The HTTP status of an error."""
@@ -76,7 +74,9 @@ async def errors_as_answers(request: web.Request, handler: Handler) -> web.Strea
     except web.HTTPException as error:
         return _http_error(request, error)
     except Exception:  # the last line of defence: logged in full here, one sentence for the caller
-        _log.exception("unexpected error in the HTTP door", method=request.method, path=request.path)
+        structlog.get_logger("allsource.http").exception(
+            "unexpected error in the HTTP door", method=request.method, path=request.path
+        )
         return _internal_error(request)
 
 

@@ -199,6 +199,27 @@ async def test_the_owner_dies_and_appends_under_way_succeed_once() -> None:
         assert sorted(answer.streams[0].first_version for answer in answers) == list(range(1, 51))
 
 
+async def test_what_was_forwarded_to_an_owner_that_fell_silent_goes_to_the_next_one() -> None:
+    """A paused process closes no connection: nobody answers, and nobody ever says so."""
+    async with Cluster(3) as cluster:
+        victim = owner_of(cluster, "a")
+        others = [node for node in cluster.members if node != victim]
+        requests = [append(("a", events())) for _ in range(4)]
+        asked = [asyncio.ensure_future(cluster.ask(others[i % 2], r, timeout_ms=60_000)) for i, r in enumerate(requests)]
+        asked.append(asyncio.ensure_future(cluster.ask(others[0], ReadStream("b"), timeout_ms=60_000)))
+        await asyncio.sleep(0)
+        for other in others:
+            cluster.cut(victim, other)
+        answers = await asyncio.gather(*asked)  # `ask` itself gives up long before their deadline
+        assert all(isinstance(answer, AppendResult) for answer in answers[:4]), answers
+        assert isinstance(answers[4], NotFound)
+        cluster.cuts.clear()
+        page = await cluster.ask(others[0], ReadStream("a"))
+        assert sorted(event.id for event in page.events()) == sorted(
+            id_ for request in requests for part in request.parts for id_ in blob_ids(part.blob)
+        )
+
+
 async def test_a_deposed_owner_acknowledges_nothing_that_is_lost() -> None:
     """KurrentDB #3472: appends that the old owner took while it was cut off must not be confirmed
     by the next owner's entries at the same indexes."""
