@@ -59,11 +59,12 @@ def child(code: str, name: str = "n1") -> Child:
 
 
 async def while_running(
-    supervisor: Supervisor, witness: Witness, seen: tuple[object, ...], then: Callable[[], None]
+    supervisor: Supervisor, witness: Witness, seen: list[tuple[object, ...]], then: Callable[[], None]
 ) -> int:
-    """Run it until something was seen, do something then, and return its status."""
+    """Run it until all of this was seen, do something then, and return its status."""
     running = asyncio.create_task(supervisor.run())
-    await until(lambda: seen in witness.seen or running.done(), TIMEOUT_S, f"{seen}; saw {witness.seen}")
+    for one in seen:
+        await until(lambda one=one: one in witness.seen or running.done(), TIMEOUT_S, f"not seen: {one}")
     then()
     async with asyncio.timeout(TIMEOUT_S):
         return await running
@@ -72,8 +73,8 @@ async def while_running(
 async def test_what_children_say_is_passed_on_and_stop_ends_them_in_order() -> None:
     witness, children = Witness(), [child(GOOD, "n1"), child(GOOD, "n2")]
     supervisor = Supervisor(children, witness, restart=False)
-    assert await while_running(supervisor, witness, ("said", "n2", "up"), supervisor.stop) == 0
-    assert ("said", "n1", "up") in witness.seen
+    both = [("said", "n1", "up"), ("said", "n2", "up")]
+    assert await while_running(supervisor, witness, both, supervisor.stop) == 0
     assert witness.seen[-1] == ("stopping",)
     assert [one.exit_status for one in children] == [-15, -15]
     assert not any(one.is_up for one in children)
@@ -87,7 +88,7 @@ async def test_a_second_stop_waits_for_nobody() -> None:
         supervisor.stop()
         supervisor.stop()
 
-    assert await while_running(supervisor, witness, ("said", "n1", "up"), stop_twice) == 0
+    assert await while_running(supervisor, witness, [("said", "n1", "up")], stop_twice) == 0
     assert deaf.exit_status == -9
 
 
@@ -138,7 +139,7 @@ async def test_others_go_on_when_one_ends_and_is_not_restarted() -> None:
         alive.append(children[1].is_up)
         supervisor.stop()
 
-    assert await while_running(supervisor, witness, ("ended", "n1", 69, None), stop) == 0
+    assert await while_running(supervisor, witness, [("ended", "n1", 69, None)], stop) == 0
     assert alive == [True]
 
 

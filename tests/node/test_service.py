@@ -26,7 +26,7 @@ from allsource.storage.errors import (
     TooLarge,
     WrongExpectedVersion,
 )
-from allsource.storage.events import NewEvent
+from allsource.storage.events import NewEvent, blob_ids
 from allsource.storage.expected import NO_STREAM
 from allsource.storage.partition import partition_of
 from tests.node.members import Cluster, append, events, streams_in, until
@@ -205,8 +205,12 @@ async def test_what_was_forwarded_to_an_owner_that_fell_silent_goes_to_the_next_
         victim = owner_of(cluster, "a")
         others = [node for node in cluster.members if node != victim]
         requests = [append(("a", events())) for _ in range(4)]
-        asked = [asyncio.ensure_future(cluster.ask(others[i % 2], r, timeout_ms=60_000)) for i, r in enumerate(requests)]
-        asked.append(asyncio.ensure_future(cluster.ask(others[0], ReadStream("b"), timeout_ms=60_000)))
+        beside = streams_in(partition_of("a", 8), 1, prefix="beside")[0]
+        asked = [
+            asyncio.ensure_future(cluster.ask(others[i % 2], request, timeout_ms=60_000))
+            for i, request in enumerate(requests)
+        ]
+        asked.append(asyncio.ensure_future(cluster.ask(others[0], ReadStream(beside), timeout_ms=60_000)))
         await asyncio.sleep(0)
         for other in others:
             cluster.cut(victim, other)
