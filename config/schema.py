@@ -117,8 +117,7 @@ class StorageSettings:
     backend: Annotated[str, Choice(("rocksdb", "memory", "postgres"))] = "rocksdb"
     """`rocksdb`: in `data_dir`, nothing else to install. `memory`: forgotten when the process ends,
     for tests and demonstrations. `postgres`: in the server that `dsn` names, each node in a schema of
-    its own, for those who want to query the events with SQL (the next version has it; this one refuses
-    to start with it)."""
+    its own, for those who want to query the events with SQL; `pip install 'allsource[postgres]'`."""
 
     write_buffer_bytes: Annotated[int, Size(1 * MIB, 4 * GIB)] = 64 * MIB
     """rocksdb: one write buffer, in bytes. Larger ones write fewer, larger files and take longer to
@@ -132,7 +131,9 @@ class StorageSettings:
     """rocksdb: threads that flush and compact. About the number of cores that may be spared."""
 
     dsn: Annotated[str, Secret(8, 2048)] = field(default="", repr=False)
-    """postgres: connection string, `postgresql://user:password@host/database`. Never printed."""
+    """postgres: connection string, `postgresql://user:password@host/database`. Node `n1` keeps its log in
+    the schema `allsource_n1`; with `?schema=NAME` at the end, in `NAME_n1`: name one for a second cluster
+    in the same database. Connect to the server itself, not through a pooler. Never printed."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Wanted:
     write_buffer_bytes: int
     block_cache_bytes: int
     background_jobs: int
+    dsn: str
 
 
 def open_storage(
@@ -44,11 +45,13 @@ def open_storage(
     write_buffer_bytes: int = 0,
     block_cache_bytes: int = 0,
     background_jobs: int = 0,
+    dsn: str = "",
 ) -> Storage:
     """Open the storage of a node; raises `StorageFault` (and its kinds) with what to do.
 
     `durability` is "fsync" (durable after `sync`) or "os" (handed to the operating system when `write`
-    returns: survives the process, not the machine). The last three are for RocksDB.
+    returns: survives the process, not the machine). `dsn` is for PostgreSQL, the three before it are for
+    RocksDB.
     """
     opener = BACKENDS.get(backend)
     if opener is None:
@@ -67,6 +70,7 @@ def open_storage(
             write_buffer_bytes=write_buffer_bytes,
             block_cache_bytes=block_cache_bytes,
             background_jobs=background_jobs,
+            dsn=dsn,
         )
     )
 
@@ -99,5 +103,24 @@ def _open_rocksdb(wanted: Wanted) -> Storage:
     )
 
 
-BACKENDS: dict[str, Callable[[Wanted], Storage]] = {"memory": _open_memory, "rocksdb": _open_rocksdb}
+def _open_postgres(wanted: Wanted) -> Storage:
+    from allsource.storage.postgres.driver import node_target
+    from allsource.storage.postgres.storage import PostgresStorage
+
+    if not wanted.dsn:
+        raise StorageFault("the postgres backend needs to know its server; set storage.dsn")
+    return PostgresStorage(
+        node_target(wanted.dsn, wanted.node_id),
+        cluster_id=wanted.cluster_id,
+        node_id=wanted.node_id,
+        partition_count=wanted.partitions,
+        durability=wanted.durability,
+    )
+
+
+BACKENDS: dict[str, Callable[[Wanted], Storage]] = {
+    "memory": _open_memory,
+    "postgres": _open_postgres,
+    "rocksdb": _open_rocksdb,
+}
 """Name in the configuration -> how to open it."""

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from allsource.storage.errors import AllsourceError, DiskFull, Overloaded, StorageFault, Unavailable
 
+SCHEMA = "allsource"
 SCHEMA_BYTES_MAX = 63
 CONNECT_TIMEOUT_S = 10.0
 MISSING_DRIVER = "the PostgreSQL driver is not installed; run: pip install 'allsource[postgres]'"
@@ -47,7 +48,7 @@ class Target:
         return f"schema {self.schema!r} of {parts.path.strip('/') or 'the default database'} at {host}"
 
 
-def parse_target(url: str, schema: str) -> Target:
+def parse_target(url: str, schema: str = SCHEMA) -> Target:
     """Read `postgresql://user:password@host/database?schema=NAME`; `schema` if the URL names none.
 
     Raises `StorageFault`, without the password in it.
@@ -62,12 +63,23 @@ def parse_target(url: str, schema: str) -> Target:
     for name, value in query:
         if name == "schema":
             schema = value
+    _check_schema(schema)
+    rest = urlencode([(name, value) for name, value in query if name != "schema"])
+    return Target(urlunsplit(parts._replace(query=rest)), schema)
+
+
+def node_target(url: str, node_id: str) -> Target:
+    """Where a node keeps its log: nodes share the URL of their configuration, each has its own schema."""
+    shared = parse_target(url)
+    _check_schema(schema := f"{shared.schema}_{node_id}")
+    return Target(shared.dsn, schema)
+
+
+def _check_schema(schema: str) -> None:
     if not schema or "\0" in schema or len(schema.encode()) > SCHEMA_BYTES_MAX or schema.startswith("pg_"):
         raise StorageFault(
             f"{schema!r} cannot be a schema: 1 to {SCHEMA_BYTES_MAX} bytes, not beginning with pg_"
         )
-    rest = urlencode([(name, value) for name, value in query if name != "schema"])
-    return Target(urlunsplit(parts._replace(query=rest)), schema)
 
 
 def quoted(name: str) -> str:

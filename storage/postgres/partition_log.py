@@ -6,7 +6,7 @@ and kept in step with every write.
 
 from __future__ import annotations
 
-from allsource.storage.entry import CONFIG, Configuration, Entry, decode_entry
+from allsource.storage.entry import CONFIG, Configuration, Entry
 from allsource.storage.postgres.log_tables import Loaded
 
 
@@ -23,11 +23,12 @@ class PartitionLog:
         "timestamp_us",
     )
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, last: Entry | None) -> None:
+        """`last` is what `loaded.last_record` holds, verified."""
         self.hard = loaded.hard
         self.terms = loaded.terms
         self.configurations = loaded.configurations
-        self.end(None if loaded.last_record is None else decode_entry(loaded.last_record))
+        self.end(last)
 
     def end(self, last: Entry | None) -> None:
         """This is the last entry now."""

@@ -56,6 +56,7 @@ from allsource.storage.interface import Storage
 from allsource.storage.partition import PARTITION_COUNT, EntityId
 from allsource.storage.postgres.driver import (
     CONNECT_TIMEOUT_S,
+    SCHEMA,
     connect,
     connection_errors,
     driver,
@@ -70,7 +71,6 @@ from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, 
 from allsource.storage.stream_repository import EventStreamRepository
 from allsource.storage.streams import EventStream
 
-SCHEMA = "allsource"
 TRIES = 5
 RETRY_AFTER_S = 0.01
 """Before the second try; twice as long before each further one."""

@@ -401,7 +401,9 @@ class PostgresStorage:
         self._check_open()
         log = self._logs.get(partition)
         if log is None:
-            log = self._logs[partition] = PartitionLog(self._session.ask(log_tables.load, partition))
+            loaded = self._session.ask(log_tables.load, partition)
+            last = loaded.last_record and self._decoded(partition, loaded.last_index, loaded.last_record)
+            log = self._logs[partition] = PartitionLog(loaded, last or None)
         return log
 
     def _overlay(self, partition: int) -> Overlay:

@@ -63,3 +63,9 @@ async def _drop(dsn: str, schemas: list[str]) -> None:
 def postgres_url(postgres_schemas: Iterator[str]) -> str:
     """A schema for this test alone."""
     return next(postgres_schemas)
+
+
+@pytest.fixture
+def own_url(postgres_own_schemas: Iterator[str]) -> str:
+    """A schema for this test alone, on the server that is ours to stop."""
+    return next(postgres_own_schemas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -56,12 +56,6 @@ class TestPostgresRepository(RepositoryContract):
 
 
 # -- a server that misbehaves
-
-
-@pytest.fixture
-def own_url(postgres_server: PostgresServer, postgres_own_schemas: Iterator[str]) -> str:
-    """A schema on the server that is ours to stop."""
-    return next(postgres_own_schemas)
 
 
 @pytest.fixture
