@@ -10,6 +10,8 @@
 * **Durable after `sync`.** When `sync` returns, everything written before it *began* survives a
   power cut. A `sync` that fails raises; the process must then exit and never call it again
   (CONSENSUS.md rule 16: a kernel may report a failed write-back once and forget it).
+* **Durable from the start.** What a newly opened storage shows survives a power cut, also what an earlier
+  process wrote and was killed before it could sync: a replica counts all that it finds as durable.
 * **Indexes are the log.** Stream heads, event ids and the version index always equal a replay of
   the log, also after a truncation.
 
