@@ -16,7 +16,9 @@ from allsource.node.cli.output import echo_json
 def how_it_ended(child: Child) -> str:
     """An ending in words, with the child's last ones."""
     status = child.exit_status or 0
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    if status < 0:
+        return f"was killed by signal {-status}"  # its last words were about something else
+    how = f"ended with status {status}"
     return f"{how}: {child.last_words}" if child.last_words else how
 
 

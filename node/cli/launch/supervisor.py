@@ -128,7 +128,8 @@ class Supervisor:
                 return
             if time.monotonic() - begun > _WELL_AFTER_S:
                 backoff = _BACKOFF_FIRST_S
-            child.last_complaint = child.last_words
+            if (child.exit_status or 0) >= 0:  # who was killed had no time to say why
+                child.last_complaint = child.last_words
             self._display.ended(child, backoff if self._restart else None)
             if not self._restart:
                 return
