@@ -85,9 +85,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
-        for timer in (self._handshake_timer, self._linger_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_timers()
         self.on_lost(self.error or exc)
 
     # -- writing
@@ -151,8 +149,14 @@ class Connection(asyncio.Protocol):
         """End the connection at once, whatever is unsent: the other side does not read."""
         self.error = self.error or error
         self.closing = True
+        self._cancel_timers()
         if self._transport is not None:
             self._transport.abort()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._handshake_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _handshake_over(self) -> None:
         self.established = True

@@ -169,10 +169,17 @@ class Link:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connect(self._loop, make, *self._address)
         except (OSError, UnicodeError) as error:  # TimeoutError is one; a bad host name is the other
-            orphan, self._trying = self._trying, None
-            if orphan is not None:  # connected in the very turn of the timeout
-                orphan.drop()
+            self._abandon()
             self._failed(error)
+
+    def _abandon(self) -> None:
+        """Let go of a connection that was made in the very turn in which its dialling was given up.
+
+        Nothing more is heard of it: uvloop then closes the socket without calling `connection_lost`.
+        """
+        orphan, self._trying = self._trying, None
+        if orphan is not None:
+            orphan.drop()
 
     def opened(self, connection: LinkConnection) -> None:
         """Connected; the handshake begins."""
@@ -234,6 +241,8 @@ class Link:
         if self._dialling is not None:
             self._dialling.cancel()
             await asyncio.wait([self._dialling])
+            if self._dialling.cancelled():
+                self._abandon()
         connection = self.connection or self._trying
         if connection is not None:
             connection.close()
