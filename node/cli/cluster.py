@@ -7,6 +7,7 @@ signals and HTTP answers that an operator has. What happened is for its callers 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,10 +24,12 @@ from allsource.config.schema import Settings
 from allsource.node.cli.picture import ClusterPicture
 from allsource.node.cli.ports import LOOPBACK, free_ports
 from allsource.node.cli.processes import NodeProcess, kill_all, node_command, stop_all
+from allsource.storage.postgres.driver import with_schema
 
 READY_TIMEOUT_S = 60.0
 """For a whole cluster to start on a busy machine; nothing waits this long unless something is wrong."""
 
+_DSN_VARIABLE = "ALLSOURCE__STORAGE__DSN"
 _POLL_S = 0.02
 _STOP_GRACE_S = 10.0
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10)
@@ -82,11 +85,19 @@ def write_config(directory: Path, node_ids: list[str], **settings: Any) -> Path:
 
 
 def copy_config(source: Path, directory: Path) -> Path:
-    """The same cluster as in `source`, on free loopback ports and with its data in `directory`."""
+    """The same cluster as in `source`, on free loopback ports and with its data in `directory`.
+
+    On PostgreSQL, with its data in schemas of its own (`drill_...`, which stay there).
+    """
     settings = load_settings(source)
     keys = yaml.safe_load(source.read_text())
     del keys["nodes"]
     keys["secret"] = settings.secret  # its file may be named relative to somewhere else
+    if settings.storage.backend == "postgres":
+        if _DSN_VARIABLE in os.environ:  # it would beat the file, and send the nodes to the real schemas
+            raise ClusterFault(f"unset {_DSN_VARIABLE} and name the dsn in {source}")
+        schema = f"drill_{os.urandom(4).hex()}"
+        keys["storage"] = {**keys["storage"], "dsn": with_schema(settings.storage.dsn, schema)}
     return write_config(directory, [node.id for node in settings.nodes], **keys)
 
 

@@ -68,6 +68,12 @@ def parse_target(url: str, schema: str = SCHEMA) -> Target:
     return Target(urlunsplit(parts._replace(query=rest)), schema)
 
 
+def with_schema(url: str, schema: str) -> str:
+    """The same database, another schema."""
+    parts = urlsplit(parse_target(url).dsn)
+    return urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), ("schema", schema)])))
+
+
 def node_target(url: str, node_id: str) -> Target:
     """Where a node keeps its log: nodes share the URL of their configuration, each has its own schema."""
     shared = parse_target(url)

@@ -12,7 +12,14 @@ import asyncpg
 import pytest
 
 from allsource.storage.errors import ForeignDirectory, FormatTooNew, StorageFault, Unavailable
-from allsource.storage.postgres.driver import Target, connect, driver, parse_target
+from allsource.storage.postgres.driver import (
+    Target,
+    connect,
+    driver,
+    node_target,
+    parse_target,
+    with_schema,
+)
 from allsource.storage.postgres.migrate import (
     NODE,
     REPOSITORY,
@@ -160,6 +167,15 @@ def test_urls_are_read() -> None:
     assert parse_target("postgres://db/shop", "default").schema == "default"
     assert "pw" not in target.shown
     assert "db" in target.shown
+
+
+def test_nodes_share_a_url_and_no_schema() -> None:
+    url = "postgresql://me:pw@db/shop?sslmode=require"
+    assert node_target(url, "n1") == Target(url, "allsource_n1")
+    assert node_target(url + "&schema=other", "n1") == Target(url, "other_n1")
+    assert node_target(with_schema(url + "&schema=other", "third"), "n2") == Target(url, "third_n2")
+    with pytest.raises(StorageFault, match="cannot be a schema"):
+        node_target(url, "n" * 60)
 
 
 @pytest.mark.parametrize(
