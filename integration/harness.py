@@ -82,9 +82,9 @@ async def end(cluster: ClusterProcess, node_id: str) -> int:
     node = cluster.nodes[node_id]
     node.terminate()
     await until(lambda: not node.running, PATIENCE_S, f"{node_id} to end")
-    status = node.exit_status
-    assert status is not None
-    return status
+    assert isinstance(node, NodeProcess)
+    assert node.exit_status is not None
+    return node.exit_status
 
 
 @asynccontextmanager

@@ -19,17 +19,23 @@ from integration.harness import Clusters, ask, end, faults, greeting, wait_for, 
 ROUNDS_MAX = 3
 KILL_BOUND_S = 0.250
 SUSPICION_S = 0.5
+FORGOTTEN_S = 3.0
 SEED = 20260801
 
 
 async def _rounds_until_fast(
-    injury: Injury, cluster: ClusterProcess, writers: Writers, bound_s: float, victims: int = 1
+    injury: Injury,
+    cluster: ClusterProcess,
+    writers: Writers,
+    bound_s: float,
+    victims: int = 1,
+    at_least: int = 1,
 ) -> list[Round]:
-    """Rounds until one keeps the bound, at most `ROUNDS_MAX`."""
+    """Rounds until one keeps the bound: `at_least` so many, at most `ROUNDS_MAX`."""
     random, rounds = Random(SEED), []
     for number in range(1, ROUNDS_MAX + 1):
         rounds.append(await run_round(number, injury, cluster, writers, random, victims))
-        if _worst(rounds[-1]) <= bound_s:
+        if number >= at_least and min(map(_worst, rounds)) <= bound_s:
             break
     return rounds
 
@@ -50,8 +56,12 @@ async def test_a_paused_owner_is_replaced_and_acknowledges_nothing_stale(cluster
     cluster = await clusters.start(3)
     bound_s = SUSPICION_S + KILL_BOUND_S
     async with written_to(cluster, SEED) as writers:
-        rounds = await _rounds_until_fast(PAUSE, cluster, writers, bound_s)
-    assert min(map(_worst, rounds)) <= bound_s, [_worst(round_) for round_ in rounds]
+        rounds = await _rounds_until_fast(PAUSE, cluster, writers, bound_s, at_least=3)
+    worst = [_worst(round_) for round_ in rounds]
+    assert min(worst) <= bound_s, worst
+    # In the rounds behind the first the writers' map is out of date, and others forward to the paused
+    # node for them: that too must end with its leadership, not with the requests' deadlines (5 s).
+    assert max(worst) < FORGOTTEN_S, worst
     assert await faults(cluster, writers.history) == []
 
 

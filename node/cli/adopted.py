@@ -75,6 +75,11 @@ class AdoptedNode:
             return False
         return stat[stat.rindex(")") + 2] not in "ZX"
 
+    @property
+    def exit_status(self) -> None:
+        """Its parent's to know."""
+        return None
+
     def start(self) -> None:
         """Wait for its supervisor to start it again; else start it, detached from this process."""
         if not _wait(lambda: listener(self._port) is not None, _SUPERVISOR_S):

@@ -50,6 +50,9 @@ class Node(Protocol):
     @property
     def running(self) -> bool: ...
 
+    @property
+    def exit_status(self) -> int | None: ...
+
     def start(self) -> None: ...
 
     def kill(self) -> None: ...
@@ -229,7 +232,8 @@ class ClusterProcess:
         async def condition() -> bool:
             for node_id in wanted:
                 if not self.nodes[node_id].running:
-                    raise ClusterFault(f"{node_id} ended while starting{self._last_words()}")
+                    status = self.nodes[node_id].exit_status
+                    raise ClusterFault(f"{node_id} ended while starting: {status}{self._last_words()}")
             return all(await asyncio.gather(*[self.is_ready(node_id) for node_id in wanted]))
 
         return await self.until(condition, f"{', '.join(wanted)} to be ready", timeout_s)
