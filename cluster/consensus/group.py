@@ -313,6 +313,9 @@ class Group:
         self.term = term
         self.vote = vote
         self._verified = 0
+        # An entry that an older leader's append brought in this very turn may be truncated before it is
+        # ever written: then its acknowledgement would rest on nothing (rule 1).
+        self.durable_out = [(peer, m) for peer, m in self.durable_out if not _is_accepted(m)]
         self._vain_terms = min(self._vain_terms + 1, 8)
 
     # ------------------------------------------------------------------ following
@@ -551,3 +554,7 @@ class Group:
             return None
         self._commit_told = self.commit
         return self.commit
+
+
+def _is_accepted(message: Message) -> bool:
+    return isinstance(message, AppendReply) and message.accepted

@@ -373,3 +373,13 @@ def test_a_single_voter_leads_and_commits_with_its_own_disk() -> None:
     assert bench.group.commit == 1
     bench.sync()
     assert bench.group.commit == 2
+
+
+def test_rule_1_what_was_truncated_before_it_was_written_is_not_acknowledged() -> None:
+    """Found by simulation, seed 2000645: one turn brought entries of one leader and their truncation by
+    the next; the first acknowledgement went out after the sync, for an entry that never was on the disk."""
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1)])
+    bench.append("c", 2, (1, 0), [noop(2, 2)])
+    replies = [(to, m.term, m.index) for to, m in bench.sent() if isinstance(m, AppendReply)]
+    assert replies == [("c", 2, 2)]
