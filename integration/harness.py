@@ -18,7 +18,7 @@ from allsource.node.cli.drill.checks import Fault, judge
 from allsource.node.cli.drill.history import History
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.writers import Clock, Writers
-from allsource.node.cli.processes import stop_all, until
+from allsource.node.cli.processes import NodeProcess, stop_all, until
 from allsource.node.cli.targets import connect
 
 SECRET = "integration-secret"

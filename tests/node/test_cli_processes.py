@@ -102,7 +102,7 @@ async def test_a_child_dies_with_a_parent_that_is_killed() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PARENT_VARIABLE, str(os.getppid() + 1))
+    monkeypatch.setenv(PARENT_VARIABLE, str(os.getpid() + 1))
     done = subprocess.run(
         [sys.executable, "-c", CHILD], env=os.environ, capture_output=True, timeout=TIMEOUT_S, check=False
     )
