@@ -257,6 +257,16 @@ async def test_a_stream_that_is_changed_by_hand_is_looked_at_again(own_url: str,
         assert not await events.verify_gapless("a")
 
 
+async def test_so_is_one_that_is_moved_on_by_hand(own_url: str, other: Any) -> None:
+    async with repository(own_url) as events:
+        await events.append_to_stream("a", new())
+        await other.execute("BEGIN; UPDATE event_streams SET current_version = 7 WHERE stream_id = 'a'")
+        append = asyncio.create_task(events.append_to_stream("a", new(), "exists"))
+        await somebody_waits(other)
+        await other.execute("COMMIT")
+        assert (await append).streams[0].first_version == 8
+
+
 # -- several processes
 
 RIVAL = """
