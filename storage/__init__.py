@@ -6,14 +6,15 @@ What lives here
                 its indexes)
     interface   what a node asks of its storage, and the promises that go with it
     backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_database`, `rocksdb_options`,
-                `rocksdb_pressure` · `open` knows them by name
+                `rocksdb_pressure` · `postgres/`, with a page of its own · `open` knows them by name
     directory   whose a data directory is, who has it open, how far it was synced
     on its own  `repository`: an event store without any cluster (`stream_repository`, `group_sync`,
                 `answers`), and `streams`, the pure `EventStream`
 
 What may not
-    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own. This room
-    imports nothing of ours but itself and `config.schema`; the pure modules no clock and no I/O.
+    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own and in
+    `postgres`. This room imports nothing of ours but itself and `config.schema`; the pure modules no
+    clock and no I/O.
 
 Trade-offs
     *The log is the event store.* There is no second copy of the events by stream: a stream is read

@@ -68,6 +68,8 @@ PURE = (
     "allsource.storage.interface",
     "allsource.storage.keys",
     "allsource.storage.partition",
+    "allsource.storage.postgres.overlay",
+    "allsource.storage.postgres.recent",
 )
 """What can be tested, and simulated, without a socket, a clock or a die."""
 
@@ -296,4 +298,5 @@ def test_the_wheel_holds_allsource_and_nothing_else(tmp_path: Path) -> None:
         "allsource/" + str(module.path.relative_to(ROOT)).replace("\\", "/") for module in modules()
     }
     assert "allsource/config/three-nodes.yaml" in inside
+    assert "allsource/storage/postgres/migrations/0001_events.sql" in inside
     assert {f"allsource/{room}/py.typed" for room in ROOMS} <= set(inside)

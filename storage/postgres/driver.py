@@ -97,13 +97,19 @@ def session_settings(target: Target, **more: str) -> dict[str, str]:
     """What every session of ours is started with.
 
     The isolation level is ours to choose: under a stricter default of the user's, what an append reads
-    after it got its lock would be from before it.
+    after it got its lock would be from before it. Our statements are lookups by key, so they are planned
+    once, for any argument (planning an append took as long as doing it), and never by the size of a table
+    that was empty at the time.
     """
     return {
         "search_path": quoted(target.schema),
         "application_name": "allsource",
         "default_transaction_isolation": "read committed",
         "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
         "timezone": "UTC",
         **more,
     }

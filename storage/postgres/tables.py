@@ -7,18 +7,14 @@ against somebody else and must roll back. Behind that stand the tables' own cons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgpack
 
 from allsource.storage.entry import Part
 from allsource.storage.events import Event
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 RECORD = """
 WITH wanted AS (
@@ -56,7 +52,8 @@ WITH wanted AS (
         (id, stream_id, version, partition_id, position, event_type, payload, metadata, timestamp,
          encoding, data, metadata_bytes, append_position, part_count)
     SELECT encode(e.id, 'hex')::uuid, e.stream_id, e.version, e.partition_id, e.position, e.event_type,
-           CASE WHEN e.encoding = 0 THEN try_jsonb(e.data) END, try_jsonb(e.metadata),
+           CASE WHEN e.encoding = 0 THEN try_jsonb(e.data) END,
+           CASE WHEN e.metadata <> '' THEN try_jsonb(e.metadata) END,
            timestamptz 'epoch' + e.timestamp_us * interval '1 microsecond',
            e.encoding, e.data, e.metadata, e.append_position, e.part_count
     FROM unnest($12::bytea[], $13::text[], $14::bigint[], $15::integer[], $16::bigint[], $17::text[],
@@ -69,27 +66,15 @@ SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved)
 """Takes `Recording.arguments()`, answers how many streams it moved."""
 
 EVENT_COLUMNS = (
-    "stream_id, version, partition_id, position, timestamp, uuid_send(id), event_type, data,"
-    " metadata_bytes, encoding"
+    "stream_id, version, partition_id, position,"
+    # Exact until the year 2242 (2^33 seconds), and a tenth of the cost of a numeric.
+    " (date_part('epoch', timestamp) * 1000000)::bigint,"
+    " uuid_send(id), event_type, data, metadata_bytes, encoding"
 )
-"""What `event_of` reads."""
+"""The fields of an `Event`, in its order."""
 
-
-def event_of(row: Sequence[Any]) -> Event:
-    """The event in a row of `EVENT_COLUMNS`."""
-    stream, version, partition, position, timestamp, id_, type_, data, metadata, encoding = row
-    return Event(
-        stream,
-        version,
-        partition,
-        position,
-        (timestamp - _EPOCH) // _MICROSECOND,
-        id_,
-        type_,
-        data,
-        metadata,
-        encoding,
-    )
+event_of: Callable[[Iterable[Any]], Event] = Event._make
+"""The event in a row of `EVENT_COLUMNS`."""
 
 
 @dataclass(slots=True)

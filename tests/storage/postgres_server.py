@@ -38,7 +38,9 @@ _SETTINGS = {
 class PostgresServer:
     """One server process; `start` it, `stop` it by its pid."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings` beat those of the tests."""
+        self._settings = {**_SETTINGS, **settings}
         # Not pytest's tmp_path: that one is closed to other users, and a socket's path must be short.
         self.directory = Path(tempfile.mkdtemp(prefix="allsource-pg-"))
         self._identity = _unprivileged()
@@ -55,7 +57,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start and wait until it takes connections."""
         assert self._process is None
-        options = [text for name, value in _SETTINGS.items() for text in ("-c", f"{name}={value}")]
+        options = [text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", "data", "-k", str(self.directory), *options],
