@@ -11,6 +11,7 @@ PostgreSQL refuses to run as root; then it runs as `nobody`, who must be able to
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import parse_qs, urlsplit
 
+_LIBC = ctypes.CDLL(None)
 DEADLINE_S = 30.0
 DSN_VARIABLE = "ALLSOURCE_TEST_POSTGRES_DSN"
 _SETTINGS = {
@@ -64,6 +66,7 @@ class PostgresServer:
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
+                preexec_fn=_die_with_parent,
                 **self._identity,
             )
         deadline = monotonic() + DEADLINE_S
@@ -172,6 +175,11 @@ class LossyProxy:
         while data := await reader.read(1 << 16):
             writer.write(data)
         writer.close()
+
+
+def _die_with_parent() -> None:
+    """A run of the tests that is killed leaves no server behind (prctl's PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGQUIT)
 
 
 def find_binaries() -> Path:
