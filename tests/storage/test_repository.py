@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import textwrap
 from itertools import count
 from pathlib import Path
@@ -33,7 +32,7 @@ from allsource.storage.repository import (
 )
 from allsource.storage.rocksdb import RocksStorage
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
-from tests.storage.test_rocksdb import open_rocks, wait_until_idle
+from tests.storage.test_rocksdb import copy_while_open, open_rocks
 
 
 class MemoryRepositoryBackend:
@@ -62,8 +61,7 @@ class RocksRepositoryBackend:
     async def kill(self, events: EventStreamRepository) -> EventStreamRepository | None:
         left = next(self._paths)
         assert isinstance(events._opened, RocksStorage)
-        wait_until_idle(events._opened)
-        shutil.copytree(self._path, left)
+        copy_while_open(events._opened, self._path, left)
         self._path = left
         return self.make()
 

@@ -62,6 +62,21 @@ def wait_until_idle(storage: RocksStorage) -> None:
         assert monotonic() < deadline, "RocksDB's background work does not end"
 
 
+def copy_while_open(storage: RocksStorage, source: Path, target: Path) -> None:
+    """The files of an open database as they are. RocksDB deletes files that it no longer needs when it
+    likes; a copy that lost one under its hands is made again."""
+    deadline = monotonic() + 20
+    while True:
+        wait_until_idle(storage)
+        try:
+            shutil.copytree(source, target)
+        except shutil.Error:
+            assert monotonic() < deadline, "the files never stand still"
+            shutil.rmtree(target)
+        else:
+            return
+
+
 class RocksBackend:
     """A crash is a copy of the files as they are, its log cut anywhere behind what was synced."""
 
@@ -77,8 +92,7 @@ class RocksBackend:
 
     def crash(self, storage: RocksStorage, random: Random) -> RocksStorage:
         left = next(self._paths)
-        wait_until_idle(storage)
-        shutil.copytree(self._path, left)
+        copy_while_open(storage, self._path, left)
         storage.close()
         for name, size in wal_sizes(left).items():
             os.truncate(left / "db" / name, random.randint(self._synced.get(name, 0), size))
@@ -118,7 +132,7 @@ def filled(path: Path, entries: int = 60, *, unsynced: int = 0) -> LogModel:
     storage.sync()
     for _ in range(unsynced):
         storage.write([log.write(log.events(("a", 1), data=b"x" * 700))])
-    shutil.copytree(path.with_name("live"), path)
+    copy_while_open(storage, path.with_name("live"), path)
     storage.close()
     return log
 
