@@ -21,7 +21,15 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Ready, RoleChange
+from allsource.cluster.consensus.messages import (
+    Beat,
+    Message,
+    ReadResult,
+    ReadRound,
+    ReadRoundReply,
+    Ready,
+    RoleChange,
+)
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.registry import NodeRegistry
 from allsource.cluster.syncer import Syncer
@@ -145,7 +153,14 @@ class Replica:
         except Exception as error:
             self.owner.broken(error)
             raise
-        self.schedule()
+        if (
+            len(messages) == 1
+            and isinstance(messages[0], ReadRound | ReadRoundReply)
+            and not self._scheduled
+        ):
+            self._turn()  # a read waits for just this, and there is nothing to share a write with
+        else:
+            self.schedule()
 
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
