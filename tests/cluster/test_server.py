@@ -138,6 +138,23 @@ async def test_the_reason_arrives_though_the_caller_is_still_talking(handler: Re
     await server.close()
 
 
+async def test_a_refused_caller_may_finish_its_sentence(handler: Recorder) -> None:
+    """The server closes its own end only, so that what is still on its way causes no reset."""
+    server = await serve(handler)
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", server.port)) as caller:
+        caller.setblocking(False)
+        await loop.sock_sendall(caller, encode_frame(b"\xc1"))
+        said = b""
+        while piece := await loop.sock_recv(caller, 1000):
+            said += piece
+        assert b"malformed" in said, "and then the server's end is closed"
+        for _ in range(5):  # to a socket that is wholly closed, the second of these would fail
+            await loop.sock_sendall(caller, b"more")
+            await asyncio.sleep(0)
+    await server.close()
+
+
 async def test_who_does_not_shake_hands_is_put_out(
     handler: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,8 +260,11 @@ async def test_who_never_reads_is_dropped(handler: Recorder) -> None:
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     for number in range(100):
         peer.session.request(number, 5000, DescribeCluster())
+    (connection,) = server.connections
     peer.flush()
     await until(lambda: handler.news == [("lost", "n1")])
+    assert connection.error is not None, "not merely lost to the kernel's patience, ten seconds later"
+    assert connection.error.code == "slow_reader"
     assert len(server.connections) == 0
     peer.close()
     await server.close()
