@@ -75,11 +75,6 @@ class NodeConnection(asyncio.Protocol):
         """The node at the other end; empty before the handshake is done."""
         return self.welcome.node_id if self.welcome else ""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether calls may be sent."""
-        return self.welcome is not None and self._why is None and not self.closed.done()
-
     def silence_s(self, now: float) -> float:
         """For how long the node has owed an answer and said nothing at all."""
         return now - self._owed_since if self._owes else 0.0

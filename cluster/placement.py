@@ -122,6 +122,11 @@ def _hand_on(owner: list[str | None], owned: dict[str, int], came_by: dict[str, 
         taker = giver
 
 
+def hosted_by(node_id: str, replicas: ReplicaSets) -> tuple[int, ...]:
+    """The partitions that a member keeps."""
+    return tuple(p for p, group in enumerate(replicas) if node_id in group)
+
+
 def succession(replica_set: Sequence[str], owner: str | None, healthy: Collection[str]) -> tuple[str, ...]:
     """The order in which a partition's replicas should stand for election.
 

@@ -189,7 +189,7 @@ class NodeRegistry:
 
     def hosted_by(self, node_id: str) -> tuple[int, ...]:
         """The partitions that a member keeps."""
-        return tuple(p for p, group in enumerate(self._replicas) if node_id in group)
+        return placement.hosted_by(node_id, self._replicas)
 
     def quorum_is_up(self, partition: int) -> bool:
         """Whether a majority of a partition's replicas is not down, in this node's view."""

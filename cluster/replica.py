@@ -216,8 +216,7 @@ class Replica:
 
     def term_of(self, partition: int) -> int:
         """The newest term of the partition that this node knows of."""
-        group = self.core.groups.get(partition)
-        return group.term if group is not None else self.core.registry.term_of(partition)
+        return self.core.term_of(partition)
 
     def quorum_is_up(self, partition: int) -> bool:
         """Whether a majority of the partition's replicas is not down, in this node's view."""
@@ -225,9 +224,7 @@ class Replica:
 
     def is_handing_over(self, partition: int) -> bool:
         """Whether this node leads the partition and is just giving it to another."""
-        group = self.core.groups.get(partition)
-        leadership = group.leadership if group is not None else None
-        return leadership is not None and leadership.successor is not None
+        return self.core.is_handing_over(partition)
 
     @property
     def is_stuck(self) -> bool:

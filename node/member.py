@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.cluster.placement import replica_sets
+from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Replica
 from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
@@ -67,7 +67,7 @@ class Member:
         self._measures = measures
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
-        states = {p: storage.load(p) for p, group in enumerate(groups) if node_id in group}
+        states = {partition: storage.load(partition) for partition in hosted_by(node_id, groups)}
         self.core = MultiRaft(
             node_id,
             members,

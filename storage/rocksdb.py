@@ -40,7 +40,7 @@ from allsource.storage.rocksdb_options import RocksOptions
 from allsource.storage.rocksdb_pressure import Pressure, free_bytes
 from allsource.storage.writes import combined
 
-FSYNC, OS = "fsync", "os"
+FSYNC = "fsync"
 _INT_PROPERTIES = {
     "memtable_bytes": "rocksdb.cur-size-all-mem-tables",
     "immutable_memtables": "rocksdb.num-immutable-mem-table",

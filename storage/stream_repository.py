@@ -134,11 +134,8 @@ class EventStreamRepository:
         if not pending:
             return None
         appended = await self.append_to_stream(stream.entity_id, pending, stream.watermark)
-        entry = self._storage.entries_at(
-            appended.partition,
-            [_existing(self._storage.index_of_append(appended.partition, pending[0].id))],
-        )[0]
-        stream.committed(event for event in entry.events() if event.stream == stream.entity_id)
+        first = appended.streams[0].first_version
+        stream.committed(await self.read_stream(stream.entity_id, from_version=first, limit=len(pending)))
         return appended
 
     # -- appending

@@ -445,6 +445,17 @@ class MultiRaft:
         group = self.groups.get(partition)
         return group is not None and group.leadership is not None
 
+    def term_of(self, partition: int) -> int:
+        """The newest term of the partition that this node knows of."""
+        group = self.groups.get(partition)
+        return group.term if group is not None else self.registry.term_of(partition)
+
+    def is_handing_over(self, partition: int) -> bool:
+        """Whether this node leads the partition and is just giving it to another."""
+        group = self.groups.get(partition)
+        leadership = group.leadership if group is not None else None
+        return leadership is not None and leadership.successor is not None
+
     def commit_index(self, partition: int) -> int:
         """0 for a partition that is not hosted here."""
         group = self.groups.get(partition)

@@ -137,11 +137,6 @@ class ReadRounds:
         if reads:
             self._confirm(partition, reads)
 
-    @property
-    def has_work(self) -> bool:
-        """Whether results or a new round are due."""
-        return bool(self._results) or (bool(self._waiting) and len(self._rounds) < ROUNDS_MAX)
-
     def take_results(self) -> list[ReadResult]:
         """Reads that may be served, or were refused."""
         taken, self._results = self._results, []

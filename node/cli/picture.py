@@ -61,10 +61,6 @@ class ClusterPicture:
         """The partitions that a node owns."""
         return [one.partition for one in self.partitions if one.owner == node_id]
 
-    def unowned(self) -> list[int]:
-        """The partitions without an owner."""
-        return [one.partition for one in self.partitions if one.owner is None]
-
 
 def _node(value: Mapping[str, Any]) -> NodePicture:
     return NodePicture(

@@ -155,11 +155,6 @@ class NodeProcess:
         """CPU time that the running process has used."""
         return cpu_seconds(self.pid)
 
-    def close_output(self) -> None:
-        """Close our end of the pipe, if there is one."""
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.close()
-
 
 async def stop_all(nodes: Sequence[NodeProcess], grace_s: float) -> list[str]:
     """SIGTERM to all, wait, SIGKILL to those that are still there after `grace_s`; who had to be killed."""

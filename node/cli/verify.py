@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from allsource.cluster.placement import replica_sets
+from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.config.load import load_settings
 from allsource.config.schema import Settings
 from allsource.node.cli.output import echo_json
@@ -53,13 +53,13 @@ Finding = tuple[int, int, list[str]]
 """A partition, the number of its events, and its faults."""
 
 
-def _hosted(settings: Settings, node_id: str) -> list[int]:
+def _hosted(settings: Settings, node_id: str) -> tuple[int, ...]:
     members = [node.id for node in settings.nodes]
     replicas = replica_sets(members, settings.partitions, settings.replication_factor)
-    return [partition for partition, nodes in enumerate(replicas) if node_id in nodes]
+    return hosted_by(node_id, replicas)
 
 
-def _walk(storage: Storage, partitions: list[int]) -> Iterator[Finding]:
+def _walk(storage: Storage, partitions: tuple[int, ...]) -> Iterator[Finding]:
     progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     with progress:
         for partition in progress.track(partitions, description="partitions"):

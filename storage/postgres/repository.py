@@ -69,7 +69,6 @@ from allsource.storage.postgres.driver import (
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
 from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, event_of
 from allsource.storage.stream_repository import EventStreamRepository
-from allsource.storage.streams import EventStream
 
 TRIES = 5
 RETRY_AFTER_S = 0.01
@@ -265,16 +264,6 @@ class PostgresEventStreamRepository(EventStreamRepository):
             )
         moved = tuple(AppendedTo(s, all_[0].version, all_[-1].version) for s, all_ in streams.items())
         return Appended(partition, position, stored[-1].position, moved, True)
-
-    async def save_stream(self, stream: EventStream) -> Appended | None:
-        """As the others: `WrongExpectedVersion` if the stream has moved on since this copy was loaded."""
-        pending = stream.pending
-        if not pending:
-            return None
-        appended = await self.append_to_stream(stream.entity_id, pending, stream.watermark)
-        first = appended.streams[0].first_version
-        stream.committed(await self.read_stream(stream.entity_id, from_version=first, limit=len(pending)))
-        return appended
 
     # -- reading
 
