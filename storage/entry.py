@@ -77,18 +77,21 @@ class Entry:
         """The position of the first event behind this entry."""
         return self.first_position + self.count
 
-    def events(self) -> list[Event]:
-        """The entry's events with versions, positions and time, in order."""
+    def events(self, stream: str | None = None) -> list[Event]:
+        """The entry's events (or one stream's) with versions, positions and time, in order."""
         found: list[Event] = []
+        position = self.first_position
         for part in self.parts:
-            found += decode_blob(
-                part.blob,
-                stream=part.stream,
-                partition=self.partition,
-                first_version=part.first_version,
-                first_position=self.first_position + len(found),
-                timestamp_us=self.timestamp_us,
-            )
+            if stream is None or part.stream == stream:
+                found += decode_blob(
+                    part.blob,
+                    stream=part.stream,
+                    partition=self.partition,
+                    first_version=part.first_version,
+                    first_position=position,
+                    timestamp_us=self.timestamp_us,
+                )
+            position += part.count
         return found
 
     def payload(self) -> bytes:

@@ -123,10 +123,16 @@ def decode_blob(
     blob: bytes, *, stream: str, partition: int, first_version: int, first_position: int, timestamp_us: int
 ) -> list[Event]:
     """The stored events of a blob that an entry carries (see the module's page)."""
+    # The fields are spelled out: with a star it takes a fifth longer, and a scan does little else.
     make, ahead = tuple.__new__, first_position - first_version
     return [
-        make(Event, (stream, version, partition, version + ahead, timestamp_us, *fields))
-        for version, fields in enumerate(msgpack.unpackb(blob, use_list=False), first_version)
+        make(
+            Event,
+            (stream, version, partition, version + ahead, timestamp_us, id_, type_, data, metadata, encoding),
+        )
+        for version, (id_, type_, data, metadata, encoding) in enumerate(
+            msgpack.unpackb(blob, use_list=False), first_version
+        )
     ]
 
 

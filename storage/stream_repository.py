@@ -285,7 +285,7 @@ class EventStreamRepository:
         until_us = None if as_of is None else as_microseconds(as_of)
         wanted = limit or head.version
         found: list[Event] = []
-        while len(found) < wanted:
+        while len(found) < wanted and (version >= 1 if backward else version <= head.version):
             slices = self._storage.slices(
                 partition, entity_id, version, forward=not backward, slices_max=_SLICES
             )
@@ -455,10 +455,9 @@ def _of_stream(
     """The entry's events of a stream, from `version` on in reading order, if it is not too young."""
     if until_us is not None and entry.timestamp_us > until_us:
         return []
-    events = [event for event in entry.events() if event.stream == stream]
-    if backward:
-        return [event for event in reversed(events) if event.version <= version]
-    return [event for event in events if event.version >= version]
+    events = entry.events(stream)
+    ahead = version - events[0].version
+    return events[ahead::-1] if backward else events[max(ahead, 0) :]
 
 
 def _answer(entry: Entry, *, duplicate: bool) -> Appended:
