@@ -420,7 +420,8 @@ def _check_replica(node_id: str, replica_id: str, remembered: str | None) -> Non
         raise ProtocolError(
             "identity_changed",
             f"node {node_id} was replica {remembered} and now says it is {replica_id}: its data directory "
-            "was wiped or swapped. Bring the old directory back; an empty one must not vote in its place",
+            "was wiped or swapped, or it was restarted with its storage in memory. Bring the old directory "
+            "back; a node that has forgotten what it promised must not vote in its place",
         )
 
 

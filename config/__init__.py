@@ -3,6 +3,7 @@
 * `schema`: every knob, its meaning, unit, default, and when to change it. What all rooms import.
 * `values`: the kinds of values (sizes, durations, ...) and how people write them.
 * `rules`: what must hold between several knobs.
+* `promise`: what an acknowledgement rests on, in words.
 * `load`: YAML + environment + overrides -> `Settings`, or `ConfigFault` with all faults at once.
 * `document`, `knobs`: YAML that remembers its lines; the schema as a list.
 * `describe`: the settings in force, as YAML.

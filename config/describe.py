@@ -11,18 +11,22 @@ from typing import Any
 import yaml
 
 from allsource.config.knobs import NODES, SECTIONS, knobs_of
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.config.values import Count
 
 
 def describe(settings: Settings) -> str:
-    """The settings as YAML text, in the order of the schema."""
+    """The settings as YAML text, in the order of the schema, below a comment with what they promise."""
+    promise = promise_of(settings)
     top = _shown(settings)
+    if promise.durability != settings.durability:
+        del top["durability"]  # a setting that is not in force
     for section in SECTIONS:
         top[section] = _shown(getattr(settings, section))
     top[NODES] = [_shown(node) for node in settings.nodes]
     text: str = yaml.safe_dump(top, sort_keys=False, allow_unicode=True, width=1000)
-    return text
+    return f"# durability {promise.durability}: {promise.meaning}\n{text}"
 
 
 def _shown(part: Any) -> dict[str, Any]:

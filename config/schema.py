@@ -115,9 +115,12 @@ class StorageSettings:
     """Where each node keeps its share of the log."""
 
     backend: Annotated[str, Choice(("rocksdb", "memory", "postgres"))] = "rocksdb"
-    """`rocksdb`: in `data_dir`, nothing else to install. `memory`: forgotten when the process ends,
-    for tests and demonstrations. `postgres`: in the server that `dsn` names, each node in a schema of
-    its own, for those who want to query the events with SQL; `pip install 'allsource[postgres]'`."""
+    """`rocksdb`: in `data_dir`, nothing else to install. `memory`: for tests and demonstrations; **what a
+    node holds is gone when its process ends, and a restarted node cannot take part again**, for it has
+    forgotten its votes too. Three nodes survive one ended process in the cluster's whole life, five (with a
+    `replication_factor` of 5) two, one node none; `durability` means nothing there. `postgres`: in the
+    server that `dsn` names, each node in a schema of its own, to query the events with SQL;
+    `pip install 'allsource[postgres]'`."""
 
     write_buffer_bytes: Annotated[int, Size(1 * MIB, 4 * GIB)] = 64 * MIB
     """rocksdb: one write buffer, in bytes. Larger ones write fewer, larger files and take longer to

@@ -31,6 +31,7 @@ from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
 from allsource.cluster.peers import PeerLinks
 from allsource.cluster.server import Server
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.formation import Formation
 from allsource.node.front import Front
@@ -180,7 +181,7 @@ class Node:
         )
         self._queue: LockFreeEventQueue[Ticket] = LockFreeEventQueue(settings.limits.queue_capacity)
         self._view = View(settings, self.node_id, storage, self._queue)
-        self._front = Front(self._view, self._formation.missing)
+        self._front = Front(self._view, self._formation.missing, self._complaints)
         # The doors open before we take part, so that probes can say what we wait for; and we listen
         # before we dial, so that the others can find us at their first attempt.
         self._door = WireDoor(self._front)
@@ -200,6 +201,7 @@ class Node:
         self.http = HttpServer(self._http_app(), me.host, me.http_port)
         await self.http.start()
         self._undo.append(self.http.stop)
+        self._say_what_storage_promises()
         # Only a node that has met everybody once may vote (formation.py); usually that was long ago.
         if self._formation.is_formed:
             self._take_part()
@@ -210,6 +212,16 @@ class Node:
         self.links.start()
         self._undo.append(self.links.close)
         self._log.info("listening", host=me.host, port=me.port, http_port=me.http_port)
+
+    def _say_what_storage_promises(self) -> None:
+        promise = promise_of(self.settings)
+        say = self._log.info if promise.durability == "fsync" else self._log.warning
+        say(
+            "storage is open",
+            backend=self.settings.storage.backend,
+            durability=promise.durability,
+            means=promise.meaning,
+        )
 
     def _take_part(self) -> None:
         assert self._storage is not None
@@ -298,6 +310,9 @@ class Node:
         elif self.member is not None:
             self.member.connected(peer, welcome.incarnation)
 
+    def _forgets(self) -> bool:
+        return self.settings.storage.backend == "memory"
+
     def lost(self, peer: str) -> None:
         """A connection with a peer broke."""
         self._connected.pop(peer, None)
@@ -309,5 +324,10 @@ class Node:
         if isinstance(error, ProtocolError) and self._complaints.get(peer) != str(error):
             self._complaints[peer] = str(error)
             self._log.error("no agreement with a peer", peer=peer, reason=str(error))
+            if error.code == "identity_changed" and self.member is None and self._forgets():
+                self._log.error(
+                    "this node has forgotten what it held in memory, and its peers do not take it back: "
+                    "leave it stopped while they go on, or stop all nodes and begin with an empty cluster"
+                )
         if self.member is not None:
             self.member.refused(peer)

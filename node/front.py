@@ -6,7 +6,7 @@ what it waits for. Until then every other request is refused, definitely and wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from allsource.cluster.requests import ClusterView, DescribeCluster, Request
@@ -22,14 +22,16 @@ class Submit(Protocol):
 
 
 class Front:
-    """See the module's page. `missing` names the members that this node waits for."""
+    """See the module's page. `missing` names the members that this node waits for, `complaints` why they
+    and this node do not agree, by member."""
 
     submit: Submit
     """Call it through the front each time: it is another function once the node takes part."""
 
-    def __init__(self, view: View, missing: Callable[[], list[str]]) -> None:
+    def __init__(self, view: View, missing: Callable[[], list[str]], complaints: Mapping[str, str]) -> None:
         self._view = view
         self._missing = missing
+        self._complaints = complaints
         self.submit = self._refuse
 
     def open(self, submit: Submit) -> None:
@@ -40,20 +42,22 @@ class Front:
         """What keeps this node from being ready, one sentence each."""
         missing = self._missing()
         if missing:
-            return [
-                f"the cluster starts for the first time, and this node has not met {one} yet"
-                for one in missing
-            ]
+            return [self._why_missing(one) for one in missing]
         return self._view.waits_for()
+
+    def _why_missing(self, peer: str) -> str:
+        if complaint := self._complaints.get(peer):
+            return f"no agreement with {peer}: {complaint}"
+        return f"the cluster starts for the first time, and this node has not met {peer} yet"
 
     def _refuse(self, request: Request, *, timeout_ms: int, forwarded: bool, reply: Reply) -> None:
         if isinstance(request, DescribeCluster):
             reply(ClusterView(self._view.describe()))
         else:
-            missing = ", ".join(self._missing()) or "nobody any more; it is about to begin"
+            missing = "; ".join(map(self._why_missing, self._missing()))
             reply(
                 NoOwner(
-                    "this node takes no part yet: a new cluster begins when all its members have met, and "
-                    f"this one waits for {missing}",
+                    "this node takes no part yet; a cluster begins when all its members have met: "
+                    f"{missing or 'it is about to begin'}",
                 )
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 from allsource.cluster.placement import replica_sets
 from allsource.cluster.replica import Replica
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.prometheus import PartitionFigures
 from allsource.node.queue import LockFreeEventQueue
@@ -52,11 +53,14 @@ class View:
 
     def describe(self) -> dict[str, Any]:
         """The cluster as JSON."""
+        promise = promise_of(self._settings)
         return {
             "node": self._node_id,
             "cluster": self._settings.cluster_name,
             "cluster_id": self._settings.cluster_id,
-            "durability": self._settings.durability,
+            "storage": self._settings.storage.backend,
+            "durability": promise.durability,
+            "durability_means": promise.meaning,
             "replication_factor": self._settings.replication_factor,
             "nodes": [self._node(node.id) for node in self._settings.nodes],
             "partitions": [self._partition(p) for p in range(self._settings.partitions)],

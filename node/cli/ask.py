@@ -35,9 +35,12 @@ def status(target: Target, as_json: bool) -> int:
         echo_json(view)
         return 0
     picture = ClusterPicture.read(view)
-    click.echo(f"cluster {picture.cluster!r} as {picture.node} sees it; durability {picture.durability}")
+    click.echo(
+        f"cluster {picture.cluster!r} as {picture.node} sees it;"
+        f" storage {picture.storage}, durability {picture.durability}"
+    )
     if picture.durability != "fsync":
-        click.echo("a power cut may lose acknowledged events: durability is not fsync")
+        click.echo(f"{picture.durability}: {picture.durability_means}")
     echo_table("", NODE_COLUMNS, node_rows(picture))
     click.echo("owners by partition")
     for line in owner_map(picture.owners()):

@@ -38,7 +38,12 @@ class ClusterPicture:
 
     node: str
     cluster: str
+    storage: str
+    """The backend: rocksdb, postgres or memory."""
     durability: str
+    """What an acknowledgement rests on: fsync, os or memory."""
+    durability_means: str
+    """The same as a sentence."""
     nodes: tuple[NodePicture, ...]
     partitions: tuple[PartitionPicture, ...]
 
@@ -48,7 +53,9 @@ class ClusterPicture:
         return cls(
             value["node"],
             value["cluster"],
+            value["storage"],
             value["durability"],
+            value["durability_means"],
             tuple(_node(one) for one in value["nodes"]),
             tuple(_partition(one) for one in value["partitions"]),
         )

@@ -163,7 +163,9 @@ def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
         {
             "node": "n1",
             "cluster": "c",
+            "storage": "rocksdb",
             "durability": "fsync",
+            "durability_means": "on disks",
             "nodes": [
                 {"id": id_, "state": "up", "incarnation": 1, "address": "a", "http_address": "h"}
                 for id_ in ("n1", "n2")

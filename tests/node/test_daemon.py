@@ -189,7 +189,10 @@ async def test_a_wiped_node_takes_no_part(three: Nodes, tmp_path: Path) -> None:
     await until(lambda: {"n1", "n2"} <= newcomer._complaints.keys())
     assert "identity_changed" in newcomer._complaints["n1"]
     assert newcomer.member is None
-    assert (await three.http("n3", "/health/ready"))[0] == 503
+    status, answer = await three.http("n3", "/health/ready")
+    assert status == 503
+    assert "no agreement with n1: identity_changed" in answer["message"]
+    assert (await three.http("n3", "/v1/cluster"))[1]["durability"] == "fsync"
     body = {"expected_version": "any", "events": [{"type": "T", "data": 1}]}
     assert (await three.http("n1", "/v1/streams/a/events", body))[0] == 201
 

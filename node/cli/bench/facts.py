@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.bench.workloads import EVENT_BYTES
 from allsource.node.cli.figures import percentile, show_ms
@@ -18,13 +19,15 @@ _BLOCK = b"\0" * 4096
 
 def machine_facts(settings: Settings, directory: Path, seconds: float) -> dict[str, str]:
     """Machine and settings, by name."""
+    durability = promise_of(settings).durability
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores, shared by servers and client",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "disk": f"{_filesystem(directory)}; fdatasync of 4 KiB {show_ms(_sync_s(directory))} ms (median)",
         "cluster": f"{len(settings.nodes)} nodes, {settings.partitions} partitions, each on"
-        f" {settings.replication_factor} nodes; durability {settings.durability}",
+        f" {settings.replication_factor} nodes; storage {settings.storage.backend},"
+        f" durability {durability}",
         "workload": f"events of {EVENT_BYTES} bytes; {seconds:g} s each after a warm-up",
     }
 
