@@ -29,6 +29,7 @@ from datetime import datetime
 from time import time_ns
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import msgpack
 
@@ -67,26 +68,14 @@ from allsource.storage.postgres.driver import (
     session_settings,
 )
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
-from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, event_of
+from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
 from allsource.storage.stream_repository import EventStreamRepository
 
 TRIES = 5
 RETRY_AFTER_S = 0.01
 """Before the second try; twice as long before each further one."""
 
-# One round trip, and a snapshot of its own for what is read behind it.
-_BEGIN = "BEGIN; SELECT FROM partitions WHERE partition_id = {:d} FOR NO KEY UPDATE"
-_LOOK = """
-    SELECT p.last_position, p.last_timestamp_us,
-           ARRAY(SELECT coalesce(s.current_version, 0)
-                 FROM unnest($2::text[]) WITH ORDINALITY AS w (stream_id, number)
-                 LEFT JOIN event_streams s ON s.stream_id = w.stream_id
-                 ORDER BY w.number),
-           (SELECT min(e.append_position) FROM events e
-            WHERE e.partition_id = $1 AND e.part_count IS NOT NULL
-              AND e.id = ANY (SELECT encode(i, 'hex')::uuid FROM unnest($3::bytea[]) AS i))
-    FROM partitions p WHERE p.partition_id = $1
-"""
+_LOOK = "SELECT * FROM lock_for_append($1, $2, $3)"
 _APPENDED = f"""
     SELECT {EVENT_COLUMNS} FROM events
     WHERE partition_id = $1 AND append_position = $2 AND position BETWEEN $2 AND $2 + $3
@@ -193,7 +182,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
     ) -> Appended:
         """One transaction. What it raises, except `OutcomeUnknown`, is definite."""
         try:
-            await connection.execute(_BEGIN.format(partition))
+            await connection.execute("BEGIN")
             answer = await self._decide(connection, partition, parts, expected)
         except Exception:
             await _roll_back(connection)
@@ -215,7 +204,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
     async def _decide(
         self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
     ) -> Appended:
-        streams, ids = [part.stream for part in parts], [part.first_id for part in parts]
+        streams, ids = [part.stream for part in parts], [UUID(bytes=part.first_id) for part in parts]
         position, timestamp_us, versions, known = await connection.fetchrow(_LOOK, partition, streams, ids)
         if known is not None:
             return await self._answer_again(connection, partition, known, parts)
@@ -247,7 +236,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
     ) -> Appended:
         """The first answer, if what is stored at this position is this append."""
         count = sum(part.count for part in parts)
-        stored = [event_of(row) for row in await connection.fetch(_APPENDED, partition, position, count)]
+        stored = events_of(await connection.fetch(_APPENDED, partition, position, count))
         streams: dict[str, list[Event]] = {}
         for event in stored:
             streams.setdefault(event.stream, []).append(event)
@@ -292,7 +281,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
         )
         if not rows:
             await self.get_stream_info(stream)
-        return [event_of(row) for row in rows]
+        return events_of(rows)
 
     async def read_partition(
         self,
@@ -318,7 +307,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
             f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY position {where.limit(limit)}",
             *where.arguments,
         )
-        return [event_of(row) for row in rows]
+        return events_of(rows)
 
     # -- facts
 
@@ -389,7 +378,9 @@ class PostgresEventStreamRepository(EventStreamRepository):
         if self._pool is None:
             raise StorageFault("this repository is not open; use it in `async with`")
         try:
-            connection = await self._pool.acquire(timeout=self._acquire_timeout_s)
+            # Not acquire's own timeout: before Python 3.12 that is a task, a tenth of a small read.
+            async with asyncio.timeout(self._acquire_timeout_s):
+                connection = await self._pool.acquire()
         except TimeoutError as error:
             raise Overloaded(
                 f"{self.target.shown}: no connection became free within {self._acquire_timeout_s:g} s;"
