@@ -8,8 +8,9 @@ What lives here
     backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_database`, `rocksdb_options`,
                 `rocksdb_pressure` · `postgres/`, with a page of its own · `open` knows them by name
     directory   whose a data directory is, who has it open, how far it was synced
-    on its own  `repository`: an event store without any cluster (`stream_repository`, `group_sync`,
-                `answers`), and `streams`, the pure `EventStream`
+    on its own  `repository` opens an event store without any cluster: `stream_repository` is what all
+                have in common, `log_repository` stands on a storage (with `group_sync`), `answers` are
+                the values, `streams` the pure `EventStream`
 
 What may not
     Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own and in

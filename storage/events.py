@@ -128,7 +128,18 @@ def decode_blob(
     return [
         make(
             Event,
-            (stream, version, partition, version + ahead, timestamp_us, id_, type_, data, metadata, encoding),
+            (
+                stream,
+                version,
+                partition,
+                version + ahead,
+                timestamp_us,
+                id_,
+                type_,
+                data,
+                metadata,
+                encoding,
+            ),
         )
         for version, (id_, type_, data, metadata, encoding) in enumerate(
             msgpack.unpackb(blob, use_list=False), first_version

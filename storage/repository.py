@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from allsource.config.schema import Limits
 from allsource.storage.errors import InvalidRequest
+from allsource.storage.log_repository import LogRepository
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.repository import PostgresEventStreamRepository
 from allsource.storage.stream_repository import EventStreamRepository
@@ -34,7 +35,7 @@ __all__ = (
 _CLUSTER, _NODE = "standalone", "standalone"
 
 
-class InMemoryEventStreamRepository(EventStreamRepository):
+class InMemoryEventStreamRepository(LogRepository):
     """Events in this process's memory, for tests and caches: gone when the `async with` ends."""
 
     def __init__(self, *, limits: Limits | None = None) -> None:
@@ -43,7 +44,7 @@ class InMemoryEventStreamRepository(EventStreamRepository):
         )
 
 
-class RocksDBEventStreamRepository(EventStreamRepository):
+class RocksDBEventStreamRepository(LogRepository):
     """Events in a directory on this machine, which one process at a time may have open."""
 
     def __init__(

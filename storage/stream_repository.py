@@ -1,102 +1,68 @@
-"""`EventStreamRepository`: appending to streams and reading them back, over any `Storage`.
+"""`EventStreamRepository`: appending to streams and reading them back, whatever stands behind.
 
-One class over the interface that nodes use too, so that every backend behaves alike and nothing is
-written twice (`repository` has the backends' names). It keeps the cluster's promises with one replica:
-an append returns when it is durable, all or nothing, checked against the expected version, and can be
-retried with the same event ids for ever. A read shows nothing that a power cut could still take back:
-it waits for the sync of what it saw.
+It keeps the cluster's promises with one replica: an append returns when it is durable, all or nothing,
+checked against the expected version, and can be retried with the same event ids for ever. A read shows
+nothing that a power cut could still take back.
 
 A stream exists from its first event on: there is no empty stream in a storage, so no half-made one
 either. What is not there is `NotFound`, in every method and every backend.
 
 One event loop uses a repository; other threads hand their calls to it with
-`asyncio.run_coroutine_threadsafe`.
+`asyncio.run_coroutine_threadsafe`. `repository` opens one by its address; `log_repository` stands on a
+node's storage in memory or RocksDB, `postgres.repository` on a database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from time import time_ns
 from types import TracebackType
 from typing import Self
 
 from allsource.config.schema import Limits
-from allsource.storage.answers import (
-    Appended,
-    AppendedTo,
-    PartitionStats,
-    StreamAppend,
-    StreamInfo,
-    as_datetime,
-    as_microseconds,
-)
-from allsource.storage.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.errors import (
-    DiskFull,
-    EventIdConflict,
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    StorageFault,
-    TooLarge,
-    WrongExpectedVersion,
-)
-from allsource.storage.events import Event, NewEvent, check_blob, encode_blob, same_content
-from allsource.storage.expected import is_met, parse_expected, show_expected
-from allsource.storage.group_sync import GroupSync
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
+from allsource.storage.answers import Appended, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.entry import Part
+from allsource.storage.errors import InvalidRequest, NotFound, TooLarge
+from allsource.storage.events import Event, NewEvent, check_blob, encode_blob
 from allsource.storage.partition import EntityId, partition_of
 from allsource.storage.streams import EventStream
 
-_TERM = 1  # there is one writer, for ever
-_SCAN_BYTES = 1 << 20
-_SCAN_ENTRIES = 1000
-_SLICES = 256
 _PAGE = 1000
+_PAGE_OF_EACH = 100
+"""Events that `read_all` asks each partition for at a time."""
 
 
-class EventStreamRepository:
+class EventStreamRepository(ABC):
     """See the module's page. Use it in `async with`."""
 
     def __init__(
         self,
-        opener: Callable[[], Storage],
         *,
         limits: Limits | None = None,
         clock_us: Callable[[], int] = lambda: time_ns() // 1000,
     ) -> None:
-        """`opener` is called (in a thread: it may block) when the `async with` begins."""
-        self._opener = opener
+        """`clock_us`: microseconds since 1970, for the events' times."""
         self._limits = limits or Limits()
         self._clock_us = clock_us
-        self._opened: Storage | None = None
-        self._sync: GroupSync
-        self._ends: dict[int, PartitionState] = {}
-        """Where the partitions' logs end, kept up to date here."""
-        self._durable: dict[int, int] = {}
-        """Up to which index each of them is known to be synced."""
 
+    @abstractmethod
     async def __aenter__(self) -> Self:
-        self._opened = await asyncio.to_thread(self._opener)
-        self._sync = GroupSync(self._opened)
-        self._ends, self._durable = {}, {}
-        return self
+        """Open it; raises `StorageFault` and its kinds."""
 
+    @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        storage, self._opened = self._opened, None
-        if storage is not None:
-            await self._sync.close()
-            storage.close()
+        """Close it, when what is under way has ended."""
 
     @property
+    @abstractmethod
     def partition_count(self) -> int:
         """How many partitions the streams are dealt to."""
-        return self._storage.partition_count
 
     # -- aggregates
 
@@ -146,37 +112,25 @@ class EventStreamRepository:
         """Append events to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))
 
+    @abstractmethod
     async def append(self, *appends: StreamAppend) -> Appended:
         """Append to one or several streams of one partition, all or nothing, durable when it returns.
 
         The same events (by their ids) appended again give the first answer again. Raises
         `WrongExpectedVersion`, `EventIdConflict`, `InvalidRequest`, `TooLarge`, `Overloaded`,
-        `DiskFull` (nothing happened) or `OutcomeUnknown` (a sync failed; reopen and retry).
+        `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with the same ids).
         """
+
+    def _checked(self, appends: Sequence[StreamAppend]) -> tuple[int, list[Part]]:
+        """The appends' partition and parts, versions still 0; refuses what cannot be stored."""
         partition = self._partition(appends)
         parts = [self._part(append) for append in appends]
-        self._check_limits(parts)
-        stored = self._stored_before(partition, parts)
-        if stored is not None:
-            await self._wait_until_durable(partition, stored.index)
-            return _answer(stored, duplicate=True)
-        versions = [self._head(partition, append.stream) for append in appends]
-        for append, head in zip(appends, versions, strict=True):
-            expected = parse_expected(append.expected_version)
-            if not is_met(expected, head.version):
-                # The caller may act on this: let it rest on nothing that could still be lost.
-                await self._wait_until_durable(partition, head.index)
-                raise WrongExpectedVersion(append.stream, show_expected(expected), head.version)
-        self._check_pressure()
-        entry = self._write(
-            partition,
-            tuple(
-                part._replace(first_version=head.version + 1)
-                for part, head in zip(parts, versions, strict=True)
-            ),
-        )
-        await self._wait_until_durable(partition, entry.index)
-        return _answer(entry, duplicate=False)
+        size, limit = sum(len(part.blob) for part in parts), self._limits.append_bytes_max
+        if size > limit:
+            raise TooLarge(f"an append has at most {limit} bytes", limit=limit, actual=size)
+        if len({part.first_id for part in parts}) != len(parts):
+            raise InvalidRequest("two events of one append have the same id")
+        return partition, parts
 
     def _partition(self, appends: Sequence[StreamAppend]) -> int:
         if not appends:
@@ -200,71 +154,9 @@ class EventStreamRepository:
         )
         return Part(append.stream, 0, count, first_id, blob)
 
-    def _check_limits(self, parts: Sequence[Part]) -> None:
-        size, limit = sum(len(part.blob) for part in parts), self._limits.append_bytes_max
-        if size > limit:
-            raise TooLarge(f"an append has at most {limit} bytes", limit=limit, actual=size)
-        if len({part.first_id for part in parts}) != len(parts):
-            raise InvalidRequest("two events of one append have the same id")
-
-    def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
-        """The entry that holds these events already; `EventIdConflict` if it holds others by their ids."""
-        indexes = {self._storage.index_of_append(partition, part.first_id) for part in parts} - {None}
-        if not indexes:
-            return None
-        index = min(_existing(index) for index in indexes)
-        entry = self._storage.entries_at(partition, [index])[0]
-        stored = {part.stream: part.blob for part in entry.parts}
-        wanted = {part.stream: part.blob for part in parts}
-        if stored.keys() != wanted.keys() or not all(
-            same_content(stored[stream], wanted[stream]) for stream in wanted
-        ):
-            raise EventIdConflict(
-                f"these event ids are stored at position {entry.first_position} of partition {partition}"
-                " with other content; a new append needs new event ids",
-                partition=partition,
-                first_position=entry.first_position,
-            )
-        return entry
-
-    def _check_pressure(self) -> None:
-        if reason := self._storage.pressure():
-            kind = DiskFull if "nearly full" in reason else Overloaded
-            raise kind(f"{reason}; nothing was written, try again later")
-
-    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
-        end = self._end(partition)
-        entry = make_entry(
-            partition=partition,
-            index=end.last_index + 1,
-            term=_TERM,
-            kind=EVENTS,
-            first_position=end.next_position,
-            timestamp_us=max(self._clock_us(), end.last_timestamp_us),
-            parts=parts,
-        )
-        self._storage.write([PartitionWrite(partition, HardState(_TERM, "", entry.index), None, [entry])])
-        end.last_index, end.next_position = entry.index, entry.next_position
-        end.last_timestamp_us = entry.timestamp_us
-        return entry
-
-    async def _wait_until_durable(self, partition: int, index: int) -> None:
-        if index <= self._durable.get(partition, 0):
-            return
-        covered = self._end(partition).last_index
-        await self._sync.durable()
-        self._durable[partition] = max(self._durable.get(partition, 0), covered)
-
-    def _end(self, partition: int) -> PartitionState:
-        """The end of a partition's log. All that an opened storage holds at first is durable."""
-        end = self._ends.get(partition)
-        if end is None:
-            end = self._ends[partition] = self._storage.load(partition)
-            self._durable[partition] = end.last_index
-        return end
-
     # -- reading
 
+    @abstractmethod
     async def read_stream(
         self,
         entity_id: str,
@@ -279,91 +171,70 @@ class EventStreamRepository:
         Without `from_version` it begins at the stream's natural end. With `as_of`, events that came
         later are left out. Raises `NotFound` if there is no such stream.
         """
-        partition = self._partition_of(entity_id)
-        head = self._existing_head(partition, entity_id)
-        version = from_version if from_version is not None else (head.version if backward else 1)
-        until_us = None if as_of is None else as_microseconds(as_of)
-        wanted = limit or head.version
-        found: list[Event] = []
-        while len(found) < wanted and (version >= 1 if backward else version <= head.version):
-            slices = self._storage.slices(
-                partition, entity_id, version, forward=not backward, slices_max=_SLICES
-            )
-            if not slices:
-                break
-            entries = self._storage.entries_at(partition, [piece.index for piece in slices])
-            await self._wait_until_durable(partition, max(entry.index for entry in entries))
-            for entry in entries:
-                found += _of_stream(entry, entity_id, version, until_us, backward=backward)
-            if not backward and until_us is not None and entries[-1].timestamp_us > until_us:
-                break
-            last = slices[-1]
-            version = last.first_version - 1 if backward else last.first_version + last.count
-        del found[wanted:]
-        return found
 
+    @abstractmethod
     async def read_partition(
         self,
         partition: int,
         *,
-        from_position: int = 1,
+        from_position: int | None = None,
         limit: int = 1000,
+        backward: bool = False,
         types: Collection[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Event]:
-        """Up to `limit` events (0: all) of a partition by position, ascending.
+        """Up to `limit` events (0: all) of a partition by position, ascending or, `backward`, descending.
 
-        Only events of these `types`, not before `since` and not after `until`, where given. Read on
-        from the last event's position + 1.
+        Without `from_position` it begins at the partition's natural end. Only events of these `types`,
+        not before `since` and not after `until`, where given. Read on from the last event's position,
+        plus or minus 1.
         """
-        end = self._end(self._checked_partition(partition))
-        since_us = None if since is None else as_microseconds(since)
-        until_us = None if until is None else as_microseconds(until)
-        index = self._storage.index_of_position(partition, max(from_position, 1))
-        if index is None:
-            return []
-        if since_us is not None:
-            index = max(index, self._first_index_since(partition, since_us))
-        last, found = end.last_index, list[Event]()
-        while index <= last:
-            entries = self._storage.entries(
-                partition, index, min(last, index + _SCAN_ENTRIES - 1), _SCAN_BYTES
-            )
-            await self._wait_until_durable(partition, entries[-1].index)
-            for entry in entries:
-                if until_us is not None and entry.timestamp_us > until_us:
-                    return found
-                found += [
-                    event
-                    for event in entry.events()
-                    if event.position >= from_position and (types is None or event.type in types)
-                ]
-                if limit and len(found) >= limit:
-                    return found[:limit]
-            index = entries[-1].index + 1
-            await asyncio.sleep(0)  # a long scan must not hold up the loop
-        return found
 
-    def _first_index_since(self, partition: int, since_us: int) -> int:
-        """The first index whose entry is not older: times never decrease in a partition."""
-        low, high = 1, self._end(partition).last_index + 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._storage.entries_at(partition, [middle])[0].timestamp_us < since_us:
-                low = middle + 1
+    async def read_all(
+        self,
+        *,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AsyncIterator[Event]:
+        """The events of all partitions by time, and within a partition by position: `async for`.
+
+        They are fetched while you iterate; what is appended meanwhile may come along or not.
+        """
+        partitions = [
+            self._following(partition, types, since, until) for partition in range(self.partition_count)
+        ]
+        waiting: list[tuple[int, int, Event]] = []
+        for partition, events in enumerate(partitions):
+            if (event := await anext(events, None)) is not None:
+                waiting.append((event.timestamp_us, partition, event))
+        heapq.heapify(waiting)
+        while waiting:
+            _, partition, event = waiting[0]
+            yield event
+            following = await anext(partitions[partition], None)
+            if following is None:
+                heapq.heappop(waiting)
             else:
-                high = middle
-        return low
+                heapq.heapreplace(waiting, (following.timestamp_us, partition, following))
+
+    async def _following(
+        self, partition: int, types: Collection[str] | None, since: datetime | None, until: datetime | None
+    ) -> AsyncIterator[Event]:
+        position = 1
+        while page := await self.read_partition(
+            partition, from_position=position, limit=_PAGE_OF_EACH, types=types, since=since, until=until
+        ):
+            for event in page:
+                yield event
+            position = page[-1].position + 1
 
     # -- facts
 
+    @abstractmethod
     async def get_stream_info(self, entity_id: str) -> StreamInfo:
         """A stream's facts; raises `NotFound`."""
-        partition = self._partition_of(entity_id)
-        head = self._existing_head(partition, entity_id)
-        await self._wait_until_durable(partition, head.index)
-        return _info(partition, entity_id, head)
 
     async def get_watermark(self, entity_id: str) -> int:
         """The version up to which the stream is durable; raises `NotFound`."""
@@ -371,19 +242,15 @@ class EventStreamRepository:
 
     async def verify_gapless(self, entity_id: str) -> bool:
         """Whether the stream's events are exactly the versions 1 to its newest; raises `NotFound`."""
-        head = self._existing_head(self._partition_of(entity_id), entity_id)
-        events = await self.read_stream(entity_id, limit=0)
-        return [event.version for event in events[: head.version]] == list(range(1, head.version + 1))
+        version = (await self.get_stream_info(entity_id)).current_version
+        events = await self.read_stream(entity_id, limit=version)
+        return [event.version for event in events] == list(range(1, version + 1))
 
+    @abstractmethod
     async def get_streams_by_partition(
         self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[StreamInfo]:
         """Streams of a partition, ordered by their UTF-8 bytes, those behind `after`."""
-        self._checked_partition(partition)
-        found = self._storage.streams(partition, prefix=prefix, after=after, limit=limit)
-        if found:
-            await self._wait_until_durable(partition, max(head.index for _, head in found))
-        return [_info(partition, stream, head) for stream, head in found]
 
     async def list_streams(
         self, *, prefix: str = "", after: str = "", limit: int = 1000
@@ -420,16 +287,6 @@ class EventStreamRepository:
             newest_update=max(updates, default=None),
         )
 
-    # -- small things
-
-    @property
-    def _storage(self) -> Storage:
-        if self._opened is None:
-            raise StorageFault("this repository is not open; use it in `async with`")
-        if self._sync.failure is not None:
-            raise StorageFault(f"a sync failed ({self._sync.failure}); close this repository and reopen it")
-        return self._opened
-
     def _partition_of(self, entity_id: str) -> int:
         return partition_of(EntityId(entity_id), self.partition_count)
 
@@ -437,45 +294,3 @@ class EventStreamRepository:
         if not 0 <= partition < self.partition_count:
             raise InvalidRequest(f"partition {partition} is out of range: 0 to {self.partition_count - 1}")
         return partition
-
-    def _head(self, partition: int, stream: str) -> StreamHead:
-        self._end(partition)
-        return self._storage.head(partition, stream) or StreamHead(0, 0, 0, 0)
-
-    def _existing_head(self, partition: int, stream: str) -> StreamHead:
-        head = self._head(partition, stream)
-        if head.version == 0:
-            raise NotFound(f"there is no stream {stream!r}", stream=stream)
-        return head
-
-
-def _of_stream(
-    entry: Entry, stream: str, version: int, until_us: int | None, *, backward: bool
-) -> list[Event]:
-    """The entry's events of a stream, from `version` on in reading order, if it is not too young."""
-    if until_us is not None and entry.timestamp_us > until_us:
-        return []
-    events = entry.events(stream)
-    ahead = version - events[0].version
-    return events[ahead::-1] if backward else events[max(ahead, 0) :]
-
-
-def _answer(entry: Entry, *, duplicate: bool) -> Appended:
-    return Appended(
-        entry.partition,
-        entry.first_position,
-        entry.next_position - 1,
-        tuple(AppendedTo(part.stream, part.first_version, part.last_version) for part in entry.parts),
-        duplicate,
-    )
-
-
-def _info(partition: int, stream: str, head: StreamHead) -> StreamInfo:
-    return StreamInfo(
-        stream, partition, head.version, as_datetime(head.created_us), as_datetime(head.updated_us)
-    )
-
-
-def _existing(index: int | None) -> int:
-    assert index is not None, "an append that was just stored has an index"
-    return index

@@ -53,7 +53,6 @@ from allsource.storage.errors import (
 )
 from allsource.storage.events import Event
 from allsource.storage.expected import VERSION_MAX, is_met, parse_expected, show_expected
-from allsource.storage.interface import Storage
 from allsource.storage.partition import PARTITION_COUNT, EntityId
 from allsource.storage.postgres.driver import (
     CONNECT_TIMEOUT_S,
@@ -107,7 +106,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
         `pool_size` connections at most. `durability` "os" returns before the server's disk has it.
         """
-        super().__init__(_no_storage, limits=limits, clock_us=clock_us)
+        super().__init__(limits=limits, clock_us=clock_us)
         self.target = parse_target(url, schema)
         self._pool_size = pool_size
         self._acquire_timeout_s = acquire_timeout_s
@@ -158,9 +157,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
     async def append(self, *appends: StreamAppend) -> Appended:
         """As the others; the outcomes are those of the module's page."""
-        partition = self._partition(appends)
-        parts = [self._part(append) for append in appends]
-        self._check_limits(parts)
+        partition, parts = self._checked(appends)
         expected = [parse_expected(append.expected_version) for append in appends]
         wait = RETRY_AFTER_S
         for left in reversed(range(TRIES)):
@@ -287,8 +284,9 @@ class PostgresEventStreamRepository(EventStreamRepository):
         self,
         partition: int,
         *,
-        from_position: int = 1,
+        from_position: int | None = None,
         limit: int = 1000,
+        backward: bool = False,
         types: Collection[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -296,7 +294,8 @@ class PostgresEventStreamRepository(EventStreamRepository):
         """As the others, with the filters in the database."""
         where = _Where()
         where.add("partition_id = {}", self._checked_partition(partition))
-        where.add("position >= {}", max(min(from_position, VERSION_MAX), 0))
+        position = from_position if from_position is not None else (VERSION_MAX if backward else 1)
+        where.add("position <= {}" if backward else "position >= {}", max(min(position, VERSION_MAX), 0))
         if types is not None:
             where.add("event_type = ANY ({}::text[])", list(types))
         for bound, condition in ((since, "timestamp >= {}"), (until, "timestamp <= {}")):
@@ -304,7 +303,8 @@ class PostgresEventStreamRepository(EventStreamRepository):
                 as_microseconds(bound)
                 where.add(condition, bound)
         rows = await self._fetch(
-            f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY position {where.limit(limit)}",
+            f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY position {'DESC' if backward else ''}"
+            f" {where.limit(limit)}",
             *where.arguments,
         )
         return events_of(rows)
@@ -426,10 +426,6 @@ class _Where:
 
     def __str__(self) -> str:
         return "WHERE " + " AND ".join(self._conditions)
-
-
-def _no_storage() -> Storage:
-    raise AssertionError("this repository has a pool of connections, not a storage")
 
 
 async def _leave_as_it_is(connection: Any) -> None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Protocol
 
 import pytest
 
@@ -28,55 +26,12 @@ from allsource.storage.errors import (
 from allsource.storage.events import BINARY, NewEvent
 from allsource.storage.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
-
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Clock:
-    """The repository's wall clock, which a test turns (backward, too)."""
-
-    def __init__(self) -> None:
-        self.now = BEGIN
-
-    def __call__(self) -> int:
-        return int(self.now.timestamp()) * 1_000_000 + self.now.microsecond
+from tests.storage.reading_contract import ReadingContract
+from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
 
 
-class RepositoryBackend(Protocol):
-    """How a test opens a repository and treats it badly."""
-
-    def make(self, *, limits: Limits | None = None, clock: Clock | None = None) -> EventStreamRepository:
-        """A repository on the same data each time, not opened yet."""
-        ...
-
-    async def kill(self, repository: EventStreamRepository) -> EventStreamRepository | None:
-        """Leave the repository as a killed process would and open what is left; None if nothing is."""
-        ...
-
-    def reopens(self) -> bool:
-        """Whether data outlives the `async with`."""
-        ...
-
-
-def new(count: int = 1, type: str = "Tested", data: object = None) -> list[NewEvent]:
-    return [NewEvent.json(type, data if data is not None else i) for i in range(count)]
-
-
-def sharing_a_partition(count: int) -> list[str]:
-    return [f"part-{i}{{shared}}" for i in range(count)]
-
-
-class RepositoryContract:
+class RepositoryContract(ReadingContract):
     """The suite."""
-
-    @pytest.fixture
-    def backend(self) -> RepositoryBackend:
-        raise AssertionError("the backend's module overrides this fixture")
-
-    @pytest.fixture
-    async def events(self, backend: RepositoryBackend) -> AsyncIterator[EventStreamRepository]:
-        async with backend.make() as events:
-            yield events
 
     # -- appending and reading
 
@@ -288,79 +243,6 @@ class RepositoryContract:
         assert saved is not None
         assert saved.duplicate
         assert (stream.watermark, len(await events.read_stream("order-1"))) == (1, 1)
-
-    # -- by position, type and time
-
-    async def test_a_partition_is_read_by_position_and_type(self, events: EventStreamRepository) -> None:
-        a, b = sharing_a_partition(2)
-        for i in range(30):
-            await events.append_to_stream((a, b)[i % 2], new(1 + i % 3, ("Red", "Blue", "Green")[i % 3]))
-        await events.append_to_stream("elsewhere", new())
-        partition = partition_of(a)
-        found = await events.read_partition(partition)
-        assert [e.position for e in found] == list(range(1, 61))
-        assert Counter(e.type for e in found) == {"Red": 10, "Blue": 20, "Green": 30}
-        paged = []
-        while page := await events.read_partition(
-            partition, from_position=paged[-1].position + 1 if paged else 1, limit=7
-        ):
-            assert len(page) <= 7
-            paged += page
-        assert paged == found
-        blue = await events.read_partition(partition, types={"Blue"}, from_position=11, limit=5)
-        assert blue == [e for e in found if e.type == "Blue" and e.position >= 11][:5]
-        assert await events.read_partition(partition, types={"Black"}) == []
-        assert await events.read_partition(partition, from_position=61) == []
-        assert await events.read_partition(partition, limit=0) == found
-
-    async def test_reading_by_time_and_as_of_a_time(self, backend: RepositoryBackend) -> None:
-        clock = Clock()
-        async with backend.make(clock=clock) as events:
-            for hour in range(10):
-                clock.now = BEGIN + timedelta(hours=hour)
-                await events.append_to_stream("order-1", new(2))
-            partition = partition_of("order-1")
-
-            async def positions(**wanted: object) -> list[int]:
-                found = await events.read_partition(partition, **wanted)  # type: ignore[arg-type]
-                return [event.position for event in found]
-
-            at = BEGIN + timedelta(hours=4)
-            just_before, just_after = at - timedelta(microseconds=1), at + timedelta(microseconds=1)
-            assert await positions(since=at) == list(range(9, 21))
-            assert await positions(since=just_after) == list(range(11, 21))
-            assert await positions(until=at) == list(range(1, 11))
-            assert await positions(until=just_before) == list(range(1, 9))
-            assert await positions(since=at, until=at) == [9, 10]
-            assert await positions(since=at, from_position=12, limit=3) == [12, 13, 14]
-            assert await positions(since=clock.now + timedelta(hours=1)) == []
-            assert await positions(until=BEGIN - timedelta(hours=1)) == []
-
-            past = await events.load_stream("order-1", as_of=at)
-            assert past.current_version == 10
-            assert [
-                e.version for e in await events.read_stream("order-1", as_of=at, backward=True, limit=2)
-            ] == [
-                10,
-                9,
-            ]
-            with pytest.raises(NotFound):
-                await events.load_stream("order-1", as_of=BEGIN - timedelta(hours=1))
-            past.append_event(NewEvent.json("Late"))
-            with pytest.raises(WrongExpectedVersion):
-                await events.save_stream(past)
-            with pytest.raises(InvalidRequest, match="time zone"):
-                await events.load_stream("order-1", as_of=datetime(2026, 1, 1))
-
-    async def test_time_never_runs_backward_in_a_partition(self, backend: RepositoryBackend) -> None:
-        clock = Clock()
-        async with backend.make(clock=clock) as events:
-            for hour in (3, 1, 2, 4):
-                clock.now = BEGIN + timedelta(hours=hour)
-                await events.append_to_stream("order-1", new())
-            found = await events.read_stream("order-1")
-            hours = [(event.timestamp_us - found[0].timestamp_us) // 3_600_000_000 for event in found]
-            assert hours == [0, 0, 0, 1]
 
     # -- lists and figures
 

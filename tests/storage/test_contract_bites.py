@@ -16,8 +16,8 @@ from allsource.storage.answers import Appended, StreamAppend
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import AllsourceError
 from allsource.storage.interface import PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.repository import EventStreamRepository
 from tests.storage.contract import PARTITIONS, RandomHistory
 from tests.storage.repository_contract import Clock, RandomRepository
 from tests.storage.test_memory import MemoryBackend
@@ -120,7 +120,7 @@ def test_an_entry_that_is_read_wrongly_is_noticed() -> None:
             return super().entries_at(partition, [max(1, index - 1) for index in indexes])
 
     async def run() -> None:
-        backend = BrokenBackend(EventStreamRepository, Stale)
+        backend = BrokenBackend(LogRepository, Stale)
         await RandomRepository(backend, 0).run(150)
 
     assert _fails_async(run)
@@ -130,13 +130,11 @@ def test_an_entry_that_is_read_wrongly_is_noticed() -> None:
 
 
 class BrokenBackend(MemoryRepositoryBackend):
-    def __init__(
-        self, kind: type[EventStreamRepository], storage: type[MemoryStorage] = MemoryStorage
-    ) -> None:
+    def __init__(self, kind: type[LogRepository], storage: type[MemoryStorage] = MemoryStorage) -> None:
         self._kind = kind
         self._storage = storage
 
-    def make(self, *, limits: object = None, clock: Clock | None = None) -> EventStreamRepository:
+    def make(self, *, limits: object = None, clock: Clock | None = None) -> LogRepository:
         return self._kind(self._storage)
 
 
@@ -144,21 +142,21 @@ def _fails_async(run: Callable[[], Coroutine[None, None, None]]) -> bool:
     return _fails(lambda: asyncio.run(run()))
 
 
-def breaks_repository(kind: type[EventStreamRepository]) -> bool:
+def breaks_repository(kind: type[LogRepository]) -> bool:
     def attempt(seed: int) -> bool:
         return _fails_async(lambda: RandomRepository(BrokenBackend(kind), seed).run(150))
 
     return any(attempt(seed) for seed in range(4))
 
 
-class LostUpdate(EventStreamRepository):
+class LostUpdate(LogRepository):
     """The expected version is not compared."""
 
     async def append(self, *appends: StreamAppend) -> Appended:
         return await super().append(*(append._replace(expected_version="any") for append in appends))
 
 
-class Gap(EventStreamRepository):
+class Gap(LogRepository):
     """Every seventh append skips a version."""
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
@@ -168,7 +166,7 @@ class Gap(EventStreamRepository):
         return super()._write(partition, parts)
 
 
-class ReusedVersion(EventStreamRepository):
+class ReusedVersion(LogRepository):
     """Every seventh append takes the version of the newest event again."""
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
@@ -177,14 +175,14 @@ class ReusedVersion(EventStreamRepository):
         return super()._write(partition, parts)
 
 
-class ForgetsRetries(EventStreamRepository):
+class ForgetsRetries(LogRepository):
     """A retry is stored again."""
 
     def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
         return None
 
 
-class HalfAnAppend(EventStreamRepository):
+class HalfAnAppend(LogRepository):
     """Of an append to several streams only the first one is stored."""
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
@@ -195,11 +193,11 @@ REPOSITORY_MUTANTS = [LostUpdate, Gap, ReusedVersion, ForgetsRetries, HalfAnAppe
 
 
 def test_the_honest_repository_passes() -> None:
-    assert not breaks_repository(EventStreamRepository)
+    assert not breaks_repository(LogRepository)
 
 
 @pytest.mark.parametrize("mutant", REPOSITORY_MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_broken_repositories_fail_the_contract(mutant: type[EventStreamRepository]) -> None:
+def test_broken_repositories_fail_the_contract(mutant: type[LogRepository]) -> None:
     assert breaks_repository(mutant), mutant.__doc__
 
 

@@ -22,6 +22,7 @@ from allsource.storage.errors import (
 )
 from allsource.storage.events import NewEvent
 from allsource.storage.group_sync import GroupSync
+from allsource.storage.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.open import open_storage
 from allsource.storage.repository import (
@@ -54,12 +55,13 @@ class RocksRepositoryBackend:
         self._path = next(self._paths)
 
     def make(self, *, limits: Limits | None = None, clock: Clock | None = None) -> EventStreamRepository:
-        made = EventStreamRepository(lambda: open_rocks(self._path, partition_count=32), limits=limits)
+        made = LogRepository(lambda: open_rocks(self._path, partition_count=32), limits=limits)
         made._clock_us = clock or made._clock_us
         return made
 
     async def kill(self, events: EventStreamRepository) -> EventStreamRepository | None:
         left = next(self._paths)
+        assert isinstance(events, LogRepository)
         assert isinstance(events._opened, RocksStorage)
         copy_while_open(events._opened, self._path, left)
         self._path = left
@@ -147,7 +149,7 @@ class FailingStorage(MemoryStorage):
 
 async def test_after_a_failed_sync_the_outcome_is_unknown_and_nothing_goes_on() -> None:
     storage = FailingStorage()
-    async with EventStreamRepository(lambda: storage) as events:
+    async with LogRepository(lambda: storage) as events:
         await events.append_to_stream("order-1", new())
         storage.failing = True
         outcomes = await asyncio.gather(
@@ -167,7 +169,7 @@ async def test_after_a_failed_sync_the_outcome_is_unknown_and_nothing_goes_on() 
 
 async def test_pressure_refuses_appends_and_lets_reads_go_on() -> None:
     storage = FailingStorage()
-    async with EventStreamRepository(lambda: storage) as events:
+    async with LogRepository(lambda: storage) as events:
         await events.append_to_stream("order-1", new())
         for trouble, kind in (("the disk is nearly full: 1 MiB free", DiskFull), ("stalls", Overloaded)):
             storage.trouble = trouble
@@ -180,7 +182,7 @@ async def test_pressure_refuses_appends_and_lets_reads_go_on() -> None:
 
 async def test_a_read_waits_for_the_sync_of_what_it_saw() -> None:
     storage = FailingStorage()
-    async with EventStreamRepository(lambda: storage) as events:
+    async with LogRepository(lambda: storage) as events:
         await events.append_to_stream("order-1", new())
         syncs = storage.syncs
         appending = asyncio.create_task(events.append_to_stream("order-1", new()))
