@@ -234,6 +234,23 @@ async def test_commands_that_find_no_cluster_say_so_in_a_line(clusters: Clusters
     assert "no node could be reached" in done.stderr
 
 
+async def test_the_drill_on_rocksdb_leaves_nothing_behind(clusters: Clusters, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    done = await asyncio.to_thread(
+        allsource,
+        *("drill", "kill-node", "--config", clusters.config(3), "--rounds", "2", "--json"),
+        TMPDIR=str(place),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["faults"], report["storage"]) == (True, [], "rocksdb")
+    assert len(report["rounds"]) == 2
+    assert report["writes"]["acknowledged"] > 100
+    assert report["remark"] is None
+    assert list(place.iterdir()) == []
+
+
 async def test_the_drill_takes_a_running_cluster_and_restarts_what_it_killed(clusters: Clusters) -> None:
     config = clusters.config(3)
     async with launched(config, "--restart") as launch:

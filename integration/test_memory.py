@@ -7,6 +7,9 @@ acknowledge as if it had not; the others go on as long as they are a majority, a
 from __future__ import annotations
 
 import asyncio
+import json
+
+import pytest
 
 from allsource.node.cli.cluster import ClusterProcess
 from integration.harness import Clusters, ask, greeting, wait_for, written_to
@@ -82,3 +85,36 @@ async def test_nobody_is_told_of_an_fsync_that_does_not_happen(clusters: Cluster
     assert meaning in check.stdout
     assert "durability=memory" in cluster.log("n2")
     assert "fsync" not in status.stdout + check.stdout + cluster.log("n2") + str(view)
+
+
+@pytest.mark.parametrize(("nodes", "factor", "rounds"), [(3, 3, 1), (5, 5, 2)])
+async def test_the_drill_kills_without_restarting_as_long_as_a_majority_is_left(
+    clusters: Clusters, nodes: int, factor: int, rounds: int
+) -> None:
+    config = clusters.config(nodes, replication_factor=factor)
+    done = await asyncio.to_thread(
+        allsource, "drill", "kill-node", "--config", config, "--backend", "memory", "--json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["faults"], report["storage"]) == (True, [], "memory")
+    assert f"{rounds} of 5 rounds" in report["remark"]
+    assert report["writes"]["acknowledged"] > 100
+    killed = [victim for round_ in report["rounds"] for victim in round_["victims"]]
+    assert len(killed) == len(set(killed)) == rounds
+    assert report["copies_compared"] == 32 * (1 + nodes - rounds)  # each owner, and all that are left
+    assert "not started again" in done.stderr
+
+
+async def test_a_drill_does_not_shrink_a_running_cluster_in_memory(clusters: Clusters) -> None:
+    config = clusters.config(3, storage={"backend": "memory"})
+    done = await asyncio.to_thread(allsource, "drill", "kill-node", "--config", config, "--running")
+    assert done.returncode == 2
+    assert "without the killed nodes for good" in done.stderr
+
+
+async def test_a_launch_does_not_restart_what_has_forgotten(clusters: Clusters) -> None:
+    config = clusters.config(3, storage={"backend": "memory"})
+    done = await asyncio.to_thread(allsource, "launch", config, "--restart")
+    assert done.returncode == 2
+    assert "a restarted node cannot take part again" in done.stderr

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import asyncpg
 import pytest
 
-from integration.harness import Clusters
-from integration.test_command_line import allsource
+from allsource.node.cli.drill.rounds import KILL, run_round
+from integration.harness import PATIENCE_S, Clusters, faults, written_to
+from integration.test_command_line import ALLSOURCE, allsource
 from tests.storage.postgres_server import PostgresServer
 
+SEED = 20260801
 HEALTH = "SELECT health_status, count(*) FROM {}.stream_health GROUP BY 1"
 COPIED = """
     SELECT (SELECT count(*) FROM {0}.events) = (SELECT sum(event_count) FROM {0}.log),
@@ -31,26 +38,69 @@ def server() -> Iterator[PostgresServer]:
         server.remove()
 
 
-async def test_nodes_on_postgres_survive_the_drill(clusters: Clusters, server: PostgresServer) -> None:
-    storage = {"backend": "postgres", "dsn": server.dsn}
-    config = clusters.config(3, storage=storage)
+async def test_nodes_on_postgres_survive_the_drill_and_it_leaves_no_schema(
+    clusters: Clusters, server: PostgresServer
+) -> None:
+    config = clusters.config(3, storage={"backend": "postgres", "dsn": server.dsn})
     done = await asyncio.to_thread(
         allsource, "drill", "kill-node", "--config", config, "--rounds", "2", "--json"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert report["ok"] is True
-    assert report["faults"] == []
+    assert (report["ok"], report["faults"], report["storage"]) == (True, [], "postgres")
+    assert len(report["rounds"]) == 2
     assert report["writes"]["acknowledged"] > 100
+    assert await _drilled(server) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_drill_leaves_nothing(
+    clusters: Clusters, server: PostgresServer, number: signal.Signals, tmp_path: Path
+) -> None:
+    config = clusters.config(3, storage={"backend": "postgres", "dsn": server.dsn})
+    place = tmp_path / "place"
+    place.mkdir()
+    drill = await asyncio.create_subprocess_exec(
+        *ALLSOURCE, "drill", "kill-node", "--config", str(config), "--rounds", "1000",
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(place)},
+    )  # fmt: skip
+    assert drill.stderr is not None
+    async with asyncio.timeout(PATIENCE_S):
+        while b"round 1/" not in (line := await drill.stderr.readline()):
+            assert line, "the drill ended by itself"
+        assert len(await _drilled(server)) == 3
+        drill.send_signal(number)
+        out, err = await drill.communicate()
+    assert (drill.returncode, out) == (130, b""), err
+    assert b"Traceback" not in err
+    assert await _drilled(server) == []
+    assert list(place.iterdir()) == []
+
+
+async def _drilled(server: PostgresServer) -> list[str]:
+    """The schemas in the server that belong to drills."""
     connection = await asyncpg.connect(server.dsn)
     try:
-        schemas = await connection.fetch("SELECT schema_name FROM information_schema.schemata")
-        drilled = sorted(row[0] for row in schemas if row[0].startswith("drill_"))
-        assert [name[-2:] for name in drilled] == ["n1", "n2", "n3"]
-        shown = [await _shown(connection, schema) for schema in drilled]
+        rows = await connection.fetch("SELECT schema_name FROM information_schema.schemata")
     finally:
         await connection.close()
-    # What a drill leaves is committed to the last entry, and copied before the nodes ended.
+    return sorted(row[0] for row in rows if row[0].startswith("drill_"))
+
+
+async def test_sql_shows_what_was_committed_also_after_kills(
+    clusters: Clusters, server: PostgresServer
+) -> None:
+    cluster = await clusters.start(3, storage={"backend": "postgres", "dsn": server.dsn})
+    async with written_to(cluster, SEED) as writers:
+        await run_round(1, KILL, cluster, writers, Random(SEED), victims=1)
+    assert await faults(cluster, writers.history) == []
+    assert await cluster.stop() == []
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        shown = [await _shown(connection, f"allsource_{node_id}") for node_id in cluster.ids]
+    finally:
+        await connection.close()
+    # What is left is committed to the last entry, and was copied before the nodes ended.
     assert [statuses for statuses, _, _ in shown] == [{"HEALTHY"}] * 3
     assert all(whole for _, whole, _ in shown)
     assert len({events for _, _, events in shown}) == 1

@@ -7,7 +7,6 @@ signals and HTTP answers that an operator has. What happened is for its callers 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,12 +23,10 @@ from allsource.config.schema import Settings
 from allsource.node.cli.picture import ClusterPicture
 from allsource.node.cli.ports import LOOPBACK, free_ports
 from allsource.node.cli.processes import NodeProcess, kill_all, node_command, stop_all
-from allsource.storage.postgres.driver import with_schema
 
 READY_TIMEOUT_S = 60.0
 """For a whole cluster to start on a busy machine; nothing waits this long unless something is wrong."""
 
-_DSN_VARIABLE = "ALLSOURCE__STORAGE__DSN"
 _POLL_S = 0.02
 _STOP_GRACE_S = 10.0
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10)
@@ -87,23 +84,6 @@ def write_config(directory: Path, node_ids: list[str], **settings: Any) -> Path:
     return path
 
 
-def copy_config(source: Path, directory: Path) -> Path:
-    """The same cluster as in `source`, on free loopback ports and with its data in `directory`.
-
-    On PostgreSQL, with its data in schemas of its own (`drill_...`, which stay there).
-    """
-    settings = load_settings(source)
-    keys = yaml.safe_load(source.read_text())
-    del keys["nodes"]
-    keys["secret"] = settings.secret  # its file may be named relative to somewhere else
-    if settings.storage.backend == "postgres":
-        if _DSN_VARIABLE in os.environ:  # it would beat the file, and send the nodes to the real schemas
-            raise ClusterFault(f"unset {_DSN_VARIABLE} and name the dsn in {source}")
-        schema = f"drill_{os.urandom(4).hex()}"
-        keys["storage"] = {**keys["storage"], "dsn": with_schema(settings.storage.dsn, schema)}
-    return write_config(directory, [node.id for node in settings.nodes], **keys)
-
-
 class ClusterProcess:
     """The nodes of one configuration file. An async context: leaving it ends every process."""
 
@@ -112,6 +92,7 @@ class ClusterProcess:
         self.config = config
         self.settings: Settings = load_settings(config)
         self._adopted = nodes is not None
+        self._gone: set[str] = set()
         self.nodes: dict[str, Node] = nodes if nodes is not None else self._own_nodes()
         self._http: aiohttp.ClientSession | None = None
 
@@ -149,6 +130,11 @@ class ClusterProcess:
         return [node.id for node in self.settings.nodes]
 
     @property
+    def present(self) -> list[str]:
+        """Those of them that were not killed for good."""
+        return [node_id for node_id in self.ids if node_id not in self._gone]
+
+    @property
     def addresses(self) -> list[str]:
         """`host:port` of the peer protocol, for clients."""
         return [f"{node.host}:{node.port}" for node in self.settings.nodes]
@@ -177,6 +163,11 @@ class ClusterProcess:
     def kill(self, *node_ids: str) -> None:
         """`kill -9` of these nodes (all, if none is named) at once."""
         kill_all([self.nodes[node_id] for node_id in node_ids or self.ids])
+
+    def kill_for_good(self, *node_ids: str) -> None:
+        """`kill -9` of nodes that will not be started again: nothing waits for them from now on."""
+        self.kill(*node_ids)
+        self._gone.update(node_ids)
 
     async def start_all(self) -> None:
         """Start every node and wait until the cluster serves as it should."""
@@ -226,8 +217,8 @@ class ClusterProcess:
         return "".join(f"\n  {node_id}: {line}" for node_id, lines in tails for line in lines)
 
     async def ready(self, *node_ids: str, timeout_s: float = READY_TIMEOUT_S) -> float:
-        """Wait until these nodes (all) are ready; a node that ends meanwhile is a `ClusterFault`."""
-        wanted = node_ids or tuple(self.ids)
+        """Wait until these nodes (all present) are ready; one that ends meanwhile is a `ClusterFault`."""
+        wanted = node_ids or tuple(self.present)
 
         async def condition() -> bool:
             for node_id in wanted:
@@ -239,24 +230,27 @@ class ClusterProcess:
         return await self.until(condition, f"{', '.join(wanted)} to be ready", timeout_s)
 
     async def settled(self, timeout_s: float = READY_TIMEOUT_S) -> float:
-        """Wait until every node is ready and sees every partition with its preferred owner."""
-        preferred = tuple(group[0] for group in self.replicas())
+        """Wait until every node is ready and sees every partition with its preferred owner, or, where that
+        one was killed for good, with the same other one as every node."""
+        preferred = [group[0] for group in self.replicas()]
         taken = await self.ready(timeout_s=timeout_s)
 
         async def condition() -> bool:
-            pictures = await asyncio.gather(*[self.picture(node_id) for node_id in self.ids])
-            return all(picture is not None and picture.owners() == preferred for picture in pictures)
+            pictures = await asyncio.gather(*[self.picture(node_id) for node_id in self.present])
+            owners = {picture.owners() if picture is not None else () for picture in pictures}
+            return len(owners) == 1 and all(map(self._is_placed, owners.pop(), preferred))
 
-        return taken + await self.until(
-            condition, "each partition to be with its preferred owner", timeout_s
-        )
+        return taken + await self.until(condition, "each partition to be with its owner", timeout_s)
+
+    def _is_placed(self, owner: str | None, preferred: str) -> bool:
+        return owner == preferred if preferred in self.present else owner in self.present
 
     async def caught_up(self, node_id: str, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Wait until the node's replicas hold all that was committed when this was called.
 
         The mark is the highest commit index that any other replica knows of, for each partition.
         """
-        others = [other for other in self.ids if other != node_id]
+        others = [other for other in self.present if other != node_id]
         pictures = [p for p in await asyncio.gather(*[self.picture(other) for other in others]) if p]
         mark = [
             max((p.partitions[i].commit_index for p in pictures), default=0)

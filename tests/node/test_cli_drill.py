@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -192,7 +193,7 @@ def test_silences_are_told_apart_by_whose_owner_was_hurt() -> None:
 def test_a_good_report_passes_and_names_its_seed() -> None:
     lines = verdict_lines(a_report())
     assert lines[0] == "time without writes, owner hurt: p50 100 ms, p99 300 ms, max 300 ms"
-    assert lines[-1] == "PASSED: 2 rounds of kill-node on 3 nodes, seed 5"
+    assert lines[-1] == "PASSED: 2 rounds of kill-node on 3 nodes with rocksdb, seed 5"
     assert not any("FAULT" in line for line in lines)
     found = report_json(a_report())
     assert found["ok"] is True
@@ -221,6 +222,21 @@ def test_too_long_a_silence_fails_if_a_bound_was_set(within_ms: float | None, ok
     report = a_report(within_ms=within_ms)
     assert report.ok is ok
     assert any(line.startswith("TOO SLOW: 300 ms") for line in verdict_lines(report)) is not ok
+
+
+def test_a_drill_without_healing_has_nothing_to_give_back_and_says_why() -> None:
+    round_ = replace(a_round(1, "n1", (0, 1), 0.1), return_={}, back_s=None)
+    report = a_report(rounds=[round_], storage="memory", remark="1 of 5 rounds")
+    lines = verdict_lines(report)
+    assert lines[1] == "time without writes, given back: nothing measured"
+    assert lines[-2:] == [
+        "NOTE: 1 of 5 rounds",
+        "PASSED: 1 round of kill-node on 3 nodes with memory, seed 5",
+    ]
+    found = report_json(report)
+    assert (found["storage"], found["remark"]) == ("memory", "1 of 5 rounds")
+    assert found["rounds"][0]["back_ms"] is None
+    assert round_line(round_, 1, "killed for good").endswith("; not started again")
 
 
 def test_a_round_is_a_line() -> None:

@@ -8,15 +8,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from allsource.config.load import load_settings
+from allsource.config.schema import StorageSettings
 from allsource.node.cli.launch import supervisor as supervising
-from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left
+from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left, welcome
 from allsource.node.cli.launch.supervisor import READY, WAITING, Child, Supervisor
 from allsource.node.cli.launch.table import draw, newest_picture
 from allsource.node.cli.picture import ClusterPicture
@@ -233,6 +234,13 @@ def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture
     assert "curl http://127.0.0.1:8101/v1/streams/hello/events -d '{" in said.out
     assert "is ready after 1.2 s: 3 nodes, 32 partitions" in said.out
     assert said.err == "allsource: n1 ended with status 69: the port is taken; again in 0.5 s\n"
+
+
+def test_a_launch_says_what_memory_means() -> None:
+    settings = load_settings(CONFIG)
+    in_memory = replace(settings, storage=StorageSettings(backend="memory"))
+    assert welcome(in_memory, CONFIG, 1.0)[-1].startswith("memory: what a node holds is gone when its")
+    assert not any("gone" in line for line in welcome(settings, CONFIG, 1.0))
 
 
 def test_json_lines_tell_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:

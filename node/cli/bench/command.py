@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
 
 import click
@@ -14,9 +13,10 @@ from allsource.node.cli.bench.facts import machine_facts
 from allsource.node.cli.bench.measure import Measured
 from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
 from allsource.node.cli.bench.workloads import WORKLOADS, Bench
-from allsource.node.cli.cluster import ClusterProcess, Node, copy_config
+from allsource.node.cli.cluster import ClusterProcess, Node
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, echo_table, note
+from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
 
 
@@ -59,9 +59,9 @@ def bench(
     chosen = [name for name in WORKLOADS if name in (names or WORKLOADS)]
     if running:
         chosen = [name for name in chosen if name != "kill-owner"]
-    with tempfile.TemporaryDirectory(prefix="allsource-bench-", dir=directory) as place:
-        path = config if running else copy_config(config, Path(place))
-        facts = machine_facts(load_settings(path), Path(place), seconds)
+    with Scratch(config, "bench", within=directory) as scratch:
+        path = config if running else scratch.config
+        facts = machine_facts(load_settings(path), scratch.directory, seconds)
         results = run_loop(_measure(path, chosen, seconds, running=running))
     if json_:
         echo_json({"facts": facts, "results": [as_json(measured) for measured in results]})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,15 +12,17 @@ from typing import Any
 import click
 
 from allsource.config.load import load_settings
+from allsource.config.promise import losses_survived
 from allsource.node.cli.adopted import AdoptedNode
-from allsource.node.cli.cluster import ClusterFault, ClusterProcess, copy_config
+from allsource.node.cli.cluster import ClusterFault, ClusterProcess
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.report import Report, report_json, round_line, verdict_lines
-from allsource.node.cli.drill.rounds import KILL, PAUSE, Injury, run_round
+from allsource.node.cli.drill.rounds import KILL, KILL_FOR_GOOD, PAUSE, Injury, run_round
 from allsource.node.cli.drill.writers import Clock, Writers
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, note
+from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
 from allsource.storage.errors import AllsourceError
 
@@ -36,11 +36,14 @@ class _Plan:
 
     injury: Injury
     config: Path
+    backend: str | None
+    """None: the one in the file."""
     rounds: int
     victims: int
     running: bool
     seed: int
     within_ms: float | None
+    remark: str = ""
 
 
 @click.group()
@@ -50,6 +53,11 @@ def drill() -> None:
 
 _OPTIONS = (
     config_option,
+    click.option(
+        "--backend",
+        type=click.Choice(("rocksdb", "memory")),
+        help="Keep the data there, instead of where the file says (which names the server of postgres).",
+    ),
     click.option("--rounds", type=click.IntRange(1, 10_000), default=5, show_default=True),
     click.option(
         "--kill",
@@ -86,7 +94,11 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 @drill.command("kill-node")
 @_options
 def kill_node(**options: Any) -> int:
-    """Kill owners with SIGKILL, restart them, and compare everything in the end."""
+    """Kill owners with SIGKILL, restart them, and compare everything in the end.
+
+    With storage in memory a killed node has forgotten its votes, so it is not started again, and the drill
+    ends when a further loss would leave no majority.
+    """
     return _drill(KILL, **options)
 
 
@@ -99,14 +111,23 @@ def pause_node(**options: Any) -> int:
 
 def _drill(injury: Injury, *, as_json: bool, seed: int | None, **options: Any) -> int:
     plan = _Plan(injury, seed=secrets.randbits(32) if seed is None else seed, **options)
-    _check_victims(plan)
-    directory = Path(tempfile.mkdtemp(prefix="allsource-drill-"))
-    config = plan.config if plan.running else copy_config(plan.config, directory)
-    report = run_loop(_perform(plan, config))
-    if report.ok:
-        shutil.rmtree(directory)
-    else:
-        note(f"data and logs of the cluster are kept in {directory}")
+    if plan.running:
+        if plan.backend:
+            raise click.UsageError("--running takes the cluster as it is: leave out --backend")
+        return _tell(run_loop(_perform(_feasible(plan, plan.config), plan.config)), as_json=as_json)
+    with Scratch(plan.config, "drill", backend=plan.backend) as scratch:
+        plan = _feasible(plan, scratch.config)
+        try:
+            report = run_loop(_perform(plan, scratch.config))
+        except Exception:
+            scratch.keep()
+            raise
+        if not report.ok:
+            scratch.keep()
+    return _tell(report, as_json=as_json)
+
+
+def _tell(report: Report, *, as_json: bool) -> int:
     if as_json:
         echo_json(report_json(report))
     else:
@@ -115,22 +136,44 @@ def _drill(injury: Injury, *, as_json: bool, seed: int | None, **options: Any) -
     return 0 if report.ok else 1
 
 
-def _check_victims(plan: _Plan) -> None:
-    """Refuse what no cluster can survive: it would test nothing."""
-    settings = load_settings(plan.config)
-    spared = (min(settings.replication_factor, len(settings.nodes)) - 1) // 2
+def _feasible(plan: _Plan, config: Path) -> _Plan:
+    """The plan, or what of it this cluster can survive; refuses what none could: it would test nothing."""
+    settings = load_settings(config)
+    spared = losses_survived(settings)
     if plan.victims > spared:
         raise click.UsageError(
             f"{plan.config} keeps each partition on {settings.replication_factor} of"
             f" {len(settings.nodes)} nodes, which survives the loss of {spared}, not of {plan.victims}"
         )
+    if plan.injury is not KILL or settings.storage.backend != "memory":
+        return plan
+    if plan.running:
+        raise click.UsageError(
+            "the running cluster keeps its data in memory, and would be without the killed nodes for good:"
+            " leave out --running"
+        )
+    rounds = min(plan.rounds, spared // plan.victims)
+    return replace(
+        plan,
+        injury=KILL_FOR_GOOD,
+        rounds=rounds,
+        remark="storage in memory: a killed node has forgotten its votes and its log, so it was not started"
+        f" again; {rounds} of {plan.rounds} rounds, for {spared} of {len(settings.nodes)} nodes may go",
+    )
 
 
 async def _perform(plan: _Plan, config: Path) -> Report:
     """The acts: start, write, hurt and heal, stop writing, read everything back, judge."""
     async with ClusterProcess(config, nodes=_adopted(config) if plan.running else None) as cluster:
-        report = Report(plan.injury.name, len(cluster.ids), plan.seed, plan.within_ms)
-        note(f"{plan.injury.name}: {plan.rounds} rounds on {len(cluster.ids)} nodes, --seed {plan.seed}")
+        report = Report(
+            plan.injury.name,
+            len(cluster.ids),
+            plan.seed,
+            cluster.settings.storage.backend,
+            plan.within_ms,
+            remark=plan.remark,
+        )
+        note(f"{report.name}: {report.nodes} nodes with {report.storage}, --seed {plan.seed}")
         if not plan.running:
             cluster.start()
         await cluster.settled()
@@ -175,7 +218,7 @@ async def _rounds(plan: _Plan, cluster: ClusterProcess, writers: Writers, report
 
 
 async def _judge(cluster: ClusterProcess, writers: Writers, report: Report) -> None:
-    for node_id in cluster.ids:
+    for node_id in cluster.present:
         await cluster.caught_up(node_id)
     copies = await read_back(cluster)
     report.events = sum(len(log) for log in copies.logs.values())

@@ -93,18 +93,19 @@ class Copies(NamedTuple):
 async def read_back(cluster: ClusterProcess) -> Copies:
     """Read every partition linearizably, and locally from each of its replicas, and compare.
 
-    Nobody may write meanwhile, and every replica must have caught up.
+    Nobody may write meanwhile, and every replica must have caught up, except those that are gone for good.
     """
     readers = {}
     async with AsyncExitStack() as closing:
-        for node in cluster.settings.nodes:
-            settings = cluster.settings
+        settings = cluster.settings
+        for node in map(settings.node, cluster.present):
             reader = DirectReader(node.host, node.port, settings.secret, settings.cluster_id)
             readers[node.id] = await closing.enter_async_context(reader)
         logs: dict[int, Log] = {}
         faults: list[Fault] = []
         compared = 0
-        for partition, group in enumerate(cluster.replicas()):
+        for partition, replicas in enumerate(cluster.replicas()):
+            group = [node for node in replicas if node in readers]
             logs[partition] = await readers[group[0]].log(partition, local=False)
             copies = {node: await readers[node].log(partition, local=True) for node in group}
             faults += compare(partition, {"the owner": logs[partition], **copies})

@@ -22,6 +22,8 @@ class Report:
     name: str
     nodes: int
     seed: int
+    storage: str = "rocksdb"
+    """The nodes' backend."""
     within_ms: float | None = None
     """The longest silence after an injury that is still a success, if the caller set one."""
     rounds: list[Round] = field(default_factory=list)
@@ -32,6 +34,8 @@ class Report:
     replicas: int = 0
     """Copies of partitions that were compared."""
     faults: list[Fault] = field(default_factory=list)
+    remark: str = ""
+    """Why the drill was another one than was asked for, if so."""
     stopped: str = ""
     """Why the drill could not go on, if so."""
 
@@ -49,7 +53,7 @@ class Report:
 
     def returns(self) -> list[float]:
         """Silence of each hurt partition while it went back to its owner, of all rounds."""
-        return [round_.return_[p] for round_ in self.rounds for p in round_.owned]
+        return [r.return_[p] for r in self.rounds for p in r.owned if p in r.return_]
 
     @property
     def too_slow(self) -> bool:
@@ -69,7 +73,7 @@ def round_line(round_: Round, rounds: int, past: str) -> str:
         f"round {round_.number}/{rounds}: {', '.join(round_.victims)} {past};"
         f" {len(round_.owned)} partitions without writes for {show_ms(percentile(silences, 50))} ms"
         f" (median), {show_ms(max(silences, default=0.0))} ms (longest);"
-        f" healed in {round_.back_s:.1f} s"
+        + (" not started again" if round_.back_s is None else f" healed in {round_.back_s:.1f} s")
     )
 
 
@@ -91,9 +95,12 @@ def verdict_lines(report: Report) -> list[str]:
     if report.too_slow:
         longest = show_ms(max(report.takeovers()))
         lines.append(f"TOO SLOW: {longest} ms without writes; {report.within_ms:g} ms allowed")
+    if report.remark:
+        lines.append(f"NOTE: {report.remark}")
     if report.stopped:
         lines.append(f"STOPPED: {report.stopped}")
-    done = f"{len(report.rounds)} rounds of {report.name} on {report.nodes} nodes, seed {report.seed}"
+    rounds = f"{len(report.rounds)} round{'s' if len(report.rounds) != 1 else ''}"
+    done = f"{rounds} of {report.name} on {report.nodes} nodes with {report.storage}, seed {report.seed}"
     lines.append(f"{'PASSED' if report.ok else 'FAILED'}: {done}")
     return lines
 
@@ -111,6 +118,8 @@ def report_json(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "drill": report.name,
         "nodes": report.nodes,
+        "storage": report.storage,
+        "remark": report.remark or None,
         "seed": report.seed,
         "rounds": [_round_json(round_) for round_ in report.rounds],
         "without_writes_ms": {
@@ -134,7 +143,7 @@ def _round_json(round_: Round) -> dict[str, Any]:
         "partitions": round_.owned,
         "without_writes_ms": _summary([round_.takeover[p] for p in round_.owned]),
         "accept_ms": round(round_.accept_s * 1000, 3),
-        "back_ms": round(round_.back_s * 1000, 3),
+        "back_ms": None if round_.back_s is None else round(round_.back_s * 1000, 3),
     }
 
 

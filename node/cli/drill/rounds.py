@@ -29,11 +29,16 @@ class Injury:
     past: str
     """As in "n2 *killed*"."""
     hurt: Callable[[ClusterProcess, Sequence[str]], None]
-    heal: Callable[[ClusterProcess, Sequence[str]], None]
+    heal: Callable[[ClusterProcess, Sequence[str]], None] | None
+    """None: nothing does, and the cluster goes on without them."""
 
 
 def _kill(cluster: ClusterProcess, victims: Sequence[str]) -> None:
     cluster.kill(*victims)
+
+
+def _kill_for_good(cluster: ClusterProcess, victims: Sequence[str]) -> None:
+    cluster.kill_for_good(*victims)
 
 
 def _start(cluster: ClusterProcess, victims: Sequence[str]) -> None:
@@ -51,6 +56,8 @@ def _resume(cluster: ClusterProcess, victims: Sequence[str]) -> None:
 
 
 KILL = Injury("kill-node", "killed", _kill, _start)
+KILL_FOR_GOOD = Injury("kill-node", "killed for good", _kill_for_good, None)
+"""For storage in memory: a node that is started again has forgotten its votes, and is refused."""
 PAUSE = Injury("pause-node", "paused", _pause, _resume)
 
 
@@ -65,23 +72,28 @@ class Round:
     takeover: dict[int, float]
     """Longest silence from the injury until every partition accepted writes."""
     return_: dict[int, float]
-    """Longest silence from the healing until the partitions were back."""
+    """Longest silence from the healing until the partitions were back; empty if nothing was healed."""
     accept_s: float
     """From the injury until every partition had acknowledged a write that began after it."""
-    back_s: float
-    """From the healing until the victims had caught up and had their partitions back."""
+    back_s: float | None
+    """From the healing until the victims had caught up and their partitions back; None: never."""
 
 
 async def run_round(
     number: int, injury: Injury, cluster: ClusterProcess, writers: Writers, random: Random, victims: int
 ) -> Round:
     """One round. Raises `ClusterFault` if the cluster does not come back."""
-    chosen = tuple(sorted(random.sample(cluster.ids, victims)))
+    chosen = tuple(sorted(random.sample(cluster.present, victims)))
     owned = await _owned_by(cluster, chosen)
     hurt = writers.now()
     injury.hurt(cluster, chosen)
     await _accepting(writers, hurt, f"{', '.join(chosen)} {injury.past}")
     healed = writers.now()
+    takeover = _silences(writers.history, cluster.settings.partitions, hurt, healed)
+    if injury.heal is None:
+        await cluster.settled()
+        await _accepting(writers, writers.now(), f"{', '.join(chosen)} gone")
+        return Round(number, chosen, owned, takeover, {}, healed - hurt, None)
     injury.heal(cluster, chosen)
     await cluster.ready(*chosen)
     for victim in chosen:
@@ -93,7 +105,7 @@ async def run_round(
         number,
         chosen,
         owned,
-        _silences(writers.history, cluster.settings.partitions, hurt, healed),
+        takeover,
         _silences(writers.history, cluster.settings.partitions, healed, writers.now()),
         healed - hurt,
         back - healed,
@@ -101,9 +113,10 @@ async def run_round(
 
 
 async def _owned_by(cluster: ClusterProcess, node_ids: Sequence[str]) -> tuple[int, ...]:
-    picture = await cluster.picture(cluster.ids[0])
+    asked = cluster.present[0]
+    picture = await cluster.picture(asked)
     if picture is None:
-        raise ClusterFault(f"{cluster.ids[0]} does not describe the cluster")
+        raise ClusterFault(f"{asked} does not describe the cluster")
     return tuple(sorted(p for node_id in node_ids for p in picture.owned_by(node_id)))
 
 

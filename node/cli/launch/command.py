@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from allsource.config.load import load_settings
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
 from allsource.node.cli.launch.supervisor import Child, Display, Supervisor
@@ -27,6 +28,8 @@ from allsource.node.cli.processes import NodeProcess, node_command
 def launch(file: Path, restart: bool, as_json: bool) -> int:
     """Run every node of FILE on this machine until Ctrl-C."""
     settings = load_settings(file)
+    if restart and settings.storage.backend == "memory":
+        raise click.UsageError(f"storage is in memory: {promise_of(settings).meaning}; leave out --restart")
     return asyncio.run(_launch(settings, file, restart=restart, as_json=as_json))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.launch.supervisor import Child
 from allsource.node.cli.output import echo_json
@@ -23,7 +24,9 @@ def how_it_ended(child: Child) -> str:
 
 
 def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
-    """That the cluster is ready, and what to try."""
+    """That the cluster is ready, what to try, and what may be lost, if anything may."""
+    promise = promise_of(settings)
+    warning = [] if promise.durability == "fsync" else [f"{promise.durability}: {promise.meaning}"]
     urls = [f"http://{node.host}:{node.http_port}" for node in settings.nodes]
     body = '{"expected_version": "any", "events": [{"type": "Greeted", "data": {"name": "world"}}]}'
     return [
@@ -33,6 +36,7 @@ def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
         f"  curl {urls[len(urls) // 2]}/v1/streams/hello/events",
         f"  curl {urls[-1]}/v1/cluster",
         f"  allsource status --config {config}",
+        *warning,
     ]
 
 
