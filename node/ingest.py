@@ -35,13 +35,13 @@ from allsource.node.tickets import Ticket
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import (
     AllsourceError,
-    DiskFull,
     InvalidRequest,
     NoMajority,
     Overloaded,
     QueueFull,
     WrongExpectedVersion,
 )
+from allsource.storage.interface import Refusal
 
 PUMP_US = 10_000
 """About how long one turn's pump may take. An append may cost 20 us or, with thousands of events, ten
@@ -72,7 +72,7 @@ class Store(Indexes, Protocol):
 
     def entries_at(self, partition: int, indexes: list[int]) -> list[Entry]: ...
 
-    def pressure(self) -> str | None: ...
+    def pressure(self) -> Refusal | None: ...
 
 
 class Lane:
@@ -145,7 +145,7 @@ class Ingest:
             tickets = self._queue.drain(DRAIN_AT_ONCE)
         return len(self._queue) > 0
 
-    def _take(self, ticket: Ticket, timestamp_us: int, pressure: str | None) -> None:
+    def _take(self, ticket: Ticket, timestamp_us: int, pressure: Refusal | None) -> None:
         partition = ticket.partition
         core = self._core
         if not core.is_leader(partition):
@@ -179,12 +179,14 @@ class Ingest:
             # without knowing: a definite "no" needs the same proof as a linearizable read.
             core.read(partition, _Rejection(self, ticket, decision.error), decision.index)
 
-    def _put_off(self, ticket: Ticket, pressure: str | None) -> None:
+    def _put_off(self, ticket: Ticket, pressure: Refusal | None) -> None:
         """Nothing may be appended now; say why, before a version is assigned (rules 21 and 24)."""
         core, partition = self._core, ticket.partition
         error: AllsourceError
         if pressure is not None:
-            error = DiskFull(f"this node takes no appends: {pressure}; reads go on", partition=partition)
+            error = pressure.error(
+                f"this node takes no appends: {pressure.reason}; reads go on", partition=partition
+            )
         elif not core.quorum_is_up(partition):
             error = NoMajority(
                 f"partition {partition} has too few replicas up to commit anything; nothing happened",

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from allsource.storage.entry import Configuration, Entry
+from allsource.storage.errors import DiskFull, Overloaded
 
 
 class HardState(NamedTuple):
@@ -85,6 +86,14 @@ class StreamSlice(NamedTuple):
     index: int  # type: ignore[assignment]
 
 
+class Refusal(NamedTuple):
+    """Why new appends should be refused now."""
+
+    error: type[DiskFull] | type[Overloaded]
+    """As what: there is no room, or the disk does not keep up."""
+    reason: str
+
+
 class Identity(NamedTuple):
     """Who a data directory is (CONSENSUS.md rule 9)."""
 
@@ -114,7 +123,7 @@ class Storage(Protocol):
         """Make everything written before durable. Blocks; runs in its own thread; failure is fatal."""
         ...
 
-    def pressure(self) -> str | None:
+    def pressure(self) -> Refusal | None:
         """Why new appends should be refused now (disk nearly full, stalls near), else None. Cheap."""
         ...
 

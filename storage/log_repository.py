@@ -24,10 +24,8 @@ from allsource.storage.answers import (
 )
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.errors import (
-    DiskFull,
     EventIdConflict,
     NotFound,
-    Overloaded,
     StorageFault,
     WrongExpectedVersion,
 )
@@ -129,9 +127,8 @@ class LogRepository(EventStreamRepository):
         return entry
 
     def _check_pressure(self) -> None:
-        if reason := self._storage.pressure():
-            kind = DiskFull if "nearly full" in reason else Overloaded
-            raise kind(f"{reason}; nothing was written, try again later")
+        if refusal := self._storage.pressure():
+            raise refusal.error(f"{refusal.reason}; nothing was written, try again later")
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
         end = self._end(partition)

@@ -26,6 +26,7 @@ from allsource.storage.interface import (
     Identity,
     PartitionState,
     PartitionWrite,
+    Refusal,
     StreamHead,
     StreamSlice,
 )
@@ -102,7 +103,7 @@ class MemoryStorage:
         self.identity = self.identity._replace(incarnation=self.identity.incarnation + 1)
         self._closed = False
 
-    def pressure(self) -> str | None:
+    def pressure(self) -> Refusal | None:
         return None
 
     # -- the log

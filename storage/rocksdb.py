@@ -30,6 +30,7 @@ from allsource.storage.interface import (
     Identity,
     PartitionState,
     PartitionWrite,
+    Refusal,
     StreamHead,
     StreamSlice,
 )
@@ -188,8 +189,8 @@ class RocksStorage:
             )
             raise self._fault from error
 
-    def pressure(self) -> str | None:
-        return self._pressure.reason()
+    def pressure(self) -> Refusal | None:
+        return self._pressure.refusal()
 
     # -- the log
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
+from allsource.storage.errors import DiskFull, Overloaded
+from allsource.storage.interface import Refusal
 from allsource.storage.keys import COLUMN_FAMILIES
 from allsource.storage.rocksdb_database import Database
 from allsource.storage.rocksdb_options import MEMTABLES_MAX
@@ -50,22 +52,22 @@ class Pressure:
         self._clock = clock
         self._measure = free
         self._free = 0
-        self._reason: str | None = None
+        self._refusal: Refusal | None = None
         self._look_at = self._disk_at = float("-inf")
 
-    def reason(self) -> str | None:
+    def refusal(self) -> Refusal | None:
         """Why new appends should be refused now, else None."""
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY_S
             self._look_at_disk(now)
-            self._reason = self._disk_reason() or self._stall_reason()
-        return self._reason
+            self._refusal = self._room() or self._stall()
+        return self._refusal
 
     def refuses(self, size: int) -> str | None:
         """Why a write of `size` bytes cannot be taken at all, else None.
 
-        Stricter for new appends (`reason`) than for this: between the two limits lies the room for
+        Stricter for new appends (`refusal`) than for this: between the two limits lies the room for
         what followers must store and for votes.
         """
         now = self._clock()
@@ -80,26 +82,31 @@ class Pressure:
             self._disk_at = now + _DISK_EVERY_S
             self._free = self._measure(self._database.path)
 
-    def _disk_reason(self) -> str | None:
+    def _room(self) -> Refusal | None:
         if self._free >= self._disk_free_bytes_min:
             return None
-        return (
+        return Refusal(
+            DiskFull,
             f"the disk is nearly full: {max(self._free, 0) >> 20} MiB free,"
-            f" {self._disk_free_bytes_min >> 20} MiB must stay free"
+            f" {self._disk_free_bytes_min >> 20} MiB must stay free",
         )
+
+    def _stall(self) -> Refusal | None:
+        reason = self._stall_reason()
+        return None if reason is None else Refusal(Overloaded, f"the disk does not keep up: {reason}")
 
     def _stall_reason(self) -> str | None:
         db = self._database.db
         if db.property_int_value("rocksdb.is-write-stopped"):
-            return "the disk does not keep up: writes are stopped"
+            return "writes are stopped"
         if db.property_int_value("rocksdb.actual-delayed-write-rate"):
-            return "the disk does not keep up: writes are slowed down"
+            return "writes are slowed down"
         for name in COLUMN_FAMILIES:
             family = self._database.families[name]
             waiting = family.property_int_value("rocksdb.num-immutable-mem-table") or 0
             if waiting >= _IMMUTABLE_MAX:
-                return f"the disk does not keep up: {waiting} write buffers of {name} wait to be flushed"
+                return f"{waiting} write buffers of {name} wait to be flushed"
             files = int(family.property_value("rocksdb.num-files-at-level0") or 0)
             if files >= _LEVEL0_MAX:
-                return f"the disk does not keep up: {files} files of {name} wait to be compacted"
+                return f"{files} files of {name} wait to be compacted"
         return None

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.entry import Entry, Part, decode_entry
-from allsource.storage.errors import AllsourceError, Corrupt, StorageFault
-from allsource.storage.interface import PartitionState, PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.errors import AllsourceError, Corrupt, DiskFull, Overloaded, StorageFault
+from allsource.storage.interface import PartitionState, PartitionWrite, Refusal, StreamHead, StreamSlice
 from allsource.storage.partition import PARTITION_COUNT
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import Target
@@ -173,12 +173,14 @@ class PostgresStorage:
             with self._lock:
                 self._layers = self._layers[:1]
 
-    def pressure(self) -> str | None:
+    def pressure(self) -> Refusal | None:
         if self._session.full is not None:
-            return self._session.full
+            return Refusal(DiskFull, self._session.full)
         unsynced = sum(layer.size for layer in self._layers)
         if unsynced > UNSYNCED_BYTES_MAX:
-            return f"the PostgreSQL server falls behind: {unsynced >> 20} MiB wait for it"
+            return Refusal(
+                Overloaded, f"the PostgreSQL server falls behind: {unsynced >> 20} MiB wait for it"
+            )
         return None
 
     # -- the log

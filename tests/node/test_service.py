@@ -28,6 +28,7 @@ from allsource.storage.errors import (
 )
 from allsource.storage.events import NewEvent, blob_ids
 from allsource.storage.expected import NO_STREAM
+from allsource.storage.interface import Refusal
 from allsource.storage.partition import partition_of
 from tests.node.members import Cluster, append, events, streams_in, until
 
@@ -405,11 +406,15 @@ async def test_too_much_that_waits_for_a_majority_is_refused() -> None:
         assert [type(answer) for answer in answers].count(OutcomeUnknown) >= 2
 
 
-async def test_a_full_disk_refuses_before_a_version_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [DiskFull, Overloaded])
+async def test_a_disk_under_pressure_refuses_before_a_version_is_given(
+    kind: type[DiskFull] | type[Overloaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Cluster(1) as cluster:
-        monkeypatch.setattr(cluster.storages["n1"], "pressure", lambda: "12 MiB free of 256 MiB wanted")
+        refusal = Refusal(kind, "12 MiB free of 256 MiB wanted")
+        monkeypatch.setattr(cluster.storages["n1"], "pressure", lambda: refusal)
         error = await cluster.ask("n1", append(("a", events())))
-        assert type(error) is DiskFull
+        assert type(error) is kind
         assert "12 MiB" in error.message
         assert type(await cluster.ask("n1", ReadStream("a"))) is NotFound
         monkeypatch.undo()

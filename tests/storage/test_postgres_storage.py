@@ -18,7 +18,9 @@ from allsource.storage.errors import (
     AllsourceError,
     Corrupt,
     DirectoryInUse,
+    DiskFull,
     ForeignDirectory,
+    Overloaded,
     StorageFault,
 )
 from allsource.storage.interface import HardState, PartitionWrite
@@ -289,10 +291,10 @@ def test_while_the_disk_is_full_a_sync_goes_on_trying_and_appends_are_refused(
     with ThreadPoolExecutor(1) as thread:
         syncing = thread.submit(storage.sync)
         deadline = monotonic() + 10
-        while (reason := storage.pressure()) is None:
+        while (refusal := storage.pressure()) is None:
             assert monotonic() < deadline
             assert not syncing.done()
-        assert "full" in reason
+        assert (refusal.error, "full" in refusal.reason) == (DiskFull, True)
         assert storage.head(0, "a") == log.head("a")
         syncing.result()
     assert storage.pressure() is None
@@ -331,7 +333,8 @@ def test_too_much_that_waits_for_a_sync_is_pressure(
     monkeypatch.setattr("allsource.storage.postgres.storage.UNSYNCED_BYTES_MAX", 1 << 20)
     storage, log = open_postgres(postgres_url), LogModel(0)
     storage.write([log.write(log.events(("a", 1), data=b"x" * (2 << 20)))])
-    assert "falls behind" in (storage.pressure() or "")
+    error, reason = storage.pressure() or (None, "")
+    assert (error, "falls behind" in reason) == (Overloaded, True)
     storage.sync()
     assert storage.pressure() is None
     storage.close()

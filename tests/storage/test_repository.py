@@ -22,6 +22,7 @@ from allsource.storage.errors import (
 )
 from allsource.storage.events import NewEvent
 from allsource.storage.group_sync import GroupSync
+from allsource.storage.interface import Refusal
 from allsource.storage.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.open import open_storage
@@ -134,7 +135,7 @@ class FailingStorage(MemoryStorage):
     """Its sync fails when told to; its disk is under whatever pressure it is told."""
 
     failing = False
-    trouble: str | None = None
+    trouble: Refusal | None = None
     syncs = 0
 
     def sync(self) -> None:
@@ -143,7 +144,7 @@ class FailingStorage(MemoryStorage):
             raise StorageFault("Input/output error")
         super().sync()
 
-    def pressure(self) -> str | None:
+    def pressure(self) -> Refusal | None:
         return self.trouble
 
 
@@ -171,9 +172,9 @@ async def test_pressure_refuses_appends_and_lets_reads_go_on() -> None:
     storage = FailingStorage()
     async with LogRepository(lambda: storage) as events:
         await events.append_to_stream("order-1", new())
-        for trouble, kind in (("the disk is nearly full: 1 MiB free", DiskFull), ("stalls", Overloaded)):
-            storage.trouble = trouble
-            with pytest.raises(kind, match="nothing was written"):
+        for error in (DiskFull, Overloaded):
+            storage.trouble = Refusal(error, "1 MiB free")
+            with pytest.raises(error, match="1 MiB free; nothing was written"):
                 await events.append_to_stream("order-1", new())
         assert len(await events.read_stream("order-1")) == 1
         storage.trouble = None

@@ -17,6 +17,7 @@ from allsource.storage.errors import (
     DirectoryInUse,
     DiskFull,
     ForeignDirectory,
+    Overloaded,
     StorageFault,
 )
 from allsource.storage.interface import HardState, PartitionWrite
@@ -349,7 +350,8 @@ def test_pressure_comes_before_refusal(tmp_path: Path) -> None:
     assert storage.pressure() is None
 
     now, free = 1.0, 255 << 20
-    assert "nearly full" in (storage.pressure() or "")
+    error, reason = storage.pressure() or (None, "")
+    assert (error, "nearly full" in reason) == (DiskFull, True)
     storage.write([log.write(log.noop())])  # what a leader elsewhere has sent still goes in
 
     now, free = 2.0, 63 << 20
@@ -373,13 +375,13 @@ def test_pressure_is_looked_up_seldom(tmp_path: Path) -> None:
         storage._database, 1, clock=lambda: now, free=lambda path: looks.append(path) or 1 << 40
     )
     for _ in range(100):
-        pressure.reason()
+        pressure.refusal()
     assert len(looks) == 1
     now = 0.05
-    pressure.reason()
+    pressure.refusal()
     assert len(looks) == 1
     now = 0.2
-    pressure.reason()
+    pressure.refusal()
     assert len(looks) == 2
     storage.close()
 
@@ -395,7 +397,8 @@ def test_waiting_write_buffers_are_pressure(tmp_path: Path, monkeypatch: pytest.
             return "0"
 
     monkeypatch.setitem(storage._database.families, "ids", Waiting())
-    assert "4 write buffers of ids" in (storage.pressure() or "")
+    error, reason = storage.pressure() or (None, "")
+    assert (error, "4 write buffers of ids" in reason) == (Overloaded, True)
     monkeypatch.undo()
     storage.close()
 
