@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from allsource.cluster.consensus.group import Group
 from allsource.cluster.placement import replica_sets
 from allsource.cluster.replica import Replica
 from allsource.config.promise import promise_of
@@ -111,6 +112,20 @@ class View:
 
     # -- /metrics (`prometheus.NodeView`)
 
+    def info(self) -> Mapping[str, str]:
+        """What this node is, for the labels of one figure."""
+        return {
+            "cluster": self._settings.cluster_name,
+            "node": self._node_id,
+            "storage": self._settings.storage.backend,
+            "durability": promise_of(self._settings).durability,
+        }
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `/health/ready` says so."""
+        return not self.waits_for()
+
     @property
     def queue_length(self) -> int:
         """Appends in the ingest queue."""
@@ -123,20 +138,33 @@ class View:
 
     def partition_figures(self) -> Iterable[PartitionFigures]:
         """The partitions that this node keeps."""
-        replica = self._replica
-        for partition in range(self._settings.partitions):
-            if replica is not None and replica.hosts(partition):
-                yield PartitionFigures(
-                    partition,
-                    replica.leader_of(partition),
-                    replica.is_leader(partition),
-                    replica.term_of(partition),
-                    replica.commit_index(partition),
-                )
+        if self._replica is not None:
+            for group in self._replica.core.groups.values():
+                yield self._figures(self._replica, group)
+
+    def _figures(self, replica: Replica, group: Group) -> PartitionFigures:
+        leadership, commit = group.leadership, replica.commit_index(group.partition)
+        return PartitionFigures(
+            partition=group.partition,
+            owner=group.leader,
+            leads=leadership is not None,
+            term=group.term,
+            commit_index=commit,
+            last_index=group.log.last_index,
+            commit_lag_entries=max(0, group.leader_commit - commit),
+            uncommitted_bytes=leadership.uncommitted_bytes if leadership is not None else 0,
+            followers=tuple(leadership.followers()) if leadership is not None else (),
+        )
 
     def peer_states(self) -> Mapping[str, str]:
         """The state of every other node."""
         return {node.id: self._state(node.id) for node in self._settings.nodes if node.id != self._node_id}
+
+    @property
+    def refuses_appends(self) -> bool:
+        """Whether the storage takes no appends now: disk nearly full, or it falls behind."""
+        stuck = self._replica is not None and self._replica.is_stuck
+        return stuck or self._storage.pressure() is not None
 
     def storage_properties(self) -> Mapping[str, int]:
         """The storage backend's own figures."""

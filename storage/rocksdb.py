@@ -37,20 +37,12 @@ from allsource.storage.interface import (
 from allsource.storage.partition import PARTITION_COUNT
 from allsource.storage.rocksdb_batch import BatchBuilder, HeadCache, Tail
 from allsource.storage.rocksdb_database import fault_of, named_faults, open_recovered
+from allsource.storage.rocksdb_figures import figures
 from allsource.storage.rocksdb_options import RocksOptions
 from allsource.storage.rocksdb_pressure import Pressure, free_bytes
 from allsource.storage.writes import combined
 
 FSYNC = "fsync"
-_INT_PROPERTIES = {
-    "memtable_bytes": "rocksdb.cur-size-all-mem-tables",
-    "immutable_memtables": "rocksdb.num-immutable-mem-table",
-    "sst_bytes": "rocksdb.total-sst-files-size",
-    "blob_bytes": "rocksdb.live-blob-file-size",
-    "pending_compaction_bytes": "rocksdb.estimate-pending-compaction-bytes",
-    "level0_files": "rocksdb.num-files-at-level0",
-    "estimated_keys": "rocksdb.estimate-num-keys",
-}
 
 
 class RocksStorage:
@@ -401,19 +393,7 @@ class RocksStorage:
 
     @named_faults
     def properties(self) -> Mapping[str, int]:
-        figures = {
-            f"rocksdb_{family}_{name}": int(handle.property_value(property) or 0)
-            for family, handle in self._database.families.items()
-            for name, property in _INT_PROPERTIES.items()
-        }
-        figures["rocksdb_block_cache_bytes"] = int(
-            self._database.events.property_value("rocksdb.block-cache-usage") or 0
-        )
-        figures["rocksdb_background_errors"] = int(
-            self._database.db.property_value("rocksdb.background-errors") or 0
-        )
-        figures["disk_free_bytes"] = free_bytes(self.path)
-        return figures
+        return {**figures(self._database), "disk_free_bytes": free_bytes(self.path)}
 
     def close(self) -> None:
         if self._closed:

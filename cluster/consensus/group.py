@@ -49,6 +49,8 @@ class Group:
         self.log = RaftLog(state, reader)
         self.leadership: Leadership | None = None
         self.durable_index = state.last_index
+        self.leader_commit = self.commit
+        """The highest commit index that a leader told, which this log may not reach yet."""
         self.deadline = now
         self.now_out: list[tuple[str, Message]] = []
         self.durable_out: list[tuple[str, Message]] = []
@@ -100,7 +102,7 @@ class Group:
         elif line.term == self.term:
             if line.leads:
                 self._hear_leader(sender, now)
-                self._advance_commit(min(line.commit, self._verified))
+                self._follow_commit(line.commit)
             elif self.leadership is not None:
                 self.leadership.heard(sender, now)
 
@@ -362,7 +364,7 @@ class Group:
         self._take(message.entries, prev)
         last = prev + len(message.entries)
         self._verified = max(self._verified, last)
-        self._advance_commit(min(message.commit, self._verified))
+        self._follow_commit(message.commit)
         self._reply_append(sender, accepted=True, index=last, hint_term=0)
 
     def _take(self, entries: list[Entry], prev: int) -> None:
@@ -397,12 +399,17 @@ class Group:
     def _on_commit_notice(self, sender: str, notice: CommitNotice, now: int) -> None:
         if notice.term == self.term and self.leadership is None:
             self._hear_leader(sender, now)
-            self._advance_commit(min(notice.commit, self._verified))
+            self._follow_commit(notice.commit)
 
     def _on_timeout_now(self, sender: str, message: TimeoutNow, now: int) -> None:
         is_voter = self.node_id in self.log.configuration.voters
         if message.term == self.term and self.leadership is None and is_voter:
             self._stand(now, transferred=True)
+
+    def _follow_commit(self, commit: int) -> None:
+        """The leader's commit index counts as far as our log was verified against its (rule 5)."""
+        self.leader_commit = max(self.leader_commit, commit)
+        self._advance_commit(min(commit, self._verified))
 
     def _advance_commit(self, commit: int) -> None:
         if commit > self.commit:  # rule 5: never back

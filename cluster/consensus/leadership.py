@@ -9,12 +9,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from allsource.cluster.consensus.environment import ConsensusConfig, Environment
 from allsource.cluster.consensus.log import RaftLog
 from allsource.cluster.consensus.messages import Append
 from allsource.cluster.consensus.progress import REPLICATE, Progress
 from allsource.cluster.consensus.quorum import has_majority, stored_by_majority
+
+
+class FollowerFigures(NamedTuple):
+    """What an operator wants to know of a follower."""
+
+    follower: str
+    lag: int | None
+    """Entries of the leader's log that it is not known to have on its disk; None until it has
+    accepted one of this leader's messages."""
+    replicating: bool
+    """Whether the log is streamed to it: it is reached, and the leader knows where its log agrees."""
 
 
 class Leadership:
@@ -59,6 +71,15 @@ class Leadership:
         progress = self.progress.get(peer)
         if progress is not None:
             progress.contact_us = now
+
+    def followers(self) -> Iterator[FollowerFigures]:
+        """The figures of each."""
+        for peer, progress in self.progress.items():
+            yield FollowerFigures(
+                peer,
+                self._log.last_index - progress.match if progress.match else None,
+                progress.state == REPLICATE and self._environment.reaches(peer),
+            )
 
     def quorum_answers(self, now: int) -> bool:
         """CheckQuorum (rule 11): whether a majority answered within the suspicion time."""

@@ -152,6 +152,7 @@ class Cluster:
         self.members: dict[str, Member] = {}
         self.metrics: dict[str, LockFreeMetrics] = {}
         self.queues: dict[str, LockFreeEventQueue[Any]] = {}
+        self.views: dict[str, View] = {}
         self.cuts: set[frozenset[str]] = set()
         self.calls: list[_Call] = []
         self.log = structlog.get_logger()
@@ -177,12 +178,13 @@ class Cluster:
         self.metrics[node_id] = LockFreeMetrics()
         queue = self.queues[node_id] = LockFreeEventQueue(self.settings.limits.queue_capacity)
         storage = self.storages[node_id]
+        view = self.views[node_id] = View(self.settings, node_id, storage, queue)
         member = Member(
             self.settings,
             node_id,
             storage,
             Link(self, node_id),
-            View(self.settings, node_id, storage, queue),
+            view,
             queue,
             Measures(self.metrics[node_id]),
             self.log,

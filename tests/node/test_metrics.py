@@ -1,21 +1,19 @@
-"""Metrics: the user's methods without the original's defects, exact under threads, and the exposition."""
+"""Metrics: the user's methods without the original's defects, exact under threads."""
 
 from __future__ import annotations
 
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from allsource.node import metrics as names
 from allsource.node.histogram import Histogram, bucket_end, bucket_of
 from allsource.node.metrics import LockFreeMetrics
-from allsource.node.prometheus import PartitionFigures, render
 
 
 class Clock:
@@ -289,90 +287,3 @@ def test_what_no_clock_should_give_does_not_break_anything() -> None:
     histogram.record(1e7)
     assert (histogram.count, histogram.min, histogram.max) == (2, 0.0, 1e7)
     assert histogram.quantile(1.0) == 1e7
-
-
-# -- Prometheus
-
-
-class View:
-    queue_length = 3
-    queue_capacity = 12
-
-    def partition_figures(self) -> list[PartitionFigures]:
-        return [
-            PartitionFigures(0, "n1", True, 4, 17),
-            PartitionFigures(1, None, False, 5, 0),
-        ]
-
-    def peer_states(self) -> Mapping[str, str]:
-        return {"n3": "down", "n2": "up"}
-
-    def storage_properties(self) -> Mapping[str, int]:
-        return {"block_cache-usage": 4096}
-
-
-def scrape(metrics: LockFreeMetrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """What Prometheus itself would understand, by name and labels."""
-    body, content_type = render(metrics, View())
-    assert content_type.startswith("text/plain")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(body.decode())
-        for sample in family.samples
-    }
-
-
-def test_the_exposition_says_what_was_recorded(metrics: LockFreeMetrics, clock: Clock) -> None:
-    metrics.record_ingest_batch(7)
-    metrics.count(names.APPENDS, 2)
-    metrics.count(names.REJECTIONS, 5, "queue_full")
-    metrics.count(names.REJECTIONS, 1, "no_majority")
-    metrics.count("something odd", 2)
-    for duration in (0.0001, 0.001, 0.001, 20.0):
-        metrics.observe(names.COMMIT, duration)
-    clock.now += 9
-    found = scrape(metrics)
-    assert found["allsource_events_total", ()] == 7
-    assert found["allsource_appends_total", ()] == 2
-    assert found["allsource_rejections_total", (("reason", "queue_full"),)] == 5
-    assert found["allsource_rejections_total", (("reason", "no_majority"),)] == 1
-    assert found["allsource_something_odd_total", ()] == 2
-    assert found["allsource_uptime_seconds", ()] == 9
-    assert found["allsource_commit_seconds_count", ()] == 4
-    assert found["allsource_commit_seconds_sum", ()] == pytest.approx(20.0021)
-    buckets = {
-        float(dict(labels)["le"]): n
-        for (name, labels), n in found.items()
-        if name == "allsource_commit_seconds_bucket"
-    }
-    assert [n for edge, n in sorted(buckets.items()) if edge < 0.0001] == [0, 0, 0, 0]
-    assert {n for edge, n in buckets.items() if 0.00011 < edge < 0.00099} == {1}
-    assert {n for edge, n in buckets.items() if 0.0011 < edge < 9} == {3}
-    assert buckets[float("inf")] == 4
-
-
-def test_the_exposition_describes_the_node(metrics: LockFreeMetrics) -> None:
-    found = scrape(metrics)
-    assert found["allsource_queue_length", ()] == 3
-    assert found["allsource_queue_capacity", ()] == 12
-    assert found["allsource_queue_fill_ratio", ()] == 0.25
-    assert found["allsource_partition_leads", (("partition", "0"),)] == 1
-    assert found["allsource_partition_leads", (("partition", "1"),)] == 0
-    assert found["allsource_partition_owner", (("owner", "n1"), ("partition", "0"))] == 1
-    assert not any(
-        name == "allsource_partition_owner" and ("partition", "1") in labels for name, labels in found
-    )
-    assert found["allsource_partition_term", (("partition", "1"),)] == 5
-    assert found["allsource_partition_commit_index", (("partition", "0"),)] == 17
-    assert found["allsource_peer_state", (("peer", "n3"), ("state", "down"))] == 1
-    assert found["allsource_peer_state", (("peer", "n3"), ("state", "up"))] == 0
-    assert found["allsource_storage_block_cache_usage", ()] == 4096
-    assert found["process_resident_memory_bytes", ()] > 0
-
-
-def test_what_the_daemon_counts_is_there_before_it_happened(metrics: LockFreeMetrics) -> None:
-    found = scrape(metrics)
-    for name in (names.EVENTS, names.APPENDS, names.BYTES, names.CONFLICTS, names.ERRORS, names.FORWARDS):
-        assert found[f"allsource_{name}_total", ()] == 0
-    for name in (names.QUERY, names.COMMIT, names.FSYNC):
-        assert found[f"allsource_{name}_seconds_count", ()] == 0
