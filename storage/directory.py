@@ -4,14 +4,17 @@ A cluster loses data when a process takes a directory for what it is not: anothe
 version's, half made, or in use. So a directory says who it is, and is claimed before anything else is
 opened in it::
 
-    FORMAT   JSON: magic, format version, cluster, node and replica id, partitions, time of creation
+    FORMAT   JSON: magic, format version, cluster, node and replica id, partitions, time of creation;
+             in a checkpoint also the mark that it is one, and then the format version is 2
     LOCK     locked (flock) by the process that has it open, which writes its pid into it
     SYNCED   how far the storage was certainly synced (see `SyncedMark`)
     db/      the backend's own files
+    checkpoints/   copies that were asked of a node (`storage.checkpoint`)
 
 A directory is *made* in this order: FORMAT.new, then db/, then FORMAT.new is renamed to FORMAT. A crash
 in between leaves a FORMAT.new, and the next start makes it anew: nothing in it was ever acknowledged. A
-FORMAT whose db/ has vanished is never made anew (CONSENSUS.md rule 9: it would forget its votes).
+FORMAT whose db/ has vanished is never made anew (CONSENSUS.md rule 9: it would forget its votes). For the
+same reason a checkpoint is refused by `claim_directory`: it *has* forgotten. `claim_existing` takes it.
 """
 
 from __future__ import annotations
@@ -29,12 +32,29 @@ from uuid import uuid4
 
 from allsource.storage.errors import Corrupt, DirectoryInUse, ForeignDirectory, FormatTooNew, StorageFault
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. 2 is written for checkpoints, which versions that know only 1 must refuse."""
+_PLAIN, _CHECKPOINT = 1, 2
 _MAGIC = "allsource"
 _FORMAT, _FORMAT_NEW, _LOCK, _SYNCED, _DATABASE = "FORMAT", "FORMAT.new", "LOCK", "SYNCED", "db"
-# A fresh file system's root is as good as empty.
-_HARMLESS = frozenset((_LOCK, "lost+found"))
+CHECKPOINTS = "checkpoints"
+UNFINISHED = ".unfinished"
+"""How the name of a checkpoint in the making ends; whatever lies in such a directory, it is not opened."""
+# A fresh file system's root is as good as empty; checkpoints outlive the database that they were made of.
+_HARMLESS = frozenset((_LOCK, "lost+found", CHECKPOINTS))
 _HALF_MADE = _HARMLESS | {_FORMAT_NEW, _SYNCED, _DATABASE}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMark:
+    """What makes a directory a checkpoint: a copy that stopped remembering at some time."""
+
+    id: str
+    """UUID (hex); the replica id of the store that it becomes when it is opened as a repository."""
+    taken: str
+    """RFC 3339, UTC. For people."""
+    incarnation: int
+    """Of the process that took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +67,20 @@ class Format:
     partitions: int
     created: str
     """RFC 3339, UTC. For people; nothing depends on it."""
+    checkpoint: CheckpointMark | None = None
     magic: str = _MAGIC
-    format: int = FORMAT_VERSION
+
+    @property
+    def source(self) -> str:
+        """Whose events these are, for people."""
+        return f"node {self.node_id!r} of cluster {self.cluster_id!r}"
+
+    def encode(self) -> bytes:
+        """FORMAT's content."""
+        value = {**asdict(self), "format": _PLAIN if self.checkpoint is None else _CHECKPOINT}
+        if self.checkpoint is None:
+            del value["checkpoint"]
+        return json.dumps(value, indent=2).encode() + b"\n"
 
 
 class DataDirectory:
@@ -91,15 +123,17 @@ def claim_directory(path: Path, *, cluster_id: str, node_id: str, partitions: in
     Raises `DirectoryInUse`, `ForeignDirectory`, `FormatTooNew`, `Corrupt`, or `StorageFault` (cannot be
     read or written); each says what to do. Nothing of a directory that is refused is changed.
     """
+    _refuse_unfinished(path)
     with _explained(path, "use"):
         path.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in path.iterdir()}
         if _FORMAT not in names:
             _refuse_foreign_files(path, names)
-        lock = _take_lock(path)
+        lock = take_lock(path)
         try:
-            found = _read_format(path / _FORMAT)
+            found = read_format(path)
             if found is not None:
+                _refuse_checkpoint(path, found)
                 _check_owner(path, found, cluster_id, node_id, partitions)
                 return DataDirectory(path, lock, found, is_new=False)
             made = Format(
@@ -107,13 +141,56 @@ def claim_directory(path: Path, *, cluster_id: str, node_id: str, partitions: in
                 node_id,
                 uuid4().hex,
                 partitions,
-                datetime.now(UTC).isoformat(timespec="seconds"),
+                now_rfc3339(),
             )
-            _write_durably(path / _FORMAT_NEW, json.dumps(asdict(made), indent=2).encode() + b"\n")
+            _write_durably(path / _FORMAT_NEW, made.encode())
             return DataDirectory(path, lock, made, is_new=True)
         except BaseException:
             os.close(lock)
             raise
+
+
+def claim_existing(path: Path) -> DataDirectory:
+    """Claim the data directory or checkpoint that is at `path`, whosever it is, to check or adopt it.
+
+    Raises as `claim_directory` does; a directory that is none of ours is `ForeignDirectory`.
+    """
+    _refuse_unfinished(path)
+    with _explained(path, "use"):
+        if read_format(path) is None:
+            raise ForeignDirectory(
+                f"{path} is not a data directory of allsource (it has no file {_FORMAT});"
+                " name one of a node, of a repository, or a checkpoint",
+                path=str(path),
+            )
+        lock = take_lock(path)
+        try:
+            found = read_format(path)  # again: now nobody else changes it
+            assert found is not None, f"{path / _FORMAT} vanished"
+            return DataDirectory(path, lock, found, is_new=False)
+        except BaseException:
+            os.close(lock)
+            raise
+
+
+def _refuse_unfinished(path: Path) -> None:
+    if path.name.endswith(UNFINISHED):
+        raise ForeignDirectory(
+            f"{path} is a checkpoint that was never finished; remove it, and take another one",
+            path=str(path),
+        )
+
+
+def _refuse_checkpoint(path: Path, found: Format) -> None:
+    if found.checkpoint is not None:
+        raise ForeignDirectory(
+            f"{path} is a checkpoint of {found.source}, taken {found.checkpoint.taken}: it knows no vote"
+            " and no acknowledgement that was given later, so a node that started from it could lose"
+            " acknowledged events. Give the node its own directory back, or keep it stopped: its peers hold"
+            " the events and go on. To read the checkpoint, open it as a repository:"
+            f' open_repository("rocksdb://{path.absolute()}")',
+            path=str(path),
+        )
 
 
 def _refuse_foreign_files(path: Path, names: set[str]) -> None:
@@ -127,7 +204,8 @@ def _refuse_foreign_files(path: Path, names: set[str]) -> None:
         )
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
+    """Lock a directory for this process, until the descriptor is closed; raises `DirectoryInUse`."""
     lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,16 +222,18 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _read_format(path: Path) -> Format | None:
-    """FORMAT's content, None if there is no such file."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
+def read_format(directory: Path) -> Format | None:
+    """What a directory's FORMAT says, None if there is no such file; raises `FormatTooNew`, `Corrupt`."""
+    path = directory / _FORMAT
+    with _explained(directory, "read"):
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
     try:
         value = json.loads(raw)
-        magic, version = value["magic"], value["format"]
-    except (ValueError, TypeError, KeyError):
+        magic, version = value["magic"], value.pop("format")
+    except (ValueError, TypeError, KeyError, AttributeError):
         magic, version = None, None
     if magic != _MAGIC or not isinstance(version, int):
         raise Corrupt(
@@ -167,9 +247,25 @@ def _read_format(path: Path) -> Format | None:
             supported=FORMAT_VERSION,
         )
     try:
+        if version == _CHECKPOINT:
+            value["checkpoint"] = CheckpointMark(**value["checkpoint"])
+        elif "checkpoint" in value:
+            raise TypeError(f"format {version} knows no checkpoints")
         return Format(**value)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise Corrupt(f"{path} lacks or has unknown fields ({error}); restore it from a copy") from error
+
+
+def write_format(directory: Path, format: Format) -> None:
+    """Put a FORMAT into a directory, in place of the one that is there, if any; all of it or nothing."""
+    _write_durably(directory / _FORMAT_NEW, format.encode())
+    os.rename(directory / _FORMAT_NEW, directory / _FORMAT)
+    fsync_directory(directory)
+
+
+def now_rfc3339() -> str:
+    """The time, for people."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _check_owner(path: Path, found: Format, cluster_id: str, node_id: str, partitions: int) -> None:
@@ -230,7 +326,7 @@ class SyncedMark:
         """Open the mark, creating it at 0; raises `Corrupt` if it cannot be what was written."""
         with _explained(path.parent, "open the file SYNCED in"):
             if not path.exists():
-                _write_durably(path, self._packed(0))
+                self.write(path, 0)
             self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             raw = os.pread(self._file, 64, 0)
         self.sequence = int.from_bytes(raw[:8], "big")
@@ -240,6 +336,11 @@ class SyncedMark:
                 f"{path} is unreadable, so a damaged log could not be told from a clean one;"
                 " restore this data directory from a copy, or let the node join with an empty one"
             )
+
+    @classmethod
+    def write(cls, path: Path, sequence: int) -> None:
+        """Make the mark of a database that holds everything up to `sequence`, durably."""
+        _write_durably(path, cls._packed(sequence))
 
     def advance(self, sequence: int) -> None:
         """Everything up to `sequence` has been synced. Any thread, one at a time."""

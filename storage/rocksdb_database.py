@@ -21,7 +21,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from rocksdict import DbClosedError, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, DbClosedError, Rdict, WriteBatch, WriteOptions
 
 from allsource.storage.directory import SyncedMark
 from allsource.storage.errors import Corrupt, DirectoryInUse, StorageFault
@@ -38,11 +38,14 @@ class Database:
     """An open RocksDB with our column families. Values are bytes; the families are plain attributes,
     because the hot path calls their `get` directly."""
 
-    def __init__(self, path: Path, options: RocksOptions) -> None:
-        """Open or create; raises `StorageFault` and its kinds."""
+    def __init__(self, path: Path, options: RocksOptions, *, read_only: bool = False) -> None:
+        """Open or create (or only open, and change no file); raises `StorageFault` and its kinds."""
         self.path = path
+        access = AccessType.read_only(False) if read_only else AccessType.read_write()
         try:
-            self.db = Rdict(str(path), database_options(options), family_options(options))
+            self.db = Rdict(
+                str(path), database_options(options), family_options(options), access_type=access
+            )
         except Exception as error:
             raise fault_of(error, path) from error
         unsynced = WriteOptions()
@@ -82,22 +85,27 @@ class Database:
         self.db.close()
 
 
-def open_recovered(path: Path, options: RocksOptions, mark: SyncedMark) -> Database:
+def open_recovered(
+    path: Path, options: RocksOptions, mark: SyncedMark, *, read_only: bool = False
+) -> Database:
     """Open the database and make sure that everything that was synced is in it; else `Corrupt`."""
     aside = path.with_name("wal-before-recovery")
-    _keep_aside(path, aside)
-    database = Database(path, options)
+    if not read_only:
+        _keep_aside(path, aside)
+    database = Database(path, options, read_only=read_only)
     recovered = database.db.latest_sequence_number()
     if recovered < mark.sequence:
         database.close()
         raise Corrupt(
             f"the log in {path} ends at write {recovered}, but was synced up to {mark.sequence}:"
-            f" its end was damaged or removed (the log files as found are in {aside}). " + _REPLACE,
+            " its end was damaged or removed"
+            f" (the log files as found are in {path if read_only else aside}). {_REPLACE}",
             path=str(path),
             recovered=recovered,
             synced=mark.sequence,
         )
-    shutil.rmtree(aside, ignore_errors=True)
+    if not read_only:
+        shutil.rmtree(aside, ignore_errors=True)
     return database
 
 

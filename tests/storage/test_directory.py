@@ -99,8 +99,8 @@ def test_another_clusters_or_nodes_directory_is_refused(tmp_path: Path, changed:
 
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "FORMAT").write_text('{"magic": "allsource", "format": 2, "unheard_of": true}')
-    with pytest.raises(FormatTooNew, match=r"format 2.*reads up to 1.*newer version"):
+    (tmp_path / "FORMAT").write_text('{"magic": "allsource", "format": 3, "unheard_of": true}')
+    with pytest.raises(FormatTooNew, match=r"format 3.*reads up to 2.*newer version"):
         claim(tmp_path)
 
 

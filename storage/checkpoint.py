@@ -1,0 +1,249 @@
+"""Checkpoints: whole copies of a data directory, and how one comes into being all at once or not at all.
+
+A checkpoint has the shape of a data directory (`directory`), and its FORMAT carries a mark. It is good
+for reading: `allsource verify --data-dir` walks it, and the first time that it is opened as a repository
+it becomes a store of its own (`rocksdb_adoption`). A node never starts from one: it would have forgotten
+votes and acknowledgements (CONSENSUS.md rule 9), and `claim_directory` refuses it.
+
+It is built under another name (`.NAME.unfinished`, locked), FORMAT last, everything fsynced, and then
+renamed. A crash leaves at most that directory, which nothing opens, and which the next attempt at the
+same place, or the next start of a node for its own `checkpoints/`, removes.
+
+This module knows nothing of RocksDB; `rocksdb_checkpoint` fills what is built here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from allsource.storage.directory import (
+    UNFINISHED,
+    CheckpointMark,
+    Format,
+    fsync_directory,
+    now_rfc3339,
+    read_format,
+    take_lock,
+)
+from allsource.storage.errors import (
+    AllsourceError,
+    DirectoryInUse,
+    DiskFull,
+    InvalidRequest,
+    Rejected,
+    StorageFault,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_COPY_BYTES = 1 << 20
+
+
+class CheckpointExists(Rejected):
+    """There is something at the place where the checkpoint should go."""
+
+    code = "checkpoint_exists"
+
+
+class CheckpointFailed(Rejected):
+    """The checkpoint could not be made; nothing of it is left, and the store goes on."""
+
+    code = "checkpoint_failed"
+
+
+class CheckpointsUnsupported(Rejected):
+    """This storage backend makes no checkpoints."""
+
+    code = "not_supported"
+
+
+class CheckpointInfo(NamedTuple):
+    """A checkpoint in a directory of checkpoints."""
+
+    name: str
+    taken: str
+    """When, RFC 3339; empty once it was opened as a repository: it is no checkpoint any more."""
+    size_bytes: int
+    """Of all its files. Most are shared with the store as long as that keeps them too."""
+
+
+def check_name(name: str) -> str:
+    """The name of a checkpoint, if it is one: it will be a directory's; raises `InvalidRequest`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            "a checkpoint's name is 1 to 64 letters, digits, '.', '_' or '-' and does not begin with a dot;"
+            f" {name[:80]!r} is none"
+        )
+    return name
+
+
+def marked(source: Format, incarnation: int) -> Format:
+    """The FORMAT of a checkpoint that is taken now."""
+    mark = CheckpointMark(uuid4().hex, now_rfc3339(), incarnation)
+    return Format(
+        source.cluster_id, source.node_id, source.replica_id, source.partitions, source.created, mark
+    )
+
+
+@contextmanager
+def built_at(target: Path) -> Iterator[Path]:
+    """Build a directory in the path that is given to the `with` block; at its end it is `target`, durably.
+
+    The block makes the contents of its files durable itself. If it raises, or the end does, nothing is
+    left. Raises `CheckpointExists`, `CheckpointFailed`, `DiskFull`; errors of ours pass.
+    """
+    _check_target(target)
+    place = target.with_name(f".{target.name}{UNFINISHED}")
+    with _explained(target):
+        lock = _take_place(place)
+        try:
+            yield place
+            fsync_directory(place)
+            _check_target(target)
+            os.rename(place, target)
+            place = target
+            fsync_directory(target.parent)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+
+
+def _check_target(target: Path) -> None:
+    if os.path.lexists(target):
+        raise CheckpointExists(
+            f"{target} exists already; choose another name, or remove it first", path=str(target)
+        )
+    if not target.parent.is_dir():
+        raise CheckpointFailed(f"{target.parent} is not a directory; make it first", path=str(target))
+
+
+def _take_place(place: Path) -> int:
+    """Make the directory, or empty the one that a killed process left; its lock."""
+    place.mkdir(exist_ok=True)
+    try:
+        lock = take_lock(place)
+    except DirectoryInUse as error:
+        raise CheckpointFailed(
+            f"the process {error.details['pid']} is making a checkpoint of this name; wait for it"
+        ) from None
+    for left in place.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        elif left.name != "LOCK":
+            left.unlink()
+    return lock
+
+
+@contextmanager
+def scratch(checkpoints: Path) -> Iterator[Path]:
+    """A directory for the time of the `with` block, in a directory of checkpoints (made if need be)."""
+    checkpoints.mkdir(exist_ok=True)
+    place = checkpoints / f".{uuid4().hex}{UNFINISHED}"
+    lock = _take_place(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+        with suppress(OSError):  # it holds others
+            checkpoints.rmdir()
+
+
+def sweep(checkpoints: Path) -> None:
+    """Remove what killed processes left unfinished in a directory of checkpoints; what cannot be, stays."""
+    for left in checkpoints.glob(f".*{UNFINISHED}"):
+        try:
+            lock = take_lock(left)
+        except (OSError, DirectoryInUse):
+            continue
+        shutil.rmtree(left, ignore_errors=True)
+        os.close(lock)
+
+
+def list_checkpoints(checkpoints: Path) -> list[CheckpointInfo]:
+    """The finished checkpoints in a directory (which need not exist), by name."""
+    if not checkpoints.is_dir():
+        return []
+    found = []
+    for path in sorted(checkpoints.iterdir()):
+        if path.name.startswith("."):
+            continue
+        try:
+            format = read_format(path)
+        except StorageFault:
+            continue
+        if format is not None:
+            taken = format.checkpoint.taken if format.checkpoint is not None else ""
+            found.append(CheckpointInfo(path.name, taken, _size(path)))
+    return found
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(directory, name)).st_size
+            except FileNotFoundError:  # somebody removes or opens it just now
+                continue
+    return total
+
+
+def can_link(file: Path, directory: Path) -> bool:
+    """Whether files from there can be hard-linked into the directory (it is on the same file system)."""
+    probe = directory / "probe"
+    try:
+        os.link(file, probe)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            return False
+        raise
+    probe.unlink()
+    return True
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory (it has no directories) into a new one."""
+    target.mkdir()
+    for path in source.iterdir():
+        with path.open("rb") as read, (target / path.name).open("xb") as written:
+            shutil.copyfileobj(read, written, _COPY_BYTES)
+
+
+def sync_files(directory: Path) -> None:
+    """Make the files of a directory, and their names, durable."""
+    for path in directory.iterdir():
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    fsync_directory(directory)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except AllsourceError:
+        raise
+    except OSError as error:
+        what = f"the checkpoint {target} could not be made"
+        if error.errno in _FULL:
+            raise DiskFull(f"{what}: its disk is full; nothing of it is left", path=str(target)) from error
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise CheckpointExists(f"{target} exists already; choose another name") from error
+        raise CheckpointFailed(
+            f"{what}: {error.strerror or error}; let it go to a directory that this user may write",
+            path=str(target),
+        ) from error

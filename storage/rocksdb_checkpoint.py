@@ -1,0 +1,122 @@
+"""A consistent copy of an open RocksDB, while its writer goes on.
+
+RocksDB's own checkpoint writes every memtable to a file, then hard-links all files, which never change,
+and copies the few that do. It is consistent over all column families and costs no space until compaction
+replaces the linked files. But rocksdict 0.3.29 holds the interpreter for the whole call: with 40 MB in a
+memtable, 85 ms without a heartbeat. `flush`, however, lets go of it (measured: other threads never wait
+for more than 5 ms). So everything is flushed first, and once more what came meanwhile, until little is
+left: then the call takes 7 to 16 ms, most of it fsyncs of small files.
+
+Links end at the file system's border, where RocksDB would copy all of it in that same call. So a
+checkpoint for another file system is made beside the database first, and copied from there by us.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rocksdict import Checkpoint
+
+from allsource.storage.checkpoint import (
+    CheckpointFailed,
+    built_at,
+    can_link,
+    copy_files,
+    marked,
+    scratch,
+    sync_files,
+)
+from allsource.storage.directory import CHECKPOINTS, Format, SyncedMark, write_format
+from allsource.storage.errors import Corrupt, DiskFull, InvalidRequest
+from allsource.storage.rocksdb_database import Database, fault_of
+from allsource.storage.rocksdb_pressure import free_bytes
+
+_FLUSHES_MIN, _FLUSHES_MAX = 2, 5
+_LITTLE_BYTES = 4 << 20
+"""What may be left in memtables when the interpreter is held: some milliseconds' work."""
+
+
+def take_checkpoint(
+    database: Database, source: Format, incarnation: int, target: Path, disk_free_bytes_min: int
+) -> None:
+    """Make `target` a checkpoint with everything that was written before this call.
+
+    For a thread of its own. Raises `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `InvalidRequest`
+    (nothing is left of it, the store goes on) or `Corrupt`.
+    """
+    target = target.absolute()
+    if target.is_relative_to(database.path):
+        raise InvalidRequest(f"{target} is inside the database; choose a place outside of it")
+    with built_at(target) as place:
+        sequence = database.db.latest_sequence_number()
+        near = can_link(database.path / "CURRENT", place)
+        _check_room(database, place, disk_free_bytes_min, near=near)
+        try:
+            _flush_the_bulk(database)
+            if near:
+                _link_files(database, place / "db")
+            else:
+                _copy_through_stage(database, place / "db")
+        except Exception as error:
+            if type(error) is not Exception:  # not one of rocksdict's
+                raise
+            raise _explained(error, database, target) from error
+        sync_files(place / "db")
+        SyncedMark.write(place / "SYNCED", sequence)
+        write_format(place, marked(source, incarnation))
+
+
+def _copy_through_stage(database: Database, path: Path) -> None:
+    with scratch(database.path.parent / CHECKPOINTS) as stage:
+        _link_files(database, stage / "db")
+        copy_files(stage / "db", path)
+
+
+def _link_files(database: Database, path: Path) -> None:
+    Checkpoint(database.db).create_checkpoint(str(path))
+
+
+def _check_room(database: Database, place: Path, disk_free_bytes_min: int, *, near: bool) -> None:
+    """Flushing takes room on the store's disk, and a copy elsewhere as much as the store has."""
+    memtables = _memtable_bytes(database)
+    free = free_bytes(database.path)
+    if free < memtables + disk_free_bytes_min:
+        raise DiskFull(
+            f"the disk is nearly full: {free >> 20} MiB free, {disk_free_bytes_min >> 20} MiB must stay"
+            " free (a checkpoint keeps files alive that compaction would remove); nothing was made"
+        )
+    if near:
+        return
+    needed = memtables + sum(path.stat().st_size for path in database.path.iterdir())
+    free = free_bytes(place)
+    if free < needed:
+        raise DiskFull(
+            f"there is not enough room for the checkpoint in {place.parent}: it needs {needed >> 20} MiB,"
+            f" {free >> 20} MiB are free; nothing was made"
+        )
+
+
+def _flush_the_bulk(database: Database) -> None:
+    for done in range(_FLUSHES_MAX):
+        if done >= _FLUSHES_MIN and _memtable_bytes(database) <= _LITTLE_BYTES:
+            return
+        for family in database.families.values():
+            family.flush(wait=True)
+
+
+def _memtable_bytes(database: Database) -> int:
+    return sum(
+        family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        for family in database.families.values()
+    )
+
+
+def _explained(error: Exception, database: Database, target: Path) -> Exception:
+    """What an exception of rocksdict means here."""
+    fault = fault_of(error, database.path)
+    if isinstance(fault, Corrupt):
+        return fault
+    text = " ".join(str(error).split())
+    if "No space left on device" in text:
+        return DiskFull(f"the disk is full: {text}; nothing is left of the checkpoint {target}")
+    return CheckpointFailed(f"the checkpoint {target} could not be made: {text}; nothing of it is left")
