@@ -199,6 +199,16 @@ class Replica:
         self.schedule()
         return done
 
+    def save_commits(self) -> None:
+        """Have storage know, when this returns, the commit index of everything acknowledged so far.
+
+        Raises `DiskFull` if the log cannot be written now.
+        """
+        self.core.save_commits()
+        self._turn()
+        if self._stuck is not None:
+            raise DiskFull("the disk is full: the log cannot be written; nothing was done, try again later")
+
     def commit_index(self, partition: int) -> int:
         """Everything up to it is committed and readable in storage; 0 if not hosted here.
 

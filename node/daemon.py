@@ -33,6 +33,7 @@ from allsource.cluster.peers import PeerLinks
 from allsource.cluster.server import Server
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
+from allsource.node.checkpoints import Checkpoints
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import HttpServer, make_app
@@ -294,8 +295,19 @@ class Node:
             limits=self.settings.limits,
             metrics_render=lambda: render(self.metrics, self._view),
             readiness=self._front.waits_for,
+            checkpoints=self._checkpoints(),
             partitions=self.settings.partitions,
         )
+
+    def _checkpoints(self) -> Checkpoints:
+        assert self._storage is not None
+        data_dir = self.settings.node(self.node_id).data_dir
+        backend = self.settings.storage.backend
+        return Checkpoints(self._storage, self.node_id, data_dir, backend, self._save_commits)
+
+    def _save_commits(self) -> None:
+        if self.member is not None:  # else nothing was acknowledged yet
+            self.member.replica.save_commits()
 
     # -- what the links tell
 

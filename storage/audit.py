@@ -3,7 +3,8 @@
 The promise "indexes are the log" (storage.interface) can only be checked from outside the code that
 keeps it, so this walks the raw records once, replays what they mean, and asks the indexes for exactly
 that. Every expected row is looked up; then the rows are counted. All found and the same number means
-that nothing is missing and nothing is left over, without holding an index in memory.
+that nothing is missing and nothing is left over. What is held in memory are the streams' heads. An event
+id that was appended twice shows as the row of the first append, which points to the second.
 
 Pure: the backend hands in the records and answers the lookups. Faults are sentences for an operator.
 """
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from allsource.storage.entry import CONFIG, Configuration, Entry, Part, decode_entry
-from allsource.storage.errors import Corrupt
+from allsource.storage.errors import Corrupt, InvalidRequest
+from allsource.storage.events import check_blob
 from allsource.storage.interface import PartitionState, StreamHead, StreamSlice
 
 
@@ -73,8 +75,7 @@ class _Replay:
     next_position: int = 1
     last_timestamp_us: int = 0
     heads: dict[str, StreamHead] = field(default_factory=dict)
-    slices: int = 0
-    ids: set[bytes] = field(default_factory=set)
+    parts: int = 0
     terms: list[tuple[int, int]] = field(default_factory=list)
     configurations: list[tuple[int, Configuration]] = field(default_factory=list)
     skipped: bool = False
@@ -115,12 +116,20 @@ class _Replay:
                 f"index {entry.index}: stream {part.stream!r} goes on at version {part.first_version}"
                 f" behind {version}"
             )
-        if part.first_id in self.ids:
-            yield self.say(f"index {entry.index}: event {part.first_id.hex()} was already appended before")
+        try:
+            size = len(part.blob)
+            found = check_blob(part.blob, events_max=size, event_bytes_max=size)
+        except InvalidRequest as error:
+            yield self.say(f"index {entry.index}, stream {part.stream!r}: {error.message}")
+        else:
+            if found != (part.count, part.first_id):
+                yield self.say(
+                    f"index {entry.index}, stream {part.stream!r}: {part.count} events from"
+                    f" {part.first_id.hex()} are claimed, its bytes hold {found[0]} from {found[1].hex()}"
+                )
         created_us = head.created_us if head else entry.timestamp_us
         self.heads[part.stream] = StreamHead(part.last_version, entry.index, created_us, entry.timestamp_us)
-        self.ids.add(part.first_id)
-        self.slices += 1
+        self.parts += 1
 
 
 def _check_rows(replay: _Replay, entry: Entry, indexes: Indexes) -> Iterator[str]:
@@ -155,7 +164,7 @@ def _check_totals(replay: _Replay, indexes: Indexes) -> Iterator[str]:
         found = indexes.head(replay.partition, stream)
         if found != expected:
             yield replay.say(f"stream {stream!r}: its head is stored as {found}, the log says {expected}")
-    expected_counts = IndexCounts(len(replay.heads), replay.slices, len(replay.ids))
+    expected_counts = IndexCounts(len(replay.heads), replay.parts, replay.parts)
     counts = indexes.count_indexes(replay.partition)
     if counts != expected_counts:
         yield replay.say(f"the indexes hold {counts}, the log says {expected_counts}")

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from allsource.storage.directory import (
+    CHECKPOINTS,
     UNFINISHED,
     CheckpointMark,
     Format,
@@ -83,6 +84,16 @@ def check_name(name: str) -> str:
             f" {name[:80]!r} is none"
         )
     return name
+
+
+def place_for(data_dir: Path, name: str) -> Path:
+    """Where a node's checkpoint of this name goes; the directory above it exists then, durably."""
+    place = data_dir / CHECKPOINTS / check_name(name)
+    with _explained(place):
+        if not place.parent.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            fsync_directory(data_dir)
+    return place
 
 
 def marked(source: Format, incarnation: int) -> Format:
@@ -176,16 +187,19 @@ def list_checkpoints(checkpoints: Path) -> list[CheckpointInfo]:
         return []
     found = []
     for path in sorted(checkpoints.iterdir()):
-        if path.name.startswith("."):
-            continue
-        try:
-            format = read_format(path)
-        except StorageFault:
-            continue
-        if format is not None:
-            taken = format.checkpoint.taken if format.checkpoint is not None else ""
-            found.append(CheckpointInfo(path.name, taken, _size(path)))
+        if not path.name.startswith("."):
+            with suppress(StorageFault):  # of another kind, or being removed
+                found.append(read_checkpoint(path))
     return found
+
+
+def read_checkpoint(path: Path) -> CheckpointInfo:
+    """What is at a checkpoint's place; raises `StorageFault` if it is none."""
+    format = read_format(path)
+    if format is None:
+        raise StorageFault(f"{path} is not a checkpoint: it has no FORMAT", path=str(path))
+    taken = format.checkpoint.taken if format.checkpoint is not None else ""
+    return CheckpointInfo(path.name, taken, _size(path))
 
 
 def _size(path: Path) -> int:

@@ -35,7 +35,7 @@ from allsource.storage.group_sync import GroupSync
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
 from allsource.storage.stream_repository import EventStreamRepository
 
-_TERM = 1  # there is one writer, for ever
+_TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20
 _SCAN_ENTRIES = 1000
 _BACKWARD_ENTRIES = 64
@@ -132,16 +132,17 @@ class LogRepository(EventStreamRepository):
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
         end = self._end(partition)
+        term = max(end.last_term, _TERM)
         entry = make_entry(
             partition=partition,
             index=end.last_index + 1,
-            term=_TERM,
+            term=term,
             kind=EVENTS,
             first_position=end.next_position,
             timestamp_us=max(self._clock_us(), end.last_timestamp_us),
             parts=parts,
         )
-        self._storage.write([PartitionWrite(partition, HardState(_TERM, "", entry.index), None, [entry])])
+        self._storage.write([PartitionWrite(partition, HardState(term, "", entry.index), None, [entry])])
         end.last_index, end.next_position = entry.index, entry.next_position
         end.last_timestamp_us = entry.timestamp_us
         return entry

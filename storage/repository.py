@@ -12,12 +12,14 @@ The backends' names, and addresses for them. What they do is in `stream_reposito
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from allsource.config.schema import Limits
 from allsource.storage.errors import InvalidRequest
+from allsource.storage.interface import Storage
 from allsource.storage.log_repository import LogRepository
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.repository import PostgresEventStreamRepository
@@ -45,24 +47,47 @@ class InMemoryEventStreamRepository(LogRepository):
 
 
 class RocksDBEventStreamRepository(LogRepository):
-    """Events in a directory on this machine, which one process at a time may have open."""
+    """Events in a directory on this machine, which one process at a time may have open.
+
+    The directory may be a checkpoint, of a repository or of a node: opening it makes it a store of its own
+    (`rocksdb_adoption`). That is how a copy is restored, and how a node's is read.
+    """
 
     def __init__(
         self, path: Path | str, *, durability: str = "fsync", limits: Limits | None = None
     ) -> None:
         """`durability` "os" returns from an append before the fsync: it survives the process alone."""
         wanted = limits or Limits()
-        super().__init__(
-            lambda: open_storage(
-                backend="rocksdb",
-                data_dir=path,
-                cluster_id=_CLUSTER,
-                node_id=_NODE,
-                durability=durability,
-                disk_free_bytes_min=wanted.disk_free_bytes_min,
-            ),
-            limits=wanted,
+        self._path = Path(path)
+        self._durability = durability
+        super().__init__(lambda: self._open(wanted.disk_free_bytes_min), limits=wanted)
+
+    def _open(self, disk_free_bytes_min: int) -> Storage:
+        from allsource.storage.rocksdb_adoption import prepare_repository
+
+        return open_storage(
+            backend="rocksdb",
+            data_dir=self._path,
+            cluster_id=_CLUSTER,
+            node_id=_NODE,
+            partitions=prepare_repository(self._path, cluster_id=_CLUSTER, node_id=_NODE),
+            durability=self._durability,
+            disk_free_bytes_min=disk_free_bytes_min,
         )
+
+    async def checkpoint(self, path: Path | str) -> None:
+        """Make `path`, which must not exist, a consistent copy of everything appended before this call.
+
+        Appends and reads go on meanwhile. The copy is complete and durable when this returns, and is a
+        directory that a repository opens. On the same file system it takes next to no room at first. Raises
+        `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `Overloaded` (one is being made already) or
+        `InvalidRequest`; nothing is left of it then.
+        """
+        from allsource.storage.rocksdb import RocksStorage
+
+        storage = self._storage
+        assert isinstance(storage, RocksStorage)
+        await asyncio.to_thread(storage.checkpoint, Path(path))
 
 
 def open_repository(address: str) -> EventStreamRepository:

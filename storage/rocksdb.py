@@ -8,26 +8,26 @@ synced. `sync` fsyncs the write-ahead log; with durability "os" there is nothing
 What a start needs is never found by a scan: the end of a log by one reverse seek, terms and
 configurations by small marks in `meta`.
 
-`keys` has the layout, `rocksdb_batch` how a write becomes a batch, `rocksdb_database` opening and
-faults, `rocksdb_pressure` the refusals, `rocksdb_options` the tuning.
+`keys` has the layout, `rocksdb_batch` how a write becomes a batch, `rocksdb_opening` and
+`rocksdb_database` opening and faults, `rocksdb_pressure` the refusals, `rocksdb_checkpoint` copies,
+`rocksdb_options` the tuning, `rocksdb_figures` what /metrics shows.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 
 from rocksdict import RdictIter
 
 from allsource.storage import keys
 from allsource.storage.audit import IndexCounts, audit
-from allsource.storage.directory import DataDirectory, SyncedMark, claim_directory
+from allsource.storage.directory import DataDirectory, claim_directory
 from allsource.storage.entry import Configuration, Entry, decode_entry, span_of
-from allsource.storage.errors import Corrupt, DiskFull, StorageFault
+from allsource.storage.errors import Corrupt, DiskFull, Overloaded, StorageFault
 from allsource.storage.interface import (
     HardState,
-    Identity,
     PartitionState,
     PartitionWrite,
     Refusal,
@@ -36,8 +36,10 @@ from allsource.storage.interface import (
 )
 from allsource.storage.partition import PARTITION_COUNT
 from allsource.storage.rocksdb_batch import BatchBuilder, HeadCache, Tail
-from allsource.storage.rocksdb_database import fault_of, named_faults, open_recovered
+from allsource.storage.rocksdb_checkpoint import take_checkpoint
+from allsource.storage.rocksdb_database import fault_of, named_faults
 from allsource.storage.rocksdb_figures import figures
+from allsource.storage.rocksdb_opening import open_database
 from allsource.storage.rocksdb_options import RocksOptions
 from allsource.storage.rocksdb_pressure import Pressure, free_bytes
 from allsource.storage.writes import combined
@@ -60,61 +62,52 @@ class RocksStorage:
         disk_free_bytes_min: int = 256 << 20,
     ) -> None:
         """Claim and open `data_dir`, making it if need be; raises `StorageFault` and its kinds."""
-        self.path = data_dir
-        self.partition_count = partition_count
+        directory = claim_directory(
+            data_dir, cluster_id=cluster_id, node_id=node_id, partitions=partition_count
+        )
+        self._begin(directory, options or RocksOptions(), durability, disk_free_bytes_min)
+
+    @classmethod
+    def of_claimed(cls, directory: DataDirectory, *, read_only: bool = False) -> RocksStorage:
+        """The storage in a directory that was claimed already, whosever it is; it is released if this
+        fails. `read_only`: nothing is written, and recovery changes no file."""
+        storage = cls.__new__(cls)
+        storage._begin(directory, RocksOptions(), FSYNC, 0, read_only=read_only)
+        return storage
+
+    def _begin(
+        self,
+        directory: DataDirectory,
+        options: RocksOptions,
+        durability: str,
+        disk_free_bytes_min: int,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self.path = directory.path
+        self.partition_count = directory.format.partitions
         self._fsync = durability == FSYNC
         self._fault: StorageFault | None = None  # why nothing may be written any more
         self._closed = False
         self._tails: dict[int, Tail] = {}
         self._found: dict[int, tuple[int, int, int]] = {}
         self._heads = HeadCache()
-        self._directory = claim_directory(
-            data_dir, cluster_id=cluster_id, node_id=node_id, partitions=partition_count
-        )
+        self._directory = directory
+        self._disk_free_bytes_min = disk_free_bytes_min
+        self._checkpointing = Lock()
         try:
-            self._open(self._directory, options or RocksOptions())
+            self._open(options, read_only=read_only)
         except BaseException:
-            self._directory.release()
+            directory.release()
             raise
         self._pressure = Pressure(self._database, disk_free_bytes_min)
+        if read_only:
+            self._fault = StorageFault("this storage was opened to be checked; nothing is written")
 
     @named_faults
-    def _open(self, directory: DataDirectory, options: RocksOptions) -> None:
-        if directory.is_new:
-            # What a crash left of an earlier attempt: it was never used.
-            shutil.rmtree(directory.database, ignore_errors=True)
-            directory.synced.unlink(missing_ok=True)
-        elif not (directory.database / "CURRENT").exists():
-            raise Corrupt(
-                f"{directory.database} is missing or empty, but {self.path} was in use before;"
-                " restore it from a copy, or keep this node stopped: its peers go on"
-            )
-        self._mark = SyncedMark(directory.synced)
-        try:
-            self._database = open_recovered(directory.database, options, self._mark)
-        except BaseException:
-            self._mark.close()
-            raise
-        try:
-            self.identity = self._next_incarnation(directory)
-        except BaseException:
-            self._close_database()
-            raise
-        if directory.is_new:
-            directory.made()
-
-    def _next_incarnation(self, directory: DataDirectory) -> Identity:
-        made = directory.format
-        stored = self._database.meta.get(keys.INCARNATION)
-        incarnation, replica_id = keys.unpack_incarnation(stored) if stored else (0, made.replica_id)
-        if replica_id != made.replica_id or (stored is None and not directory.is_new):
-            raise Corrupt(
-                f"{directory.database} is not the database that {self.path} was made with;"
-                " put back the one that belongs to it"
-            )
-        self._database.put_meta({keys.INCARNATION: keys.pack_incarnation(incarnation + 1, replica_id)})
-        self._sync()
-        return Identity(made.cluster_id, made.node_id, replica_id, incarnation + 1)
+    def _open(self, options: RocksOptions, *, read_only: bool) -> None:
+        self._opened = open_database(self._directory, options, read_only=read_only)
+        self._database, self._mark, self.identity = self._opened
 
     # -- writing
 
@@ -395,7 +388,39 @@ class RocksStorage:
     def properties(self) -> Mapping[str, int]:
         return {**figures(self._database), "disk_free_bytes": free_bytes(self.path)}
 
+    # -- copies
+
+    def checkpoint(self, target: Path) -> None:
+        """Make `target` a consistent copy of all that was written before, while writing goes on.
+
+        For a thread of its own. See `rocksdb_checkpoint.take_checkpoint`; raises `Overloaded` too.
+        """
+        if not self._checkpointing.acquire(blocking=False):
+            raise Overloaded("another checkpoint is being made; nothing was done, try again later")
+        try:
+            if self._fault is not None:
+                raise self._fault
+            take_checkpoint(
+                self._database,
+                self._directory.format,
+                self.identity.incarnation,
+                target,
+                self._disk_free_bytes_min,
+            )
+        finally:
+            self._checkpointing.release()
+
+    def become(self, replica_id: str) -> None:
+        """Have another replica id from now on, in the database, durably (FORMAT is for the caller)."""
+        self.identity = self._opened.start_incarnation(replica_id, 1).identity
+
+    # -- the end
+
     def close(self) -> None:
+        with self._checkpointing:  # one that is being made needs the database to its end
+            self._close()
+
+    def _close(self) -> None:
         if self._closed:
             return
         try:
@@ -408,8 +433,7 @@ class RocksStorage:
     def _close_database(self) -> None:
         self._closed = True
         self._fault = StorageFault("this storage was closed", path=str(self.path))
-        self._database.close()
-        self._mark.close()
+        self._opened.close()
 
     def _tail(self, partition: int) -> Tail:
         """The end of a partition's log; the first time, it is looked up and its last record verified."""

@@ -88,6 +88,7 @@ class MultiRaft:
         self._notice_due = NEVER
         self._notice_for: dict[int, None] = {}
         self._beat_now = False
+        self._save_commits = False
         self._leaving = False
         self._peers_leaving: set[str] = set()
         self._up_since: dict[str, int] = {}
@@ -339,6 +340,13 @@ class MultiRaft:
             if group.committed_in_term and progress.match >= group.commit:
                 group.transfer(owner, now)
 
+    def save_commits(self) -> None:
+        """Have the next `ready` store every commit index that storage does not know yet."""
+        for partition, group in self.groups.items():
+            if group.commit_is_unsaved:
+                self._save_commits = True
+                self.touch(partition)
+
     # ------------------------------------------------------------------ outputs
 
     def ready(self) -> Ready | None:
@@ -347,7 +355,8 @@ class MultiRaft:
         now = self._now
         if self._dirty:
             dirty, self._dirty = self._dirty, {}
-            with_commit = self._beat_now
+            with_commit = self._beat_now or self._save_commits
+            self._save_commits = False
             held: list[tuple[str, Message]] = []
             ends: list[tuple[int, int, int]] = []
             for partition in dirty:

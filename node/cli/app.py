@@ -31,6 +31,7 @@ _COMMANDS = {
     "read": ("ask", "read"),
     "config": ("configure", "config"),
     "verify": ("verify", "verify"),
+    "checkpoint": ("checkpoint", "checkpoint"),
     "drill": ("drill.command", "drill"),
     "bench": ("bench.command", "bench"),
 }

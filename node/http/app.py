@@ -11,6 +11,7 @@ from aiohttp import web
 
 from allsource.config.schema import Limits
 from allsource.node.http.answers import respond
+from allsource.node.http.checkpoints import Checkpoints, checkpoint_routes
 from allsource.node.http.errors import RETRY_AFTER_S, errors_as_answers
 from allsource.node.http.streams import Service, Streams
 from allsource.storage.errors import AllsourceError
@@ -31,14 +32,18 @@ def make_app(
     limits: Limits,
     metrics_render: Callable[[], tuple[bytes, str]],
     readiness: Callable[[], Sequence[str]],
+    checkpoints: Checkpoints | None = None,
     partitions: int = PARTITION_COUNT,
 ) -> web.Application:
     """The application. `metrics_render` gives a body and its content type; `readiness` names, one
-    sentence each, what this node still waits for (nothing: it is ready)."""
+    sentence each, what this node still waits for (nothing: it is ready). Without `checkpoints` there is
+    no `/v1/checkpoints`."""
     app = web.Application(
         middlewares=[errors_as_answers], client_max_size=BODY_ROOM * limits.append_bytes_max
     )
     app.add_routes(Streams(service, limits, partitions).routes())
+    if checkpoints is not None:
+        app.add_routes(checkpoint_routes(checkpoints))
 
     async def live(request: web.Request) -> web.Response:
         return respond(request, {"status": "live"})

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from allsource.node.http.answers import respond
+from allsource.storage.checkpoint import CheckpointExists, CheckpointsUnsupported
 from allsource.storage.errors import (
     AllsourceError,
     EventIdConflict,
@@ -36,6 +37,8 @@ STATUS_OF = {
     NotFound: 404,
     WrongExpectedVersion: 409,
     EventIdConflict: 409,
+    CheckpointExists: 409,
+    CheckpointsUnsupported: 501,
     NotOwner: 503,
     Unavailable: 503,
     OutcomeUnknown: 504,

@@ -1,0 +1,83 @@
+"""Copies of what this node has stored, made while it serves.
+
+A copy holds everything that this node acknowledged before it was asked for: the commit indexes, which
+storage otherwise learns with the beats, are written first. What it takes of the event loop is that write;
+the copying itself runs in a thread, which holds the interpreter for some milliseconds at its end
+(`storage.rocksdb_checkpoint`).
+
+A client chooses a name, never a path: copies lie in `checkpoints/` of the data directory. Nothing removes
+them but their owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from allsource.storage.checkpoint import (
+    CheckpointInfo,
+    CheckpointsUnsupported,
+    list_checkpoints,
+    place_for,
+    read_checkpoint,
+)
+from allsource.storage.directory import CHECKPOINTS
+from allsource.storage.interface import Storage
+
+
+@runtime_checkable
+class Copyable(Protocol):
+    """A storage that makes copies of itself; `RocksStorage` does."""
+
+    def checkpoint(self, target: Path) -> None: ...
+
+
+class Checkpoints:
+    """See the module's page."""
+
+    def __init__(
+        self, storage: Storage, node_id: str, data_dir: Path, backend: str, save_commits: Callable[[], None]
+    ) -> None:
+        """`save_commits` makes storage know what this node acknowledged (`Replica.save_commits`)."""
+        self._storage = storage
+        self._node_id = node_id
+        self._data_dir = data_dir
+        self._backend = backend
+        self._save_commits = save_commits
+
+    async def make(self, name: str) -> dict[str, Any]:
+        """Make a checkpoint; its facts as JSON. Raises as `RocksStorage.checkpoint` does, and
+        `InvalidRequest` for a bad name, `CheckpointsUnsupported`."""
+        storage = self._copyable()
+        place = await asyncio.to_thread(place_for, self._data_dir, name)
+        self._save_commits()
+        await asyncio.to_thread(storage.checkpoint, place)
+        return self._facts(await asyncio.to_thread(read_checkpoint, place))
+
+    async def listed(self) -> dict[str, Any]:
+        """The checkpoints that lie here, as JSON."""
+        self._copyable()
+        found = await asyncio.to_thread(list_checkpoints, self._data_dir / CHECKPOINTS)
+        return {"node": self._node_id, "checkpoints": [self._facts(one) for one in found]}
+
+    def _copyable(self) -> Copyable:
+        if isinstance(self._storage, Copyable):
+            return self._storage
+        advice = {
+            "postgres": "; use pg_dump, or copy the server's data directory as PostgreSQL's manual says",
+            "memory": ": what it holds is gone when its process ends",
+        }
+        raise CheckpointsUnsupported(
+            f"a node on the {self._backend} backend makes no checkpoints{advice.get(self._backend, '')}"
+        )
+
+    def _facts(self, info: CheckpointInfo) -> dict[str, Any]:
+        return {
+            "name": info.name,
+            "node": self._node_id,
+            "path": str(self._data_dir.absolute() / CHECKPOINTS / info.name),
+            "taken": info.taken or None,
+            "size_bytes": info.size_bytes,
+        }

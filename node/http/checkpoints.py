@@ -1,0 +1,49 @@
+"""`/v1/checkpoints`: have this node copy what it has stored, and list the copies.
+
+::
+
+    POST /v1/checkpoints {"name": "before-upgrade"}
+        201 {"name", "node", "path", "taken", "size_bytes"}
+        400 no such name can be given · 409 it is taken · 501 not with this backend
+        503 the disk is nearly full, or another checkpoint is being made
+    GET  /v1/checkpoints
+        200 {"node", "checkpoints": [...]}; "taken" is null of one that was opened as a repository
+
+A request is about the node that it is sent to, and is never forwarded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from allsource.node.http.answers import respond
+from allsource.node.http.bodies import read_body
+from allsource.node.http.queries import Query
+from allsource.storage.errors import InvalidRequest
+
+
+class Checkpoints(Protocol):
+    """What the door needs of the node; `node.checkpoints` is it."""
+
+    async def make(self, name: str) -> dict[str, Any]: ...
+
+    async def listed(self) -> dict[str, Any]: ...
+
+
+def checkpoint_routes(checkpoints: Checkpoints) -> list[web.RouteDef]:
+    """The two rows."""
+
+    async def make(request: web.Request) -> web.Response:
+        Query(request)
+        match await read_body(request):
+            case {"name": str() as name, **others} if not others:
+                return respond(request, await checkpoints.make(name), 201)
+        raise InvalidRequest('the body must be {"name": "..."}, the name of the checkpoint')
+
+    async def listed(request: web.Request) -> web.Response:
+        Query(request)
+        return respond(request, await checkpoints.listed())
+
+    return [web.post("/v1/checkpoints", make), web.get("/v1/checkpoints", listed)]
