@@ -6,7 +6,6 @@ A backend's test module derives from `RepositoryContract` and gives it a `backen
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -28,9 +27,10 @@ from allsource.storage.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
 from tests.storage.reading_contract import ReadingContract
 from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
+from tests.storage.writing_contract import WritingContract
 
 
-class RepositoryContract(ReadingContract):
+class RepositoryContract(ReadingContract, WritingContract):
     """The suite."""
 
     # -- appending and reading
@@ -281,39 +281,6 @@ class RepositoryContract(ReadingContract):
             assert empty[1:] == (0, 0, 0.0, 0, None, None)
 
     # -- many at once, over restarts, in the wrong state
-
-    async def test_one_of_many_writers_wins_each_version(self, events: EventStreamRepository) -> None:
-        async def writer(number: int) -> int:
-            won = 0
-            for _ in range(6):
-                stream = await events.get_or_create_stream("contended")
-                stream.append_event(NewEvent.json("Won", number))
-                try:
-                    await events.save_stream(stream)
-                    won += 1
-                except WrongExpectedVersion:
-                    continue
-            return won
-
-        wins = await asyncio.gather(*(writer(number) for number in range(64)))
-        found = await events.read_stream("contended", limit=0)
-        assert len(found) == sum(wins) > 0
-        assert Counter(event.json() for event in found) == {n: won for n, won in enumerate(wins) if won}
-        assert [event.version for event in found] == list(range(1, len(found) + 1))
-
-    async def test_writers_in_other_threads(self, events: EventStreamRepository) -> None:
-        loop = asyncio.get_running_loop()
-
-        def thread(number: int) -> None:
-            for _ in range(20):
-                asyncio.run_coroutine_threadsafe(
-                    events.append_to_stream(f"thread-{number % 3}", new()), loop
-                ).result(60)
-
-        await asyncio.gather(*(asyncio.to_thread(thread, number) for number in range(8)))
-        found = [await events.read_stream(f"thread-{n}", limit=0) for n in range(3)]
-        assert [len(one) for one in found] == [60, 60, 40]
-        assert all([e.version for e in one] == list(range(1, len(one) + 1)) for one in found)
 
     async def test_a_cancelled_writer_disturbs_nobody(self, events: EventStreamRepository) -> None:
         tasks = [asyncio.create_task(events.append_to_stream(f"s{i}", new())) for i in range(20)]

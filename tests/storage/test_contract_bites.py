@@ -14,12 +14,13 @@ import pytest
 
 from allsource.storage.answers import Appended, StreamAppend
 from allsource.storage.entry import Entry, Part
-from allsource.storage.errors import AllsourceError
+from allsource.storage.errors import AllsourceError, WrongExpectedVersion
 from allsource.storage.interface import PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from tests.storage.contract import PARTITIONS, RandomHistory
 from tests.storage.repository_contract import Clock, RandomRepository
+from tests.storage.rivals import MANY, ONE, TASKS, THREADS, Rivals, all_at_once
 from tests.storage.test_memory import MemoryBackend
 from tests.storage.test_repository import MemoryRepositoryBackend
 
@@ -187,6 +188,78 @@ class HalfAnAppend(LogRepository):
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
         return super()._write(partition, parts[:1])
+
+
+class ChecksTooEarly(LogRepository):
+    """Compares the version, lets others in, and writes without looking again."""
+
+    async def append(self, *appends: StreamAppend) -> Appended:
+        for append in appends:
+            stream = await self.get_or_create_stream(append.stream)
+            if append.expected_version not in ("any", stream.current_version):
+                raise WrongExpectedVersion(append.stream, append.expected_version, stream.current_version)
+        await asyncio.sleep(0)
+        return await super().append(*(append._replace(expected_version="any") for append in appends))
+
+
+class NamesAnotherVersion(LogRepository):
+    """Tells a loser a version that the stream does not have."""
+
+    async def append(self, *appends: StreamAppend) -> Appended:
+        try:
+            return await super().append(*appends)
+        except WrongExpectedVersion as error:
+            actual = int(error.details["actual"]) + 1
+            raise WrongExpectedVersion(appends[0].stream, error.details["expected"], actual) from None
+
+
+class ConsolesLosers(LogRepository):
+    """Tells every tenth loser that it has won."""
+
+    _lost = 0
+
+    async def append(self, *appends: StreamAppend) -> Appended:
+        try:
+            self._won = await super().append(*appends)
+        except WrongExpectedVersion:
+            self._lost += 1
+            if self._lost % 10:
+                raise
+        return self._won
+
+
+CONCURRENT_MUTANTS = [LostUpdate, Gap, ReusedVersion, ChecksTooEarly, NamesAnotherVersion, ConsolesLosers]
+
+
+async def rival(kind: type[LogRepository], streams: tuple[str, ...], way: str) -> None:
+    """The tests of `WritingContract`."""
+    async with BrokenBackend(kind).make() as events:
+        rivals = Rivals(events, streams)
+        match way:
+            case "tasks":
+                await rivals.by_tasks(TASKS, tries=32)
+            case "threads":
+                await rivals.by_threads(THREADS, tries=32)
+            case _:
+                await all_at_once(events, streams, rounds=8)
+                return
+        await rivals.check()
+
+
+WAYS = [(streams, way) for streams in (ONE, MANY) for way in ("tasks", "threads", "all at once")]
+
+
+@pytest.mark.parametrize(("streams", "way"), WAYS)
+def test_honest_rivals_pass(streams: tuple[str, ...], way: str) -> None:
+    asyncio.run(rival(LogRepository, streams, way))
+
+
+@pytest.mark.parametrize(("streams", "way"), WAYS)
+@pytest.mark.parametrize("mutant", CONCURRENT_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_broken_repositories_fail_among_rivals(
+    mutant: type[LogRepository], streams: tuple[str, ...], way: str
+) -> None:
+    assert _fails_async(lambda: rival(mutant, streams, way)), mutant.__doc__
 
 
 REPOSITORY_MUTANTS = [LostUpdate, Gap, ReusedVersion, ForgetsRetries, HalfAnAppend]

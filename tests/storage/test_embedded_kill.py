@@ -1,7 +1,11 @@
 """SIGKILL of a program that uses a repository, or a PostgreSQL storage, again and again.
 
 Whatever it was told is stored must be there afterwards, once, without gaps; what it was not told of may be
-there whole. The kills come at random times; the seed is printed, and the rounds build on each other.
+there whole. The program says what it begins (`>`) and what it was told is done (`<`), so each kill shows
+what it interrupted; a kill that interrupts nothing proves nothing, and fails the test. The kills come at
+random times; the seed and the tally are printed, and the rounds build on each other.
+
+A hundred rounds each: `scripts/test --all tests/storage/test_embedded_kill.py -rP`
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -32,13 +38,18 @@ from allsource.storage.repository import open_repository
 
 async def main():
     async with open_repository(sys.argv[1]) as events:
+        async def append(number, *streams):
+            parts = [StreamAppend(s, [NewEvent.json("Kept", number) for _ in range(2)]) for s in streams]
+            ids = [event.id.hex() for part in parts for event in part.events]
+            print(">", *ids, flush=True)
+            await events.append(*parts)
+            print("<", *ids, flush=True)
+
         async def writer(number):
             while True:
-                made = [[NewEvent.json("Kept", number) for _ in range(2)] for _ in range(2)]
-                await events.append(StreamAppend("a{kill}", made[0]), StreamAppend("b{kill}", made[1]))
-                alone = [NewEvent.json("Kept", number)]
-                await events.append_to_stream("c", alone)
-                print(*(event.id.hex() for part in (*made, alone) for event in part), flush=True)
+                await append(number, "a{kill}", "b{kill}")
+                await append(number, "c")
+
         await asyncio.gather(*(writer(number) for number in range(4)))
 
 asyncio.run(main())
@@ -46,38 +57,80 @@ asyncio.run(main())
 
 WRITER = """
 import sys
-from tests.storage.logs import LogModel
+from collections import Counter
+from tests.storage.logs import LogModel, part
 from tests.storage.test_postgres_storage import open_postgres
+from allsource.storage.entry import EVENTS
 from allsource.storage.interface import HardState, PartitionWrite
 
 storage = open_postgres(sys.argv[1])
 log = LogModel(0, storage.entries(0, 1, 1 << 30, 1 << 30), storage.load(0).hard)
 other = LogModel(1, storage.entries(1, 1, 1 << 30, 1 << 30), storage.load(1).hard)
-while True:
-    made = [log.events((f"s{len(log.entries) % 5}", 1), data=b"x" * 200) for _ in range(3)]
+versions = Counter(p.stream for entry in log.entries for p in entry.parts)
+
+def next_write():
+    made = []
+    for _ in range(3):
+        stream = f"s{len(log.entries) % 5}"
+        versions[stream] += 1
+        made.append(log._add(EVENTS, 1, parts=(part(stream, versions[stream], data=b"x" * 200),)))
     hard = HardState(1, "n1", len(log.entries) - 3)
-    storage.write([PartitionWrite(0, hard, None, made), other.write(other.noop(1))])
-    storage.sync()
-    print(len(log.entries), flush=True)
+    return len(log.entries), [PartitionWrite(0, hard, None, made), other.write(other.noop(1))]
+
+while True:
+    for last, write in [next_write() for _ in range(300)]:  # ahead, so that most kills find one under way
+        print(">", last, flush=True)
+        storage.write(write)
+        storage.sync()
+        print("<", last, flush=True)
 """
 
 ROUNDS = [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 
+LATER_S = 0.01
+"""At most so long after a report the kill comes: several appends, so that it may hit any part of one."""
 
-def run_and_kill(program: str, address: str, random: Random) -> list[str]:
-    """Let it report a few times, then kill it; everything that it reported."""
+Append = tuple[str, ...]
+"""What one line names: the ids of an append's events, or the last index of a write."""
+
+
+def run_and_kill(program: str, address: str, random: Random) -> tuple[set[Append], set[Append]]:
+    """Let it report a few times, then kill it: what it reported done, and what it had begun only."""
     writer = subprocess.Popen(
         [sys.executable, "-c", program, address], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
     )
     assert writer.stdout is not None
     with writer:
-        lines = []
-        for _ in range(random.randint(1, 60)):
+        lines: list[str] = []
+        reports = random.randint(1, 60)
+        while reports:
             lines.append(writer.stdout.readline())
             assert lines[-1], "the writer ended by itself"
+            reports -= lines[-1].startswith("<")
+        time.sleep(random.uniform(0, LATER_S))
         writer.send_signal(signal.SIGKILL)
         lines += writer.stdout.read().splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+    whole = [line.split() for line in lines if line.endswith("\n")]
+    begun, done = ({tuple(rest) for kind, *rest in whole if kind == sign} for sign in "><")
+    assert done <= begun
+    return done, begun - done
+
+
+class Tally(Counter[str]):
+    """What the kills interrupted, and what became of it."""
+
+    def kill(self, interrupted: set[Append], stored: int) -> None:
+        self.update(
+            kills=1,
+            kills_within_an_append=bool(interrupted),
+            interrupted=len(interrupted),
+            interrupted_and_stored=stored,
+        )
+
+    def check(self) -> None:
+        print(dict(self))
+        # The programs do nothing but append; the moment between two appends is hardly ever hit.
+        assert self["kills_within_an_append"] >= 0.9 * self["kills"]
 
 
 @pytest.fixture
@@ -87,18 +140,24 @@ def random() -> Random:
     return Random(seed)
 
 
-async def check_repository(address: str, acknowledged: set[str]) -> None:
+async def check_repository(address: str, done: set[Append], interrupted: set[Append]) -> int:
+    """Returns how many of the interrupted appends are stored."""
     async with open_repository(address) as events:
         found = [event for stream in STREAMS for event in await events.read_stream(stream, limit=0)]
-        ids = [event.id.hex() for event in found]
-        assert len(ids) == len(set(ids))
-        assert acknowledged <= set(ids)
+        ids = {event.id.hex() for event in found}
+        assert len(ids) == len(found)
+        assert all(ids.issuperset(append) for append in done)
+        halves = [
+            append for append in interrupted if not (ids.issuperset(append) or ids.isdisjoint(append))
+        ]
+        assert halves == []
         for stream in STREAMS:
             assert await events.verify_gapless(stream)
         both = await events.read_partition(partition_of("a{kill}"), limit=0)
         assert [event.position for event in both] == list(range(1, len(both) + 1))
         pairs = [event.stream for event in both if event.stream != "c"]
         assert pairs == ["a{kill}", "a{kill}", "b{kill}", "b{kill}"] * (len(pairs) // 4), "half an append"
+    return sum(ids.issuperset(append) for append in interrupted)
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -108,13 +167,15 @@ def test_a_repository_keeps_what_it_acknowledged(
 ) -> None:
     path = tmp_path / "data"
     address = f"rocksdb://{path}" if backend == "rocksdb" else request.getfixturevalue("postgres_url")
-    acknowledged: set[str] = set()
+    acknowledged: set[Append] = set()
+    tally = Tally()
     for _ in range(rounds):
-        for line in run_and_kill(APPENDER, address, random):
-            acknowledged.update(line.split())
-        asyncio.run(check_repository(address, acknowledged))
+        done, interrupted = run_and_kill(APPENDER, address, random)
+        acknowledged |= done
+        tally.kill(interrupted, asyncio.run(check_repository(address, acknowledged, interrupted)))
         if backend == "rocksdb":
             verify_rocksdb(path)
+    tally.check()
 
 
 def verify_rocksdb(path: Path) -> None:
@@ -126,8 +187,10 @@ def verify_rocksdb(path: Path) -> None:
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_a_postgres_storage_keeps_what_it_synced(postgres_url: str, rounds: int, random: Random) -> None:
     acknowledged = 0
+    tally = Tally()
     for round_ in range(1, rounds + 1):
-        acknowledged = max(int(line) for line in run_and_kill(WRITER, postgres_url, random))
+        done, interrupted = run_and_kill(WRITER, postgres_url, random)
+        acknowledged = max(acknowledged, *(int(last) for (last,) in done))
         with closing(open_postgres(postgres_url)) as storage:
             last = storage.load(0).last_index
             assert last >= acknowledged
@@ -136,3 +199,5 @@ def test_a_postgres_storage_keeps_what_it_synced(postgres_url: str, rounds: int,
             assert storage.load(0).hard.commit == last - 3
             assert storage.identity.incarnation == 2 * round_
             assert [fault for p in (0, 1) for fault in storage.verify(p)] == []
+            tally.kill(interrupted, sum(last >= int(index) for (index,) in interrupted))
+    tally.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from allsource.config.schema import Limits
+from allsource.node.cli.drill.history import ACKNOWLEDGED
 from allsource.storage.errors import (
     DiskFull,
     InvalidRequest,
@@ -27,6 +29,7 @@ from allsource.storage.postgres.repository import TRIES, PostgresEventStreamRepo
 from allsource.storage.repository import EventStreamRepository, open_repository
 from tests.storage.postgres_server import LossyProxy, PostgresServer
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
+from tests.storage.rivals import MANY, ONE, PROCESSES, Rivals
 
 
 class PostgresRepositoryBackend:
@@ -269,50 +272,31 @@ async def test_so_is_one_that_is_moved_on_by_hand(own_url: str, other: Any) -> N
 
 # -- several processes
 
-RIVAL = """
-import asyncio, sys
-from allsource.storage.errors import WrongExpectedVersion
-from allsource.storage.events import NewEvent
-from allsource.storage.repository import open_repository
 
-async def main():
-    url, name = sys.argv[1:]
-    async with open_repository(url) as events:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        won = []
-        while len(won) < 20:
-            stream = await events.get_or_create_stream("contended")
-            stream.append_event(NewEvent.json("Won", name))
-            try:
-                await events.save_stream(stream)
-                won.append(stream.current_version)
-            except WrongExpectedVersion:
-                pass
-        print(*won)
-
-asyncio.run(main())
-"""
-
-
-async def test_of_writers_in_four_processes_one_wins_each_version(postgres_url: str) -> None:
+@pytest.mark.parametrize("streams", [ONE, MANY], ids=["one stream", "many streams"])
+async def test_of_writers_in_four_processes_one_wins_each_version(
+    postgres_url: str, streams: tuple[str, ...]
+) -> None:
     pipe = asyncio.subprocess.PIPE
-    rivals = [
+    processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", RIVAL, postgres_url, str(name), stdin=pipe, stdout=pipe
+            sys.executable, "-m", "tests.storage.rivals", postgres_url, str(number), *streams,
+            stdin=pipe, stdout=pipe,
         )
-        for name in range(4)
-    ]
-    for rival in rivals:
-        assert rival.stdout is not None
-        assert await rival.stdout.readline() == b"ready\n"
-    answers = await asyncio.gather(*[rival.communicate(b"go\n") for rival in rivals])
-    won = [[int(version) for version in out.split()] for out, _ in answers]
-    assert sorted(version for one in won for version in one) == list(range(1, 81))
+        for number in range(PROCESSES)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    answers = await asyncio.gather(*[process.communicate(b"go\n") for process in processes])
+    attempts = [attempt for out, _ in answers for attempt in pickle.loads(bytes.fromhex(out.decode()))]
     async with open_repository(postgres_url) as events:
-        found = await events.read_stream("contended")
-        assert {e.version: int(e.json()) for e in found} == {v: n for n, one in enumerate(won) for v in one}
-        assert [e.position for e in found] == list(range(1, 81))
+        rivals = Rivals(events, streams)
+        for attempt in sorted(attempts, key=lambda attempt: attempt.ended):
+            rivals.history.add(attempt)
+        await rivals.check()
+    winners = {a.writer.rpartition("-")[0] for a in attempts if a.outcome == ACKNOWLEDGED}
+    assert len(winners) == PROCESSES, "each process has won something"
 
 
 # -- in SQL

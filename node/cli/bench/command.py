@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from pathlib import Path
 
 import click
@@ -59,9 +60,13 @@ def bench(
     chosen = [name for name in WORKLOADS if name in (names or WORKLOADS)]
     if running:
         chosen = [name for name in chosen if name != "kill-owner"]
-    with Scratch(config, "bench", within=directory) as scratch:
-        path = config if running else scratch.config
-        facts = machine_facts(load_settings(path), scratch.directory, seconds)
+    with contextlib.ExitStack() as stack:
+        if running:
+            path, place = config, Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
+        else:
+            scratch = stack.enter_context(Scratch(config, "bench", within=directory))
+            path, place = scratch.config, scratch.directory
+        facts = machine_facts(load_settings(path), place, seconds)
         results = run_loop(_measure(path, chosen, seconds, running=running))
     if json_:
         echo_json({"facts": facts, "results": [as_json(measured) for measured in results]})
