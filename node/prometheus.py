@@ -6,8 +6,11 @@ itself (`NodeView`), into metric families.
 
 Names are `allsource_<what>_<unit or total>`. The counters that the daemon uses are exported from the
 start, at zero and with all their labels: an alert on them works before the first incident, and `rate`
-sees the first one. A scrape costs a few milliseconds of the event loop; everything that it asks the
-node for is at hand.
+sees the first one. A scrape costs the event loop 2 to 3 ms with 32 partitions, nearly all of it for
+formatting; everything that it asks the node for is at hand.
+
+`config/grafana-dashboard.json` draws them (import it in Grafana; a test compares its queries with what is
+exported here).
 
 What to alert on, beside `up`::
 
@@ -128,7 +131,9 @@ _COUNTERS = {
     names.DUPLICATES: _Help("Appends that had been committed before and got the first answer again."),
     names.BYTES: _Help("Bytes of the log records of committed appends."),
     names.CONFLICTS: _Help("Appends refused because the stream was at another version."),
-    names.REJECTIONS: _Help("Requests refused, by the error's code.", "reason", _REASONS),
+    names.REJECTIONS: _Help(
+        "Requests refused, by the error's code; not those that a door could not read.", "reason", _REASONS
+    ),
     names.UNKNOWN_OUTCOMES: _Help("Appends whose outcome was unknown at their deadline."),
     names.FORWARDS: _Help("Requests sent on to another node."),
     names.ERRORS: _Help("Failures that should not happen."),

@@ -124,6 +124,37 @@ def test_rule_5_commit_follows_only_what_was_verified_against_this_leader() -> N
     assert bench.group.commit == 2, "never back"
 
 
+def test_rule_5_what_the_leader_committed_is_known_before_it_can_be_followed() -> None:
+    """How far a replica lags, for its operator: by an append, a notice, a beat."""
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [noop(2, 1)], commit=5)
+    assert (bench.group.commit, bench.group.leader_commit) == (2, 5)
+    bench.step("b", CommitNotice(0, 1, 7))
+    assert (bench.group.commit, bench.group.leader_commit) == (2, 7)
+    bench.group.beat("b", GroupBeat(0, 1, True, 9), bench.now)
+    assert (bench.group.commit, bench.group.leader_commit) == (2, 9)
+    bench.append("b", 1, (2, 1), [entry(3, 1)], commit=3)
+    assert (bench.group.commit, bench.group.leader_commit) == (3, 9)
+
+
+def test_a_leader_tells_how_far_its_followers_are_behind() -> None:
+    bench = Bench()
+    bench.elect()
+
+    def told() -> dict[str, tuple[int | None, bool]]:
+        assert bench.group.leadership is not None
+        return {f.follower: (f.lag, f.replicating) for f in bench.group.leadership.followers()}
+
+    assert told() == {"b": (None, False), "c": (None, False)}, "nobody has answered yet"
+    bench.accept("b", 1)
+    bench.accept("c")
+    assert told() == {"b": (1, True), "c": (0, True)}
+    bench.group.propose(part(), 0)
+    assert told() == {"b": (2, True), "c": (1, True)}
+    bench.group.peer_reachable("c", bench.now)
+    assert told() == {"b": (2, True), "c": (1, False)}, "what was under way to it is lost"
+
+
 def test_rule_5_what_an_older_leader_verified_does_not_count_for_the_next() -> None:
     bench = Bench()
     bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1)])
