@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from integration.harness import Clusters
+from tests.storage.postgres_server import PostgresServer
 
 
 @pytest.fixture
@@ -16,3 +17,14 @@ async def clusters(tmp_path: Path) -> AsyncIterator[Clusters]:
     """Start clusters with `await clusters.start(3)`; they are gone when the test is."""
     async with AsyncExitStack() as stack:
         yield Clusters(tmp_path, stack)
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for this test alone."""
+    server = PostgresServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.remove()

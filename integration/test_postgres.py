@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,16 +25,6 @@ COPIED = """
     SELECT (SELECT count(*) FROM {0}.events) = (SELECT sum(event_count) FROM {0}.log),
            (SELECT sum(total_events) FROM {0}.partition_stats)
 """
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    server.start()
-    try:
-        yield server
-    finally:
-        server.remove()
 
 
 async def test_nodes_on_postgres_survive_the_drill_and_it_leaves_no_schema(

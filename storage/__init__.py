@@ -12,6 +12,23 @@ What lives here
                 have in common, `log_repository` stands on a storage (with `group_sync`), `answers` are
                 the values, `streams` the pure `EventStream`
 
+Each backend on its own, to be pasted into ``python -m asyncio``::
+
+    from allsource.storage.events import NewEvent
+    from allsource.storage.repository import open_repository
+
+    async with open_repository("memory://") as events:  # gone when this block ends: for tests
+        await events.append_to_stream("order-1", [NewEvent.json("OrderPlaced", {"total": 42})])
+        print(await events.get_watermark("order-1"))
+
+    async with open_repository("rocksdb:///var/lib/shop") as events:  # one process at a time
+        await events.append_to_stream("order-1", [NewEvent.json("OrderPlaced", {"total": 42})], "no_stream")
+        print([event.json() for event in await events.read_stream("order-1")])
+
+    async with open_repository("postgresql://user:password@localhost/shop") as events:  # many processes
+        await events.append_to_stream("order-1", [NewEvent.json("OrderPlaced", {"total": 42})], "no_stream")
+        print([event.json() for event in await events.read_stream("order-1")])
+
 What may not
     Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own and in
     `postgres`. This room imports nothing of ours but itself and `config.schema`; the pure modules no

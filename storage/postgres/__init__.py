@@ -10,6 +10,21 @@ What lives here
                  (connections, the lock, syncs) on `bridge` (a private event loop); `projection` copies
                  what the cluster has committed to the tables that people query
 
+An example, to be pasted into ``python -m asyncio``: what is appended can be asked for in SQL::
+
+    import asyncpg
+    from allsource.storage.events import NewEvent
+    from allsource.storage.repository import open_repository
+
+    url = "postgresql://user:password@localhost/shop"
+    async with open_repository(url) as events:  # makes the schema `allsource`, or brings it up to date
+        await events.append_to_stream("order-1", [NewEvent.json("OrderPlaced", {"total": 42})], "no_stream")
+
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("SELECT stream_id, payload ->> 'total' FROM allsource.events")
+    print([tuple(row) for row in rows])
+    await connection.close()
+
 What is not here
     asyncio anywhere else in this room: asyncpg forces it on `bridge`, `session` and `projection`, which
     keep it to themselves. Nothing imports asyncpg before somebody asks for PostgreSQL.
