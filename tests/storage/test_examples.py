@@ -41,8 +41,12 @@ async def test_the_readmes_program_runs_with_each_backend(tmp_path: Path, shop: 
     (tmp_path / "orders.py").write_text(program)
     calls = replaced(
         calls,
-        {"python orders.py": f"{sys.executable} orders.py", "/var/lib/orders": f"{tmp_path}/orders", POSTGRES: f"'{shop}'"},
-    )  # fmt: skip
+        {
+            "python orders.py": f"{sys.executable} orders.py",
+            "/var/lib/orders": f"{tmp_path}/orders",
+            POSTGRES: f"'{shop}'",
+        },
+    )
     assert len(calls.splitlines()) == 3
     for call in calls.splitlines():
         done = await asyncio.to_thread(
