@@ -18,6 +18,8 @@ _SUB_BITS = 4
 _SUBS = 1 << _SUB_BITS
 _VALUE_BITS_MAX = 42
 _LONGEST_NS = (1 << _VALUE_BITS_MAX) - 1
+# So that the first duration is shorter and longer: no test for "none yet" on the hot path.
+_NONE_MIN, _NONE_MAX = 1 << 80, -1
 _BUCKETS = (_VALUE_BITS_MAX - _SUB_BITS + 1) * _SUBS
 
 
@@ -43,8 +45,8 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self._sum_ns = 0
-        self._min_ns: int | None = None
-        self._max_ns: int | None = None
+        self._min_ns = _NONE_MIN
+        self._max_ns = _NONE_MAX
 
     def record(self, seconds: float) -> None:
         """Count one duration; a negative one (no clock should give it) counts as 0."""
@@ -57,19 +59,17 @@ class Histogram:
         else:
             self._counts[-1] += 1
         self._sum_ns += ns
-        if self._min_ns is None or ns < self._min_ns:
+        if ns < self._min_ns:
             self._min_ns = ns
-        if self._max_ns is None or ns > self._max_ns:
+        if ns > self._max_ns:
             self._max_ns = ns
 
     def add(self, other: Histogram) -> None:
         """Count all that another one has counted."""
         self._counts = [a + b for a, b in zip(self._counts, other._counts.copy(), strict=True)]
         self._sum_ns += other._sum_ns
-        mins = [ns for ns in (self._min_ns, other._min_ns) if ns is not None]
-        maxs = [ns for ns in (self._max_ns, other._max_ns) if ns is not None]
-        self._min_ns = min(mins, default=None)
-        self._max_ns = max(maxs, default=None)
+        self._min_ns = min(self._min_ns, other._min_ns)
+        self._max_ns = max(self._max_ns, other._max_ns)
 
     @property
     def count(self) -> int:
@@ -84,12 +84,12 @@ class Histogram:
     @property
     def min(self) -> float | None:
         """The shortest duration, exactly; None if there is none."""
-        return None if self._min_ns is None else self._min_ns / 1e9
+        return None if self._min_ns == _NONE_MIN else self._min_ns / 1e9
 
     @property
     def max(self) -> float | None:
         """The longest duration, exactly; None if there is none."""
-        return None if self._max_ns is None else self._max_ns / 1e9
+        return None if self._max_ns == _NONE_MAX else self._max_ns / 1e9
 
     @property
     def mean(self) -> float | None:
@@ -104,7 +104,7 @@ class Histogram:
         """
         counts = self._counts.copy()
         total = sum(counts)
-        if not total or self._max_ns is None:
+        if not total or self._max_ns == _NONE_MAX:
             return None
         wanted, seen = max(1, math.ceil(q * total)), 0
         for bucket, count in enumerate(counts):

@@ -8,6 +8,12 @@ thread counted is added to a common cell when the next one comes, so that cells 
 
 A read sees every record that ended before it began; of one that is under way it may or may not.
 
+Free-threaded Pythons: whoever reads copies first, and what it copies changes only by operations on one
+item (`d[key] = n`, `counts[i] += 1`, each by the one thread that owns the cell). Of list and dict, the
+library reference ("Thread Safety Guarantees") promises that storing one item is safe and that `copy`
+appears atomic. `reset` is one assignment to an attribute, the cells are found through `threading.local`,
+and the list of cells is under a lock. (Argued, not run: no such interpreter was at hand.)
+
 `reset` cannot zero the cells of other threads without racing them. It puts a new, empty set of cells
 in place instead, in one assignment: a record belongs to the old time or to the new one, never to none
 or both.

@@ -11,9 +11,15 @@ appends the item; a pop first takes the item, then gives the permit back. So
     items held <= capacity - permits left        at every moment,
 
 because between the two steps of either operation a permit is missing, never one too many. A bare
-length check before an append would let two threads pass it together. `deque.append`, `pop` and
-`popleft` are single steps of the interpreter: atomic under the GIL, and guarded by the deque itself
-in free-threaded builds.
+length check before an append would let two threads pass it together. The price is a second pair of
+deque operations for each item, about 30 ns (`scripts/bench_queue.py`, which also says what two Python
+calls cost before they do anything).
+
+Free-threaded Pythons: `deque` is documented as safe for appends and pops from either side by many threads,
+and its methods lock the deque itself where there is no GIL (since 3.13). Nothing here rests on more
+than one such step being atomic: `extend` of permits may be seen half done, which only makes a push wait for
+its place; each item that `drain` takes is one `popleft`; `len` is one read. (Argued, not run: no such
+interpreter was at hand.)
 
 Order: items leave in the order in which they were appended, so each producer's items stay in order.
 """
