@@ -111,6 +111,35 @@ async def test_a_server_that_is_not_there_is_one_clear_line(clusters: Clusters) 
     assert "hunter2" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("node", "{}", "--id", "n1"), 73),
+        (("launch", "{}"), 1),
+        (("drill", "kill-node", "--config", "{}"), 1),
+        (("bench", "--config", "{}"), 1),
+        (("config", "check", "{}"), 0),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+async def test_without_the_driver_a_line_says_what_to_install(
+    clusters: Clusters, command: tuple[str, ...], status: int, tmp_path: Path
+) -> None:
+    dsn = "postgresql://me:hunter2@127.0.0.1:1/events"
+    config = clusters.config(3, storage={"backend": "postgres", "dsn": dsn})
+    (tmp_path / "place").mkdir()
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "asyncpg.py").write_text("raise ImportError('as in the base install')")
+    environment = {"PYTHONPATH": str(hidden), "TMPDIR": str(tmp_path / "place")}
+    done = await asyncio.to_thread(allsource, *(one.format(config) for one in command), **environment)
+    assert done.returncode == status
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("the PostgreSQL driver is not installed; run: pip install 'allsource[postgres]'")
+    assert "hunter2" not in done.stdout + done.stderr
+    assert list((tmp_path / "place").iterdir()) == []
+
+
 async def test_a_drill_never_touches_the_schemas_of_the_cluster_itself(clusters: Clusters) -> None:
     dsn = "postgresql://me:hunter2@127.0.0.1:1/events"
     config = clusters.config(3, storage={"backend": "postgres", "dsn": dsn})

@@ -8,7 +8,8 @@ import click
 
 from allsource.config.describe import describe
 from allsource.config.load import ConfigFault, load_settings
-from allsource.node.cli.output import echo_json
+from allsource.node.cli.driver import require_driver
+from allsource.node.cli.output import echo_json, note
 
 
 @click.group()
@@ -33,6 +34,10 @@ def check(file: Path, as_json: bool) -> int:
             }
         )
         return 2
+    try:
+        require_driver(settings)
+    except click.ClickException as missing:  # no fault of the file, and its nodes may run elsewhere
+        note(f"here {missing.message}")
     if as_json:
         echo_json({"ok": True, "faults": []})
     else:

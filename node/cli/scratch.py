@@ -16,6 +16,7 @@ import yaml
 
 from allsource.config.load import load_settings
 from allsource.node.cli.cluster import ClusterFault, write_config
+from allsource.node.cli.driver import require_driver
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import note
 from allsource.storage.errors import AllsourceError
@@ -72,6 +73,8 @@ def copy_config(source: Path, directory: Path, backend: str | None = None) -> Pa
     """The same cluster as in `source`, on free loopback ports and with its data in `directory`, or, on
     PostgreSQL, in schemas that nobody else has. Raises `ClusterFault` if the environment forbids it."""
     settings = load_settings(source)
+    if not backend:
+        require_driver(settings)
     keys = yaml.safe_load(source.read_text())
     del keys["nodes"]
     keys["secret"] = settings.secret  # its file may be named relative to somewhere else

@@ -114,9 +114,9 @@ def _drill(injury: Injury, *, as_json: bool, seed: int | None, **options: Any) -
     if plan.running:
         if plan.backend:
             raise click.UsageError("--running takes the cluster as it is: leave out --backend")
-        return _tell(run_loop(_perform(_feasible(plan, plan.config), plan.config)), as_json=as_json)
+        return _tell(run_loop(_perform(_feasible(plan), plan.config)), as_json=as_json)
+    plan = _feasible(plan)
     with Scratch(plan.config, "drill", backend=plan.backend) as scratch:
-        plan = _feasible(plan, scratch.config)
         try:
             report = run_loop(_perform(plan, scratch.config))
         except Exception:
@@ -136,16 +136,16 @@ def _tell(report: Report, *, as_json: bool) -> int:
     return 0 if report.ok else 1
 
 
-def _feasible(plan: _Plan, config: Path) -> _Plan:
+def _feasible(plan: _Plan) -> _Plan:
     """The plan, or what of it this cluster can survive; refuses what none could: it would test nothing."""
-    settings = load_settings(config)
+    settings = load_settings(plan.config)
     spared = losses_survived(settings)
     if plan.victims > spared:
         raise click.UsageError(
             f"{plan.config} keeps each partition on {settings.replication_factor} of"
             f" {len(settings.nodes)} nodes, which survives the loss of {spared}, not of {plan.victims}"
         )
-    if plan.injury is not KILL or settings.storage.backend != "memory":
+    if plan.injury is not KILL or (plan.backend or settings.storage.backend) != "memory":
         return plan
     if plan.running:
         raise click.UsageError(
