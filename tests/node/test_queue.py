@@ -114,6 +114,33 @@ def test_a_drain_that_is_overtaken_keeps_what_it_took() -> None:
     assert len(queue._permits) == 5
 
 
+def test_a_push_under_way_has_its_place_already() -> None:
+    """Between a look at the length and an append, a second push would come in."""
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(deque[str]):
+        def append(self, item: str) -> None:
+            if item == "first":
+                entered.set()
+                assert go.wait(60)
+            super().append(item)
+
+    queue: LockFreeEventQueue[str] = LockFreeEventQueue(1)
+    queue._items = Slow()
+
+    def second() -> None:
+        assert entered.wait(60)
+        try:
+            with pytest.raises(QueueFull):
+                queue.try_push("second")
+            assert queue.is_full
+        finally:
+            go.set()
+
+    run_together(lambda: queue.try_push("first"), second)
+    assert queue.drain() == ["first"]
+
+
 @pytest.mark.usefixtures("eager_switching")
 @pytest.mark.parametrize("batch", [None, 1, 7])
 def test_many_producers_and_consumers_lose_and_double_nothing(batch: int | None) -> None:
