@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -13,6 +15,7 @@ from allsource.node import metrics as names
 from allsource.node.metrics import LockFreeMetrics
 from allsource.node.prometheus import NodeView, PartitionFigures, render
 from allsource.storage.open import open_storage
+from allsource.storage.postgres.storage import PostgresStorage
 from tests.node.exposition import families_of
 from tests.node.members import Cluster, append, events, streams_in, until
 
@@ -174,22 +177,47 @@ def test_the_strict_reader_refuses(fault: str) -> None:
 # -- of nodes that run
 
 
-@pytest.mark.parametrize("backend", ["memory", "rocksdb"])
+def properties_of(backend: str, directory: Path) -> Mapping[str, int]:
+    """What a storage of this backend says of itself; of PostgreSQL's, that needs no server."""
+    if backend == "postgres":
+        projection = SimpleNamespace(lag=1, failures=2)
+        session = SimpleNamespace(flushes=3, reads=4, projection=projection)
+        return PostgresStorage.properties(
+            cast(PostgresStorage, SimpleNamespace(_session=session, _layers=[]))
+        )
+    storage = open_storage(backend=backend, data_dir=directory)
+    try:
+        return storage.properties()
+    finally:
+        storage.close()
+
+
+@pytest.mark.parametrize("backend", ["memory", "rocksdb", "postgres"])
 def test_a_backends_own_figures_are_explained(
     metrics: LockFreeMetrics, backend: str, tmp_path: Path
 ) -> None:
-    storage = open_storage(backend=backend, data_dir=tmp_path / "data")
+    figures = properties_of(backend, tmp_path / "data")
 
     class Stored(View):
         def storage_properties(self) -> Mapping[str, int]:
-            return storage.properties()
+            return figures
 
     body, _ = render(metrics, Stored())
-    storage.close()
     of_storage = {n: f for n, f in families_of(body.decode()).items() if n.startswith("allsource_storage_")}
     assert len(of_storage) > 2
     unexplained = [n for n, f in of_storage.items() if f.documentation.startswith("The storage backend's")]
     assert unexplained == []
+    counted = {name for name, family in of_storage.items() if family.type == "counter"}
+    assert (
+        counted
+        == {
+            "memory": set(),
+            "rocksdb": {"allsource_storage_rocksdb_background_errors"},
+            "postgres": {
+                f"allsource_storage_postgres_{name}" for name in ("syncs", "reads", "view_failures")
+            },
+        }[backend]
+    )
 
 
 def scrape_member(cluster: Cluster, node_id: str) -> Series:
