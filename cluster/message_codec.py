@@ -67,16 +67,16 @@ def decode_messages(frame: list[Any]) -> list[Message]:
 
 def encode_beat(beat: Beat) -> bytes:
     """A whole BEAT payload."""
-    return pack((Kind.BEAT, beat.sequence, beat.groups))
+    return pack((Kind.BEAT, beat.sequence, beat.groups, beat.leaving, beat.yields))
 
 
 def decode_beat(frame: list[Any]) -> Beat:
     """The beat of an unpacked BEAT frame; raises `ProtocolError`."""
     match frame:
-        case [_, int(sequence), list(groups)]:
+        case [_, int(sequence), list(groups), bool(leaving), bool(yields)]:
             check_uints((sequence,))
-            return Beat(sequence, [_group_beat(group) for group in groups])
-    raise malformed("a beat is [kind, sequence, groups]")
+            return Beat(sequence, [_group_beat(group) for group in groups], leaving, yields)
+    raise malformed("a beat is [kind, sequence, groups, leaving, yields]")
 
 
 def _group_beat(value: Any) -> GroupBeat:

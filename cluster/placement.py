@@ -12,6 +12,7 @@ What `owners` promises:
 * All healthy: partition p belongs to `members[p % n]` (32; 16 and 16; 8 each of 4; 4 each of 8).
 * A healthy member keeps all that it would own with everybody healthy. Only partitions whose first
   choice is down are dealt to others, and they go home when it is back.
+* A member that yields (its disk is nearly full) leads only where no other healthy replica could.
 * The dealt counts are as even as the replica sets allow: no chain of moves of dealt partitions would
   even them out further. That costs one thing, and knowingly: when a *second* member goes down, a
   partition of the first one may be dealt once more, because a balanced deal that depends on the set
@@ -72,15 +73,22 @@ def _even_round(members: Sequence[str], round_: list[list[str]]) -> None:
         load[least] += 1
 
 
-def owners(replicas: Sequence[Sequence[str]], healthy: Collection[str]) -> Owners:
+def owners(
+    replicas: Sequence[Sequence[str]], healthy: Collection[str], yielding: Collection[str] = ()
+) -> Owners:
     """Who should lead each partition; None where no replica is healthy. See the module's page."""
-    choices = [[member for member in group if member in healthy] for group in replicas]
+    choices = [_choices(group, healthy, yielding) for group in replicas]
     owner = [candidates[0] if candidates else None for candidates in choices]
     owned = {member: owner.count(member) for group in choices for member in group}
     dealt = [p for p, member in enumerate(owner) if member is not None and member != replicas[p][0]]
     while _even_out(owner, owned, choices, dealt):
         pass
     return tuple(owner)
+
+
+def _choices(group: Sequence[str], healthy: Collection[str], yielding: Collection[str]) -> list[str]:
+    able = [member for member in group if member in healthy]
+    return [member for member in able if member not in yielding] or able
 
 
 def _even_out(
@@ -127,11 +135,17 @@ def hosted_by(node_id: str, replicas: ReplicaSets) -> tuple[int, ...]:
     return tuple(p for p, group in enumerate(replicas) if node_id in group)
 
 
-def succession(replica_set: Sequence[str], owner: str | None, healthy: Collection[str]) -> tuple[str, ...]:
+def succession(
+    replica_set: Sequence[str],
+    owner: str | None,
+    healthy: Collection[str],
+    yielding: Collection[str] = (),
+) -> tuple[str, ...]:
     """The order in which a partition's replicas should stand for election.
 
-    The owner that placement names first, then the other healthy ones in replica order; those that are
-    down do not stand at all.
+    The owner that placement names first, then the other healthy ones in replica order, those that yield
+    last; those that are down do not stand at all.
     """
     first = [owner] if owner is not None and owner in replica_set and owner in healthy else []
-    return (*first, *(member for member in replica_set if member in healthy and member != owner))
+    others = [member for member in replica_set if member in healthy and member != owner]
+    return (*first, *sorted(others, key=lambda member: member in yielding))

@@ -35,7 +35,8 @@ class Node:
     """A member as the registry describes it.
 
     `assigned_partitions` are those that it should lead; the registry fills them in, and an unhealthy
-    node has none. `incarnation` counts its process starts (0: not heard of yet).
+    node has none. `incarnation` counts its process starts (0: not heard of yet). One that `yields`
+    should lead only where no other healthy replica can.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Node:
     healthy: bool = True
     assigned_partitions: tuple[int, ...] = ()
     incarnation: int = 0
+    yields: bool = False
 
 
 class NodeRegistry:
@@ -93,6 +95,13 @@ class NodeRegistry:
         node = self._nodes.get(node_id)
         if node is not None and node.healthy != healthy:
             self._nodes[node_id] = replace(node, healthy=healthy)
+            self._health_changed()
+
+    def set_node_yields(self, node_id: str, yields: bool) -> None:
+        """A node wants no leadership, or takes it again. An unknown id, or no change, does nothing."""
+        node = self._nodes.get(node_id)
+        if node is not None and node.yields != yields:
+            self._nodes[node_id] = replace(node, yields=yields)
             self._health_changed()
 
     def record_incarnation(self, node_id: str, incarnation: int) -> bool:
@@ -200,7 +209,10 @@ class NodeRegistry:
         """The order in which the replicas should stand for election (`placement.succession`)."""
         self._check(partition)
         return placement.succession(
-            self._replicas[partition], self._owners[partition], self.healthy_replicas_of(partition)
+            self._replicas[partition],
+            self._owners[partition],
+            self.healthy_replicas_of(partition),
+            self._yielding(),
         )
 
     def leader_of(self, partition: int) -> str | None:
@@ -231,7 +243,7 @@ class NodeRegistry:
 
     def _health_changed(self) -> None:
         healthy = {node.id for node in self._nodes.values() if node.healthy}
-        self._owners = placement.owners(self._replicas, healthy)
+        self._owners = placement.owners(self._replicas, healthy, self._yielding())
         self._quorum = tuple(_is_majority(group, healthy) for group in self._replicas)
         assigned: dict[str | None, list[int]] = {member: [] for member in self._nodes}
         for partition, owner in enumerate(self._owners):
@@ -239,6 +251,9 @@ class NodeRegistry:
         for member, node in self._nodes.items():
             self._nodes[member] = replace(node, assigned_partitions=tuple(assigned[member]))
         self.version += 1
+
+    def _yielding(self) -> set[str]:
+        return {node.id for node in self._nodes.values() if node.yields}
 
     def _forget_leaderships(self, node_id: str) -> None:
         self._leaders = [None if leader == node_id else leader for leader in self._leaders]

@@ -209,6 +209,11 @@ class Replica:
         if self._stuck is not None:
             raise DiskFull("the disk is full: the log cannot be written; nothing was done, try again later")
 
+    def yield_leadership(self, yields: bool) -> None:
+        """Lead only where nobody else can (the disk is nearly full), or as placement says again."""
+        self.core.yield_leadership(yields, self._clock())
+        self.schedule()
+
     def commit_index(self, partition: int) -> int:
         """Everything up to it is committed and readable in storage; 0 if not hosted here.
 

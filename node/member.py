@@ -32,6 +32,9 @@ from allsource.storage.errors import AllsourceError, DiskFull
 from allsource.storage.interface import Storage
 
 _LEAVING_STEP_S = 0.005
+_ROOM_US = 10_000_000
+"""How long a disk that was nearly full must have had room until its node leads again: leaderships should
+not follow every file that comes and goes."""
 
 PARKED_MAX = 8192
 """Requests that may wait for an owner at once. All of them are sent on in one loop turn when it is
@@ -121,6 +124,10 @@ class Member:
         self.service.connect(self.ingest, reads)
         self.replica.owner = self
         view.join(self.replica, reads)
+        self._storage = storage
+        self._clock = clock
+        self._yields = False
+        self._full_at = 0
         self._states: dict[str, str] = {}
         self._led: set[int] = set()
         self.pump = self.ingest.pump
@@ -211,6 +218,7 @@ class Member:
         """Heartbeats went out."""
         self._measures.beats_sent(n)
         self._look_at_peers()
+        self._look_at_disk()
 
     def synced(self, took_us: int) -> None:
         """A sync returned."""
@@ -241,6 +249,23 @@ class Member:
             exc_info=error,
         )
         os._exit(EXIT_BROKEN)
+
+    def _look_at_disk(self) -> None:
+        """Have others lead while appends are refused here for want of room (rule 24)."""
+        refusal, now = self._storage.pressure(), self._clock()
+        if refusal is not None and refusal.error is DiskFull:
+            self._full_at = now
+            if not self._yields:
+                self._log.warning(
+                    "leads no partition that another node can lead, until there is room",
+                    reason=refusal.reason,
+                )
+                self._yields = True
+                self.replica.yield_leadership(True)
+        elif self._yields and now - self._full_at >= _ROOM_US:
+            self._log.info("there is room again: leads as before")
+            self._yields = False
+            self.replica.yield_leadership(False)
 
     def _look_at_peers(self) -> None:
         """Log and count changes of the failure detector's word."""

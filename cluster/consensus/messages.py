@@ -132,6 +132,9 @@ class Beat:
     groups: list[GroupBeat]
     leaving: bool = False
     """The sender is shutting down: give it no leadership, and take over the partitions it owned."""
+    yields: bool = False
+    """The sender's disk is nearly full (rule 24): lead in its place, wherever another replica can. It
+    votes and stores as ever."""
 
 
 class Role:

@@ -90,6 +90,7 @@ class MultiRaft:
         self._beat_now = False
         self._save_commits = False
         self._leaving = False
+        self._yields = False
         self._peers_leaving: set[str] = set()
         self._up_since: dict[str, int] = {}
         self._catch_up = _TokenBucket(config.catch_up_bytes_per_s, now)
@@ -176,6 +177,7 @@ class MultiRaft:
         self.detector.heard(sender, now)
         if beat.leaving != (sender in self._peers_leaving):
             (self._peers_leaving.add if beat.leaving else self._peers_leaving.discard)(sender)
+        self.registry.set_node_yields(sender, beat.yields)
         self._judge(now)
         for line in beat.groups:
             group = self.groups.get(line.partition)
@@ -299,6 +301,16 @@ class MultiRaft:
                 group.transfer(successor, now)
                 moving = True
         return not moving
+
+    def yield_leadership(self, yields: bool, now: int) -> None:
+        """Lead only where no other healthy replica can, until told otherwise (rule 24). The others hear
+        it with the next beat, and what is led here moves with it, as any partition does to its owner."""
+        if yields != self._yields:
+            self._now = now
+            self._yields = yields
+            self.registry.set_node_yields(self.node_id, yields)
+            self._beat_due = now
+            self.wake_at(now)
 
     # ------------------------------------------------------------------ liveness and placement
 
@@ -434,7 +446,7 @@ class MultiRaft:
             GroupBeat(partition, group.term, group.leadership is not None, group.commit)
             for partition, group in self.groups.items()
         ]
-        beat = Beat(self._beat_sequence, lines, self._leaving)
+        beat = Beat(self._beat_sequence, lines, self._leaving, self._yields)
         return dict.fromkeys(self._peers, beat)
 
     def next_deadline(self) -> int:

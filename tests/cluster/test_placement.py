@@ -132,6 +132,28 @@ def test_three_nodes_share_the_partitions_of_the_lost_one() -> None:
     assert owners(sets, []) == (None,) * 32
 
 
+@given(members_lists, st.integers(1, 5), st.data())
+def test_who_yields_leads_only_where_nobody_else_could(
+    members: list[str], rf: int, data: st.DataObject
+) -> None:
+    sets = replica_sets(members, 32, rf)
+    healthy = data.draw(st.sets(st.sampled_from(members)))
+    yielding = data.draw(st.sets(st.sampled_from(members)))
+    willing = healthy - yielding
+    after = owners(sets, healthy, yielding)
+    for group, owner in zip(sets, after, strict=True):
+        if willing & set(group):
+            assert owner in willing & set(group)
+        else:
+            assert (owner in group and owner in healthy) if healthy & set(group) else owner is None
+    if all(willing & set(group) for group in sets):
+        assert after == owners(sets, willing), "as if they were down"
+    for group, owner in zip(sets, after, strict=True):
+        order = succession(group, owner, healthy, yielding)
+        assert set(order) == healthy & set(group)
+        assert [member in yielding for member in order] == sorted(member in yielding for member in order)
+
+
 def test_succession_is_owner_first_then_replica_order() -> None:
     group = ("a", "b", "c")
     assert succession(group, "a", {"a", "b", "c"}) == ("a", "b", "c")

@@ -148,6 +148,22 @@ def test_the_replication_factor() -> None:
     assert hosted == dict.fromkeys(range(32), 3)
 
 
+def test_a_node_that_yields_is_passed_over_and_still_counts() -> None:
+    registry = registry_of("a", "b", "c")
+    before, version = everything(registry), registry.version
+    registry.set_node_yields("ghost", True)
+    registry.set_node_yields("b", False)
+    assert registry.version == version
+    registry.set_node_yields("b", True)
+    assert registry.version > version
+    counts = Counter(registry.owner_of(p) for p in range(32))
+    assert counts == {"a": 16, "c": 16}
+    assert all(registry.succession(p)[-1] == "b" for p in range(32))
+    assert all(registry.quorum_is_up(p) for p in range(32)), "it votes and stores"
+    registry.set_node_yields("b", False)
+    assert everything(registry) == before
+
+
 def test_quorum_and_succession_follow_health() -> None:
     registry = registry_of("a", "b", "c", partition_count=3)
     assert registry.succession(1) == ("b", "c", "a")

@@ -16,7 +16,9 @@ from typing import Any
 
 import structlog
 
+from allsource.cluster.codec import Kind, batch_prefix, unpack
 from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.message_codec import decode_beat, decode_messages, encode_beat, encode_message
 from allsource.cluster.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
 from allsource.node.measures import Measures
@@ -93,17 +95,22 @@ async def until(condition: Callable[[], object], what: str = "the condition") ->
 
 
 class Link:
-    """One member's side of the network: what `PeerLinks` is in a real node."""
+    """One member's side of the network: what `PeerLinks` is in a real node. What it sends is encoded and
+    decoded as on the wire, so that what does not travel does not arrive."""
 
     def __init__(self, cluster: Cluster, node_id: str) -> None:
         self.cluster = cluster
         self.node_id = node_id
 
     def send_messages(self, peer: str, messages: list[Message]) -> None:
-        self._deliver(peer, lambda member: member.messages(self.node_id, messages))
+        arrived = decode_messages(
+            unpack(batch_prefix(Kind.MESSAGES, len(messages)) + b"".join(map(encode_message, messages)))
+        )
+        self._deliver(peer, lambda member: member.messages(self.node_id, arrived))
 
     def send_beat(self, peer: str, beat: Beat) -> None:
-        self._deliver(peer, lambda member: member.beat(self.node_id, beat))
+        arrived = decode_beat(unpack(encode_beat(beat)))
+        self._deliver(peer, lambda member: member.beat(self.node_id, arrived))
 
     def request(
         self, peer: str, request: Request, timeout_ms: int, reply: Callable[[Result | AllsourceError], None]

@@ -44,6 +44,8 @@ KINDS: dict[str, float] = {
     "slow_disk": 1,
     "stalled_disk": 1,
     "disk_error": 0.7,
+    "full_disk": 1,
+    "full_disk_leader": 1,
     "clock_jump": 1,
     "false_alarm": 1.5,
     "isolate_follower": 0.5,

@@ -240,6 +240,17 @@ class Faults:
 
         return restart
 
+    def _full_disk(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """Nearly: it still takes what others lead, and wants to lead nothing itself (rule 24)."""
+        for node in targets:
+            node.yield_leadership(True)
+
+        def end() -> None:
+            for node in targets:
+                node.yield_leadership(False)
+
+        return end
+
     def _clock_jump(self, targets: list[SimNode], fault: Fault) -> Undo:
         for node in targets:
             node.jump_clock(fault.lasts_us)
@@ -288,6 +299,8 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "slow_disk": Faults._slow_disk,
     "stalled_disk": Faults._stalled_disk,
     "disk_error": Faults._disk_error,
+    "full_disk": Faults._full_disk,
+    "full_disk_leader": Faults._full_disk,
     "clock_jump": Faults._clock_jump,
     "false_alarm": Faults._false_alarm,
 }

@@ -156,6 +156,10 @@ class SimNode:
             self.do(action, *arguments)
         self._end_turn_later()
 
+    def yield_leadership(self, yields: bool) -> None:
+        """The disk is nearly full, or there is room again."""
+        self.do(lambda: self.core.yield_leadership(yields, self.clock()))
+
     def leave(self) -> None:
         """SIGTERM: hand leadership over, then exit."""
         if self.alive and not self.leaving:

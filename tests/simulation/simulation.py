@@ -180,11 +180,22 @@ class Simulation:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
         wanted = owners(self.replicas, self.members)
         self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted)
+        self._demand_that_leadership_yields()
         writers = self._write_everywhere(self.nodes)
         self._wait("every partition takes a write again", lambda: all(o.outcome == OK for o in writers()))
         readers = self._read_everything()
         self._wait("every stream can be read", lambda: all(o.outcome == OK for o in readers()))
         self._wait("all replicas are equal", self._replicas_agree)
+
+    def _demand_that_leadership_yields(self) -> None:
+        """A full disk gives its partitions away, as far as others can lead them, and gets them back."""
+        node = self.world.random.choice(self.nodes)
+        node.yield_leadership(True)
+        wanted = owners(self.replicas, self.members, {node.name})
+        self._wait(f"{node.name} yields", lambda: self._owners(self.nodes) == wanted)
+        node.yield_leadership(False)
+        wanted = owners(self.replicas, self.members)
+        self._wait(f"{node.name} leads again", lambda: self._owners(self.nodes) == wanted)
 
     def _read_everything(self) -> Callable[[], list[ReadOperation]]:
         streams = [
