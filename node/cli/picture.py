@@ -11,10 +11,12 @@ from allsource.node.cli.figures import ranges
 
 @dataclass(frozen=True, slots=True)
 class NodePicture:
-    """A member as the asked node sees it. `state`: up, suspect or down."""
+    """A member as the asked node sees it. `state`: up, suspect or down; `yields`: its disk is nearly
+    full, so that others lead in its place."""
 
     id: str
     state: str
+    yields: bool
     incarnation: int
     address: str
     http_address: str
@@ -71,7 +73,12 @@ class ClusterPicture:
 
 def _node(value: Mapping[str, Any]) -> NodePicture:
     return NodePicture(
-        value["id"], value["state"], value["incarnation"], value["address"], value["http_address"]
+        value["id"],
+        value["state"],
+        value["yields"],
+        value["incarnation"],
+        value["address"],
+        value["http_address"],
     )
 
 
@@ -91,7 +98,7 @@ def node_rows(picture: ClusterPicture) -> list[list[str]]:
     return [
         [
             node.id,
-            node.state,
+            node.state + (", disk nearly full" if node.yields else ""),
             node.address,
             node.http_address,
             str(node.incarnation),

@@ -168,7 +168,14 @@ def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
             "durability": "fsync",
             "durability_means": "on disks",
             "nodes": [
-                {"id": id_, "state": "up", "incarnation": 1, "address": "a", "http_address": "h"}
+                {
+                    "id": id_,
+                    "state": "up",
+                    "yields": False,
+                    "incarnation": 1,
+                    "address": "a",
+                    "http_address": "h",
+                }
                 for id_ in ("n1", "n2")
             ],
             "partitions": [

@@ -38,6 +38,8 @@ async def test_its_partitions_take_appends_elsewhere_and_come_home() -> None:
         press(cluster, FULL, "n2")
         await until(lambda: not led_by(cluster, "n2"), "n2 to lead nothing")
         await cluster.settled()
+        for view in cluster.views.values():
+            assert [node["yields"] for node in view.describe()["nodes"]] == [False, True, False]
         for number in range(20):
             result = await cluster.ask("n2", append((f"s-{number}", events())))
             assert isinstance(result, AppendResult)
