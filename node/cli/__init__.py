@@ -1,9 +1,9 @@
 """The command line: `allsource launch`, `status`, `append`, `read`, `drill`, `bench` and the rest.
 
 What lives here: everything that a person types, and the control of node processes that `launch`, the
-drills, the benchmark and the integration tests share (`processes`). What may not: anything that a node
-needs in order to serve. Commands talk to a cluster as any user does, through `allsource.client` and
-the HTTP door, so that a drill proves what users get.
+drills, the benchmark and the integration tests share (`processes`, `cluster`, `scratch`). What may not:
+anything that a node needs in order to serve. Commands talk to a cluster as any user does, through
+`allsource.client` and the HTTP door, so that a drill proves what users get.
 
 Trade-offs. Commands are imported when they are called, so that a node process starts without paying
 for the tables of the others. Programs get `--json` on standard output; progress and errors go to
