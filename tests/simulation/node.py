@@ -76,7 +76,9 @@ class SimNode:
         self._timer_at = NEVER
         self._timer = 0
         self._sync_since: int | None = None
-        self._sync_under_way = (0, 0)
+        self._sync_under_way: tuple[int, int] | None = None
+        """`(number, covered)` of the sync that the disk is busy with. It ends with the disk; the process
+        may hear of it later (`_sync_since`), when it is paused."""
 
     # -- the clock
 
@@ -104,7 +106,7 @@ class SimNode:
         self._inbox.clear()
         self._turn_due = False
         self._timer_at = NEVER
-        self._sync_since = None
+        self._sync_since = self._sync_under_way = None
         self.leading = {}
         self._invariants.node_started(self)
         self.core = self._tools.core(
@@ -318,7 +320,7 @@ class SimNode:
     def mend_disk(self) -> None:
         """From now on it is as fast as it was, and a sync that hangs ends too."""
         self.sync_factor = 1
-        if self.alive and self._sync_since is not None:
+        if self.alive and self._sync_under_way is not None:
             disk = self._plan.disk
             lasts = disk.sync_us + disk.jitter_us
             self._world.after(lasts, self._sync_ends, self.incarnation, *self._sync_under_way)
@@ -326,8 +328,9 @@ class SimNode:
     def _sync_ends(self, incarnation: int, number: int, covered: int) -> None:
         if not self.alive or self.incarnation != incarnation:
             return
-        if self._sync_since is None or self._sync_under_way != (number, covered):
+        if self._sync_under_way != (number, covered):
             return  # mended meanwhile: this is the end that did not come to pass
+        self._sync_under_way = None
         if self.sync_fails:  # rule 16: fatal, never retried
             self.sync_fails = False
             self.crash()
