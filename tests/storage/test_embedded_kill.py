@@ -5,6 +5,9 @@ there whole. The program says what it begins (`>`) and what it was told is done 
 what it interrupted; a kill that interrupts nothing proves nothing, and fails the test. The kills come at
 random times; the seed and the tally are printed, and the rounds build on each other.
 
+A kill takes nothing from the operating system, so what a missing sync would lose is not seen here; that is
+tried where a storage can be made to crash as in a power cut (`contract`, `test_repository`).
+
 A hundred rounds each: `scripts/test --all tests/storage/test_embedded_kill.py -rP`
 """
 
