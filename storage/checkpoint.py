@@ -140,6 +140,7 @@ def _check_target(target: Path) -> None:
 
 def _take_place(place: Path) -> int:
     """Make the directory, or empty the one that a killed process left; its lock."""
+    is_new = not place.exists()
     place.mkdir(exist_ok=True)
     try:
         lock = take_lock(place)
@@ -147,11 +148,19 @@ def _take_place(place: Path) -> int:
         raise CheckpointFailed(
             f"the process {error.details['pid']} is making a checkpoint of this name; wait for it"
         ) from None
-    for left in place.iterdir():
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left)
-        elif left.name != "LOCK":
-            left.unlink()
+    except OSError:
+        if is_new:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    try:
+        for left in place.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif left.name != "LOCK":
+                left.unlink()
+    except BaseException:
+        os.close(lock)
+        raise
     return lock
 
 

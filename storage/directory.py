@@ -217,8 +217,12 @@ def take_lock(path: Path) -> int:
             path=str(path),
             pid=holder,
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    except BaseException:  # on a full disk
+        os.close(lock)
+        raise
     return lock
 
 

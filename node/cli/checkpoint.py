@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -75,7 +74,8 @@ async def _ask(target: Target, name: str | None, wanted: tuple[str, ...]) -> lis
     timeout = aiohttp.ClientTimeout(total=COPY_TIMEOUT_S, sock_connect=target.timeout_s)
     async with aiohttp.ClientSession(timeout=timeout) as http:
         asked = [node for node in nodes if not wanted or node.id in wanted]
-        return await asyncio.gather(*[_ask_one(http, node.id, node.http_address, name) for node in asked])
+        # One after another: each stands still for a moment at the end of its copying.
+        return [await _ask_one(http, node.id, node.http_address, name) for node in asked]
 
 
 async def _ask_one(http: aiohttp.ClientSession, node: str, address: str, name: str | None) -> _Answer:

@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 
-from allsource.storage import checkpoint, rocksdb_checkpoint
+from allsource.storage import checkpoint, directory, rocksdb_checkpoint
 from allsource.storage.checkpoint import (
     CheckpointExists,
     CheckpointFailed,
@@ -35,6 +35,7 @@ from allsource.storage.errors import (
     StorageFault,
 )
 from allsource.storage.rocksdb import RocksStorage
+from allsource.storage.rocksdb_database import Database
 from tests.storage.contract import PARTITIONS
 from tests.storage.logs import LogModel
 from tests.storage.test_rocksdb import open_rocks
@@ -175,6 +176,9 @@ def _raises(error: Exception) -> object:
 
 
 FAULTS = [
+    pytest.param(
+        directory.os, "pwrite", OSError(errno.ENOSPC, "no room"), DiskFull, id="no room for a pid"
+    ),
     pytest.param(checkpoint.os, "link", OSError(errno.EACCES, "denied"), CheckpointFailed, id="permission"),
     pytest.param(checkpoint, "fsync_directory", OSError(errno.EIO, "bad"), CheckpointFailed, id="sync"),
     pytest.param(checkpoint.os, "rename", OSError(errno.EDQUOT, "quota"), DiskFull, id="quota"),
@@ -280,18 +284,36 @@ def test_files_are_shared_on_the_same_file_system(
     assert {table.stat().st_nlink for table in tables} == {2}
 
 
+class ToldLock:
+    """A lock that says when somebody comes to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+        self.awaited = threading.Event()
+
+    def __enter__(self) -> None:
+        self.awaited.set()
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 def test_one_at_a_time_and_close_waits_for_it(
     storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    original = rocksdb_checkpoint.sync_files
+    original = rocksdb_checkpoint._flush_the_bulk
 
-    def slowly(directory: Path) -> None:
+    def slowly(database: Database) -> None:
         begun.set()
         assert go_on.wait(DEADLINE_S)
-        original(directory)
+        original(database)
 
-    monkeypatch.setattr(rocksdb_checkpoint, "sync_files", slowly)
+    monkeypatch.setattr(rocksdb_checkpoint, "_flush_the_bulk", slowly)
+    lock = ToldLock()
+    monkeypatch.setattr(storage, "_checkpointing", lock)
     with ThreadPoolExecutor(2) as pool:
         making = pool.submit(storage.checkpoint, tmp_path / "copy")
         assert begun.wait(DEADLINE_S)
@@ -300,12 +322,13 @@ def test_one_at_a_time_and_close_waits_for_it(
         writing.write()  # meanwhile the store takes writes
         storage.sync()
         closing_ = pool.submit(storage.close)
-        assert not making.done()
+        waited = lock.awaited.wait(DEADLINE_S)
         assert not closing_.done()
         go_on.set()
         making.result(DEADLINE_S)
         closing_.result(DEADLINE_S)
-    check(tmp_path / "copy", writing, 20, 20)
+    assert waited
+    check(tmp_path / "copy", writing, 21, 21)
     with pytest.raises(StorageFault, match="was closed"):
         storage.checkpoint(tmp_path / "other")
 
@@ -443,11 +466,11 @@ def test_kill_9_leaves_nothing_that_opens(tmp_path: Path, point: tuple[str, str,
     assert not target.exists()
     left = list(target.parent.iterdir())
     assert left, "the kill came too late"
-    for directory in left:
+    for unfinished in left:
         with pytest.raises(StorageFault, match="never finished"):
-            claim_existing(directory)
+            claim_existing(unfinished)
         with pytest.raises(StorageFault, match="never finished"):
-            open_rocks(directory, cluster_id="standalone", node_id="standalone")
+            open_rocks(unfinished, cluster_id="standalone", node_id="standalone")
     assert list_checkpoints(target.parent) == []
     with closing(open_rocks(store)) as storage:
         assert list(target.parent.iterdir()) == []
