@@ -8,8 +8,8 @@ Read in this order: `daemon` (boot and shutdown, each on one screen, and the exi
 reads wired together), `front` (what doors talk to before and after that), `service` (here, forward, park
 or refuse), `ingest` and `admission` (the write path: the pump, and the pure decision in it), `reads`,
 `tickets` (a request under way and its deadline), `queue`. `measures`, `metrics`, `histogram` and
-`prometheus` count; `view` draws `GET /v1/cluster`; `logging` sets structlog up. The doors are `http/` and
-`wire/`, thin over the service; `cli/` is the `allsource` command.
+`prometheus` count; `view` draws `GET /v1/cluster`; `checkpoints` copies what is stored; `logging` sets
+structlog up. The doors are `http/` and `wire/`, thin over the service; `cli/` is the `allsource` command.
 
 Trade-offs: one event loop does everything but fsync, in callbacks and in batches of a loop turn, because
 a task or future for each request costs more than the request; so nothing here may block, and storage

@@ -5,9 +5,12 @@ What lives here
                 `entry` (the log record), `writes`, `keys` (bytes in RocksDB), `audit` (a log against
                 its indexes)
     interface   what a node asks of its storage, and the promises that go with it
-    backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_database`, `rocksdb_options`,
-                `rocksdb_pressure` · `postgres/`, with a page of its own · `open` knows them by name
+    backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_opening`, `rocksdb_database`,
+                `rocksdb_options`, `rocksdb_pressure`, `rocksdb_figures` · `postgres/`, with a page of its
+                own · `open` knows them by name
     directory   whose a data directory is, who has it open, how far it was synced
+    copies      `checkpoint` (how a copy comes into being, whole or not at all), `rocksdb_checkpoint` (of an
+                open RocksDB), `rocksdb_adoption` (a copy becomes a store of its own)
     on its own  `repository` opens an event store without any cluster: `stream_repository` is what all
                 have in common, `log_repository` stands on a storage (with `group_sync`), `answers` are
                 the values, `streams` the pure `EventStream`
@@ -48,4 +51,8 @@ Trade-offs
 
     *Nothing slows the writer.* RocksDB's stall triggers are off; `pressure` refuses new appends instead,
     long before (`rocksdb_pressure`).
+
+    *A checkpoint is for reading, never for restarting a node.* It has forgotten votes and acknowledgements
+    that were given after it (CONSENSUS.md rule 9), so its FORMAT says what it is, and only a repository
+    opens it. `await events.checkpoint(path)` makes one; opening `path` is the restore.
 """

@@ -37,6 +37,8 @@ FORMAT_VERSION = 2
 _PLAIN, _CHECKPOINT = 1, 2
 _MAGIC = "allsource"
 _FORMAT, _FORMAT_NEW, _LOCK, _SYNCED, _DATABASE = "FORMAT", "FORMAT.new", "LOCK", "SYNCED", "db"
+STANDALONE = "standalone"
+"""Cluster and node id of a store that belongs to no cluster."""
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
 """How the name of a checkpoint in the making ends; whatever lies in such a directory, it is not opened."""
@@ -73,6 +75,8 @@ class Format:
     @property
     def source(self) -> str:
         """Whose events these are, for people."""
+        if self.cluster_id == STANDALONE:
+            return "a repository"
         return f"node {self.node_id!r} of cluster {self.cluster_id!r}"
 
     def encode(self) -> bytes:

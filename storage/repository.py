@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from allsource.config.schema import Limits
+from allsource.storage.directory import STANDALONE
 from allsource.storage.errors import InvalidRequest
 from allsource.storage.interface import Storage
 from allsource.storage.log_repository import LogRepository
@@ -34,7 +35,7 @@ __all__ = (
 )
 
 # A data directory says whose it is; these never meet a cluster's.
-_CLUSTER, _NODE = "standalone", "standalone"
+_CLUSTER, _NODE = STANDALONE, STANDALONE
 
 
 class InMemoryEventStreamRepository(LogRepository):

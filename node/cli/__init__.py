@@ -1,4 +1,4 @@
-"""The command line: `allsource launch`, `status`, `append`, `read`, `drill`, `bench` and the rest.
+"""The command line: `allsource launch`, `status`, `append`, `read`, `checkpoint`, `drill`, and the rest.
 
 What lives here: everything that a person types, and the control of node processes that `launch`, the
 drills, the benchmark and the integration tests share (`processes`, `cluster`, `scratch`). What may not:

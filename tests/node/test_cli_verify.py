@@ -104,7 +104,7 @@ async def test_a_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert await asyncio.to_thread(run, ["verify", "--data-dir", str(path)]) == 1
         assert "directory_in_use" in capsys.readouterr().err
     assert await asyncio.to_thread(run, ["verify", "--data-dir", str(path)]) == 0
-    assert "32 partitions, 1 events: all is well" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{path} (a repository): 32 partitions, 1 events: all is well\n"
 
 
 def test_a_directory_that_is_none_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,40 @@ def test_missing_permissions_are_explained(tmp_path: Path, monkeypatch: pytest.M
         claim(tmp_path)
 
 
+def test_a_full_disk_keeps_no_lock(tmp_path: Path) -> None:
+    make(tmp_path)
+
+    def refuse(*args: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(directory.os, "pwrite", refuse)
+        with pytest.raises(StorageFault, match="No space left"):
+            claim(tmp_path)
+    claim(tmp_path).release()
+
+
+def test_a_directory_with_checkpoints_and_nothing_else_is_made(tmp_path: Path) -> None:
+    """Its owner removed a store and kept the copies."""
+    (tmp_path / "checkpoints" / "old").mkdir(parents=True)
+    make(tmp_path)
+
+
+def test_a_mark_in_the_wrong_format_is_corrupt(tmp_path: Path) -> None:
+    make(tmp_path)
+    format = json.loads((tmp_path / "FORMAT").read_bytes())
+    mark = {"id": "i", "taken": "t", "incarnation": 1}
+    for wrong in (
+        {**format, "format": 2},
+        {**format, "checkpoint": mark},
+        {**format, "format": 2, "checkpoint": {**mark, "more": 1}},
+        {**format, "format": 2, "checkpoint": None},
+    ):
+        (tmp_path / "FORMAT").write_text(json.dumps(wrong))
+        with pytest.raises(Corrupt, match="lacks or has unknown fields"):
+            claim(tmp_path)
+
+
 def test_the_mark_is_remembered(tmp_path: Path) -> None:
     mark = SyncedMark(tmp_path / "SYNCED")
     assert mark.sequence == 0
