@@ -15,7 +15,7 @@ import pytest
 
 from allsource.config.load import load_settings
 from allsource.node.cli.adopted import AdoptedNode, listener
-from allsource.node.cli.cluster import copy_config, write_config
+from allsource.node.cli.cluster import write_config
 from allsource.node.cli.ports import free_ports
 from allsource.node.cli.processes import (
     PARENT_VARIABLE,
@@ -26,6 +26,7 @@ from allsource.node.cli.processes import (
     stop_all,
     until,
 )
+from allsource.node.cli.scratch import copy_config
 
 TIMEOUT_S = 20.0
 SLEEPER = "import time; print('up', flush=True); time.sleep(100)"
