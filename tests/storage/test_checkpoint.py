@@ -248,14 +248,29 @@ def test_no_room_is_said_before_anything_is_done(
 def test_on_another_file_system_it_is_copied(
     storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+    link = os.link
 
-    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    def only_near(source: Path, target: Path) -> None:
+        if target.parent.name == ".copy.unfinished":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "link", only_near)
     storage.checkpoint(tmp_path / "copy")
     check(tmp_path / "copy", writing, 20, 20)
     files = list((tmp_path / "copy" / "db").iterdir())
     assert {file.stat().st_nlink for file in files} == {1}
+    assert not (storage.path / CHECKPOINTS).exists()
+
+
+def test_without_hard_links_there_is_none(
+    storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RocksDB would copy the whole store, and nothing else would run meanwhile."""
+    monkeypatch.setattr(checkpoint.os, "link", _raises(OSError(errno.EPERM, "Operation not permitted")))
+    with pytest.raises(CheckpointFailed, match="has no hard links"):
+        storage.checkpoint(tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert not (storage.path / CHECKPOINTS).exists()
 
 
@@ -434,7 +449,7 @@ def hang(*_, **__):
 
 setattr(module, what, hang)
 if far == "far":
-    rocksdb_checkpoint.can_link = lambda file, directory: False
+    rocksdb_checkpoint.can_link = lambda file, directory: ".copy." not in directory.name
 storage.checkpoint(target)
 """
 
