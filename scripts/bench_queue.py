@@ -10,7 +10,9 @@ in a node.
 
 Two candidates are floors. `two empty calls` is what Python takes to call two functions that do nothing:
 nothing that is written in Python and has a push and a pop is faster. `deque in a class` is a queue of
-two methods that check nothing, the least that a class can do.
+two methods that check nothing, the least that a class can do. They say which of the original's figures
+(10-20 ns a push, 10 ns a record) Python can reach; its third one, a read below 1 us, is RocksDB's, and
+`bench_storage.py` measures that.
 """
 
 from __future__ import annotations
