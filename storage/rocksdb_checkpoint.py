@@ -5,10 +5,10 @@ and copies the few that do. It is consistent over all column families and costs 
 replaces the linked files. But rocksdict 0.3.29 holds the interpreter for the whole call: with 40 MB in a
 memtable, 85 ms without a heartbeat. `flush`, however, lets go of it (measured: other threads never wait
 for more than 5 ms). So everything is flushed first, and once more what came meanwhile, until nothing is
-left or little. The call then costs 3 fsyncs, or 20 if all families have something: 5 to 15 ms on a quiet
-disk (measured under 2 and 20 MB/s of writes). On one that is slow to sync the process stands still for
-longer (300 ms were seen while others kept the disk busy); hence a cluster's nodes are asked one after
-another (`allsource checkpoint`).
+left or little. The call then costs 3 fsyncs, or 20 if all families have something. Under 2 and 20 MB/s of
+writes the process stood still for 5 to 16 ms, and for 30 ms beside two others that wrote and fsynced all
+the time; a disk that is slower to sync makes it longer. Hence a cluster's nodes are asked one after another
+(`allsource checkpoint`).
 
 Links end at the file system's border, where RocksDB would copy all of it in that same call. So a
 checkpoint for another file system is made beside the database first, and copied from there by us.
