@@ -1,7 +1,8 @@
 """`allsource verify`: walk everything that was stored, and say whether it is whole.
 
-A directory of RocksDB is only read: none of its files is changed, so that a damaged one stays as it was
-found, and a checkpoint goes on sharing its files with the store that it was taken of.
+A directory of RocksDB is only read: no file that holds data is changed (LOCK and rocksdict's own settings
+are written), so that a damaged one stays as it was found, and a checkpoint goes on sharing its files with
+the store that it was taken of.
 """
 
 from __future__ import annotations
