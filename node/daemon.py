@@ -295,6 +295,7 @@ class Node:
             limits=self.settings.limits,
             metrics_render=lambda: render(self.metrics, self._view),
             readiness=self._front.waits_for,
+            answered=Measures(self.metrics).http_answered,
             checkpoints=self._checkpoints(),
             partitions=self.settings.partitions,
         )

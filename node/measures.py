@@ -42,6 +42,10 @@ class Measures:
             metrics.count(names.CONFLICTS)
         metrics.count(names.REJECTIONS, label=error.code)
 
+    def http_answered(self, status: int) -> None:
+        """The HTTP door gave an answer with this status."""
+        self._metrics.count(names.HTTP_ANSWERS, label=str(status))
+
     def read_took(self, took_us: int) -> None:
         """A read was answered here."""
         self._metrics.record_query(took_us * 1e-6)

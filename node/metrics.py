@@ -53,6 +53,8 @@ SUSPICIONS = "suspicions"
 """Peers that this node came to distrust; label `suspect` or `down`."""
 LEADERSHIP_CHANGES = "leadership_changes"
 """Label `gained` or `lost`."""
+HTTP_ANSWERS = "http_answers"
+"""Label: the status."""
 
 # Histograms
 QUERY = "query"

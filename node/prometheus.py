@@ -134,6 +134,9 @@ _COUNTERS = {
     names.REJECTIONS: _Help(
         "Requests refused, by the error's code; not those that a door could not read.", "reason", _REASONS
     ),
+    names.HTTP_ANSWERS: _Help(
+        "Answers of the HTTP door, by status.", "status", ("200", "201", "400", "404", "409", "503", "504")
+    ),
     names.UNKNOWN_OUTCOMES: _Help("Appends whose outcome was unknown at their deadline."),
     names.FORWARDS: _Help("Requests sent on to another node."),
     names.ERRORS: _Help("Failures that should not happen."),

@@ -140,7 +140,7 @@ class Service:
             reply(ClusterView(self._describe()))
             return
         if self._closing:
-            reply(_leaving())
+            self._refuse_at_once(_leaving(), reply)
             return
         try:
             if isinstance(request, AppendRequest):
@@ -148,7 +148,7 @@ class Service:
             else:
                 partition = self._partition_of_read(request)
         except InvalidRequest as error:
-            reply(error)
+            self._refuse_at_once(error, reply)
             return
         now = self._now_us()
         deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
@@ -297,6 +297,10 @@ class Service:
             self._parked_count += 1
             self._parked.setdefault(key, []).append(ticket)
 
+    def _refuse_at_once(self, error: AllsourceError, reply: Reply) -> None:
+        self._measures.refused(error)
+        reply(error)
+
     def _refuse(self, ticket: Ticket, error: AllsourceError) -> None:
         self._measures.refused(error)
         ticket.refuse(error)
@@ -382,7 +386,8 @@ class Service:
             tickets = self._parked.pop(key)
             self._parked_count -= len(tickets)
             for ticket in tickets:
-                ticket.refuse(_leaving())
+                if ticket.reply is not None:
+                    self._refuse(ticket, _leaving())
 
     def under_way(self) -> int:
         """How many requests have no answer yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from allsource.config.schema import Limits
 from allsource.node.http.answers import respond
@@ -32,15 +33,21 @@ def make_app(
     limits: Limits,
     metrics_render: Callable[[], tuple[bytes, str]],
     readiness: Callable[[], Sequence[str]],
+    answered: Callable[[int], None] = lambda status: None,
     checkpoints: Checkpoints | None = None,
     partitions: int = PARTITION_COUNT,
 ) -> web.Application:
     """The application. `metrics_render` gives a body and its content type; `readiness` names, one
-    sentence each, what this node still waits for (nothing: it is ready). Without `checkpoints` there is
-    no `/v1/checkpoints`."""
-    app = web.Application(
-        middlewares=[errors_as_answers], client_max_size=BODY_ROOM * limits.append_bytes_max
-    )
+    sentence each, what this node still waits for (nothing: it is ready). `answered` is told
+    the status of each answer. Without `checkpoints` there is no `/v1/checkpoints`."""
+
+    @web.middleware
+    async def tell_status(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await errors_as_answers(request, handler)
+        answered(response.status)
+        return response
+
+    app = web.Application(middlewares=[tell_status], client_max_size=BODY_ROOM * limits.append_bytes_max)
     app.add_routes(Streams(service, limits, partitions).routes())
     if checkpoints is not None:
         app.add_routes(checkpoint_routes(checkpoints))

@@ -393,6 +393,24 @@ async def test_a_read_page_can_be_appended_again(http: TestClient[Any, Any]) -> 
         assert [e.get(key) for e in copy["events"]] == [e.get(key) for e in page["events"]]
 
 
+async def test_each_answer_is_told_by_its_status(service: ToyService) -> None:
+    told: list[int] = []
+    app = make_app(
+        service,
+        limits=Limits(),
+        metrics_render=lambda: (b"", "text/plain"),
+        readiness=list,
+        answered=told.append,
+    )
+    async with TestClient(TestServer(app)) as http:
+        await append(http, "s", event())
+        await http.post("/v1/streams/s/events", data=b"{")
+        await http.get("/v1/streams/unknown")
+        await http.get("/nowhere")
+        await http.get("/health/live")
+    assert told == [201, 400, 404, 404, 200]
+
+
 async def test_the_server_listens_stops_and_says_when_a_port_is_taken(service: ToyService) -> None:
     def app() -> aiohttp.web.Application:
         return make_app(

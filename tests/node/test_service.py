@@ -64,6 +64,17 @@ async def test_a_conflict_names_the_actual_version() -> None:
         assert cluster.metrics["n1"].counter(names.CONFLICTS) == 1
 
 
+async def test_what_cannot_be_routed_is_refused_and_counted() -> None:
+    async with Cluster(1) as cluster:
+        assert type(await cluster.ask("n1", ReadPartition(8))) is InvalidRequest
+        assert type(await cluster.ask("n1", ReadStream(" a"))) is InvalidRequest
+        counted = cluster.metrics["n1"]
+        assert counted.counter(names.REJECTIONS, "invalid") == 2
+        cluster.members["n1"].service.close_intake()
+        assert type(await cluster.ask("n1", ReadStream("a"))) is ShuttingDown
+        assert counted.counter(names.REJECTIONS, "shutting_down") == 1
+
+
 async def test_a_retry_is_stored_once_and_answered_alike() -> None:
     async with Cluster(1) as cluster:
         request = append(("a", events(2)), expected=NO_STREAM)
