@@ -132,8 +132,8 @@ class Tally(Counter[str]):
 
     def check(self) -> None:
         print(dict(self))
-        # The programs do nothing but append; the moment between two appends is hardly ever hit.
-        assert self["kills_within_an_append"] >= 0.9 * self["kills"]
+        # The programs do little but append, yet some kills fall between two; of four, luck may have three.
+        assert self["kills_within_an_append"] >= max(1, 0.8 * self["kills"] - 3)
 
 
 @pytest.fixture
