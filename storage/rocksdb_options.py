@@ -5,6 +5,10 @@ order, and are almost never deleted; event ids are looked up with each append an
 stream heads are overwritten all the time. One thread writes, on the event loop, so nothing may ever
 make it wait: where RocksDB would slow a writer down, it is told not to, and `rocksdb_pressure` refuses
 new appends long before (DESIGN.md, storage).
+
+Prefixes are sought without a prefix extractor: its filters want one length for all, and what is sought
+here is a partition (in every file anyway) or a stream, whose ids differ in length. A seek lands on a
+stream's first slice, whose key alone says where the stream ends; whole keys have filters.
 """
 
 from __future__ import annotations
