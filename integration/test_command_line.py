@@ -234,12 +234,15 @@ async def test_commands_that_find_no_cluster_say_so_in_a_line(clusters: Clusters
     assert "no node could be reached" in done.stderr
 
 
-async def test_the_drill_on_rocksdb_leaves_nothing_behind(clusters: Clusters, tmp_path: Path) -> None:
+@pytest.mark.parametrize("injury", ["kill-node", "stop-node"])
+async def test_the_drill_on_rocksdb_leaves_nothing_behind(
+    clusters: Clusters, tmp_path: Path, injury: str
+) -> None:
     place = tmp_path / "place"
     place.mkdir()
     done = await asyncio.to_thread(
         allsource,
-        *("drill", "kill-node", "--config", clusters.config(3), "--rounds", "2", "--json"),
+        *("drill", injury, "--config", clusters.config(3), "--rounds", "2", "--json"),
         TMPDIR=str(place),
     )
     assert done.returncode == 0, done.stdout + done.stderr

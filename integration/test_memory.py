@@ -110,7 +110,7 @@ async def test_a_drill_does_not_shrink_a_running_cluster_in_memory(clusters: Clu
     config = clusters.config(3, storage={"backend": "memory"})
     done = await asyncio.to_thread(allsource, "drill", "kill-node", "--config", config, "--running")
     assert done.returncode == 2
-    assert "without the killed nodes for good" in done.stderr
+    assert "without the victims for good" in done.stderr
 
 
 async def test_a_launch_does_not_restart_what_has_forgotten(clusters: Clusters) -> None:

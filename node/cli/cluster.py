@@ -131,7 +131,7 @@ class ClusterProcess:
 
     @property
     def present(self) -> list[str]:
-        """Those of them that were not killed for good."""
+        """Those of them that were not lost for good."""
         return [node_id for node_id in self.ids if node_id not in self._gone]
 
     @property
@@ -164,9 +164,8 @@ class ClusterProcess:
         """`kill -9` of these nodes (all, if none is named) at once."""
         kill_all([self.nodes[node_id] for node_id in node_ids or self.ids])
 
-    def kill_for_good(self, *node_ids: str) -> None:
-        """`kill -9` of nodes that will not be started again: nothing waits for them from now on."""
-        self.kill(*node_ids)
+    def lose(self, *node_ids: str) -> None:
+        """These nodes will not be started again: nothing waits for them from now on."""
         self._gone.update(node_ids)
 
     async def start_all(self) -> None:
@@ -228,6 +227,14 @@ class ClusterProcess:
             return all(await asyncio.gather(*[self.is_ready(node_id) for node_id in wanted]))
 
         return await self.until(condition, f"{', '.join(wanted)} to be ready", timeout_s)
+
+    async def ended(self, *node_ids: str) -> None:
+        """Wait until the processes of these nodes are gone. Raises `ClusterFault`."""
+
+        async def condition() -> bool:
+            return not any(self.nodes[node_id].running for node_id in node_ids)
+
+        await self.until(condition, f"{', '.join(node_ids)} to end", _STOP_GRACE_S)
 
     async def settled(self, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Wait until every node is ready and sees every partition with its preferred owner, or, where that

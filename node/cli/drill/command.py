@@ -18,7 +18,7 @@ from allsource.node.cli.cluster import ClusterFault, ClusterProcess
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.report import Report, report_json, round_line, verdict_lines
-from allsource.node.cli.drill.rounds import KILL, KILL_FOR_GOOD, PAUSE, Injury, run_round
+from allsource.node.cli.drill.rounds import KILL, PAUSE, STOP, Injury, run_round
 from allsource.node.cli.drill.writers import Clock, Writers
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, note
@@ -102,6 +102,16 @@ def kill_node(**options: Any) -> int:
     return _drill(KILL, **options)
 
 
+@drill.command("stop-node")
+@_options
+def stop_node(**options: Any) -> int:
+    """Restart owners in order (SIGTERM), as an upgrade does, and compare everything in the end.
+
+    With storage in memory a stopped node is not started again; see kill-node.
+    """
+    return _drill(STOP, **options)
+
+
 @drill.command("pause-node")
 @_options
 def pause_node(**options: Any) -> int:
@@ -145,20 +155,21 @@ def _feasible(plan: _Plan) -> _Plan:
             f"{plan.config} keeps each partition on {settings.replication_factor} of"
             f" {len(settings.nodes)} nodes, which survives the loss of {spared}, not of {plan.victims}"
         )
-    if plan.injury is not KILL or (plan.backend or settings.storage.backend) != "memory":
+    if not plan.injury.ends or (plan.backend or settings.storage.backend) != "memory":
         return plan
     if plan.running:
         raise click.UsageError(
-            "the running cluster keeps its data in memory, and would be without the killed nodes for good:"
+            "the running cluster keeps its data in memory, and would be without the victims for good:"
             " leave out --running"
         )
     rounds = min(plan.rounds, spared // plan.victims)
     return replace(
         plan,
-        injury=KILL_FOR_GOOD,
+        injury=plan.injury.for_good(),
         rounds=rounds,
-        remark="storage in memory: a killed node has forgotten its votes and its log, so it was not started"
-        f" again; {rounds} of {plan.rounds} rounds, for {spared} of {len(settings.nodes)} nodes may go",
+        remark=f"storage in memory: a {plan.injury.past} node has forgotten its votes and its log, so it"
+        f" was not started again; {rounds} of {plan.rounds} rounds, for {spared} of {len(settings.nodes)} nodes"
+        " may go",
     )
 
 

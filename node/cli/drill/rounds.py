@@ -9,7 +9,7 @@ back costs a moment too). Figures therefore contain the writers' own pauses, som
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from allsource.node.cli.cluster import ClusterFault, ClusterProcess
@@ -31,14 +31,27 @@ class Injury:
     hurt: Callable[[ClusterProcess, Sequence[str]], None]
     heal: Callable[[ClusterProcess, Sequence[str]], None] | None
     """None: nothing does, and the cluster goes on without them."""
+    ends: bool
+    """Whether their processes end, so that healing is a new start."""
+
+    def for_good(self) -> Injury:
+        """The same for storage in memory: a node that is started again has forgotten its votes, and is
+        refused."""
+
+        def hurt(cluster: ClusterProcess, victims: Sequence[str]) -> None:
+            self.hurt(cluster, victims)
+            cluster.lose(*victims)
+
+        return replace(self, past=f"{self.past} for good", hurt=hurt, heal=None)
 
 
 def _kill(cluster: ClusterProcess, victims: Sequence[str]) -> None:
     cluster.kill(*victims)
 
 
-def _kill_for_good(cluster: ClusterProcess, victims: Sequence[str]) -> None:
-    cluster.kill_for_good(*victims)
+def _stop(cluster: ClusterProcess, victims: Sequence[str]) -> None:
+    for victim in victims:
+        cluster.nodes[victim].terminate()
 
 
 def _start(cluster: ClusterProcess, victims: Sequence[str]) -> None:
@@ -55,10 +68,9 @@ def _resume(cluster: ClusterProcess, victims: Sequence[str]) -> None:
         cluster.nodes[victim].resume()
 
 
-KILL = Injury("kill-node", "killed", _kill, _start)
-KILL_FOR_GOOD = Injury("kill-node", "killed for good", _kill_for_good, None)
-"""For storage in memory: a node that is started again has forgotten its votes, and is refused."""
-PAUSE = Injury("pause-node", "paused", _pause, _resume)
+KILL = Injury("kill-node", "killed", _kill, _start, ends=True)
+STOP = Injury("stop-node", "stopped", _stop, _start, ends=True)
+PAUSE = Injury("pause-node", "paused", _pause, _resume, ends=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,8 @@ async def run_round(
     owned = await _owned_by(cluster, chosen)
     hurt = writers.now()
     injury.hurt(cluster, chosen)
+    if injury.ends:
+        await cluster.ended(*chosen)
     await _accepting(writers, hurt, f"{', '.join(chosen)} {injury.past}")
     healed = writers.now()
     takeover = _silences(writers.history, cluster.settings.partitions, hurt, healed)
