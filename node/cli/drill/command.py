@@ -168,8 +168,8 @@ def _feasible(plan: _Plan) -> _Plan:
         injury=plan.injury.for_good(),
         rounds=rounds,
         remark=f"storage in memory: a {plan.injury.past} node has forgotten its votes and its log, so it"
-        f" was not started again; {rounds} of {plan.rounds} rounds, for {spared} of {len(settings.nodes)} nodes"
-        " may go",
+        f" was not started again; {rounds} of {plan.rounds} rounds, for {spared} of"
+        f" {len(settings.nodes)} nodes may go",
     )
 
 
