@@ -158,6 +158,18 @@ async def test_a_launch_of_which_no_node_can_start_fails_and_says_why(clusters: 
     assert "no node could be started" in done.stderr.splitlines()[-1]
 
 
+async def test_a_second_launch_of_a_file_does_not_take_the_first_ones_nodes_for_its_own(
+    clusters: Clusters,
+) -> None:
+    cluster = await clusters.start(2)
+    done = await asyncio.to_thread(allsource, "launch", cluster.config)
+    assert done.returncode == 1
+    assert "is ready" not in done.stdout
+    assert done.stderr.count("is in use by the process") >= 2
+    assert "no node could be started" in done.stderr.splitlines()[-1]
+    await cluster.ready()
+
+
 @pytest.fixture
 async def one(clusters: Clusters) -> ClusterProcess:
     return await clusters.start(1)

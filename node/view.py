@@ -6,6 +6,7 @@ lead; commit indexes and positions are of its own replica, and 0 for a partition
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -57,6 +58,7 @@ class View:
         promise = promise_of(self._settings)
         return {
             "node": self._node_id,
+            "pid": os.getpid(),
             "cluster": self._settings.cluster_name,
             "cluster_id": self._settings.cluster_id,
             "storage": self._settings.storage.backend,

@@ -39,6 +39,8 @@ class ClusterPicture:
     """All that `GET /v1/cluster` tells."""
 
     node: str
+    pid: int
+    """The process that answered, on its own machine."""
     cluster: str
     storage: str
     """The backend: rocksdb, postgres or memory."""
@@ -54,6 +56,7 @@ class ClusterPicture:
         """From the JSON of the answer."""
         return cls(
             value["node"],
+            value["pid"],
             value["cluster"],
             value["storage"],
             value["durability"],

@@ -159,10 +159,19 @@ async def test_complaints_are_kept_and_endless_lines_cut() -> None:
     assert talker.last_complaint == "last"  # it ended by itself: its last words are the best guess
 
 
+async def test_of_a_killed_child_the_signal_is_told_not_what_it_said_long_before() -> None:
+    code = "import os; print('[warning ] long ago', flush=True); os.kill(os.getpid(), 9)"
+    killed = child(code)
+    async with asyncio.timeout(TIMEOUT_S):
+        await Supervisor([killed], Witness(), restart=False).run()
+    assert killed.last_complaint == "killed by signal 9"
+
+
 def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
     return ClusterPicture.read(
         {
             "node": "n1",
+            "pid": 1,
             "cluster": "c",
             "storage": "rocksdb",
             "durability": "fsync",
@@ -248,6 +257,25 @@ def test_a_launch_says_what_memory_means() -> None:
     in_memory = replace(settings, storage=StorageSettings(backend="memory"))
     assert welcome(in_memory, CONFIG, 1.0)[-1].startswith("memory: what a node holds is gone when its")
     assert not any("gone" in line for line in welcome(settings, CONFIG, 1.0))
+
+
+def test_what_to_try_can_be_typed_as_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who typed scripts/launch has no `allsource` on the PATH."""
+
+    def hint() -> str:
+        (line,) = [one for one in welcome(load_settings(CONFIG), CONFIG, 1.0) if " status " in one]
+        return line.split()[0]
+
+    program = tmp_path / "bin" / "allsource"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hint() == str(program)
+    monkeypatch.chdir(tmp_path)
+    assert hint() == "bin/allsource"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert hint() == "allsource"
 
 
 def test_json_lines_tell_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:

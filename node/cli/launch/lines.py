@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,18 @@ def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
         f"  curl {urls[0]}/v1/streams/hello/events -d '{body}'",
         f"  curl {urls[len(urls) // 2]}/v1/streams/hello/events",
         f"  curl {urls[-1]}/v1/cluster",
-        f"  allsource status --config {config}",
+        f"  {our_command()} status --config {config}",
         *warning,
     ]
+
+
+def our_command() -> str:
+    """What to type for `allsource` here: its path, unless the shell finds it by its name."""
+    ours = Path(sys.executable).with_name("allsource")
+    found = shutil.which("allsource")
+    if not ours.exists() or (found is not None and ours.samefile(found)):
+        return "allsource"
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)
 
 
 class PlainDisplay:

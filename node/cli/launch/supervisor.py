@@ -46,7 +46,8 @@ class Child:
     last_words: str = ""
     """The last line that it said."""
     last_complaint: str = ""
-    """The last warning or error that it logged, or, when it ended by itself, its last words."""
+    """The last warning or error that it logged; once it has ended, its last words, or the signal that
+    killed it."""
     picture: ClusterPicture | None = None
     """The cluster as it saw it last."""
 
@@ -128,8 +129,9 @@ class Supervisor:
                 return
             if time.monotonic() - begun > _WELL_AFTER_S:
                 backoff = _BACKOFF_FIRST_S
-            if (child.exit_status or 0) >= 0:  # who was killed had no time to say why
-                child.last_complaint = child.last_words
+            status = child.exit_status or 0
+            # Who was killed had no time to say why: what it said before is about something else.
+            child.last_complaint = child.last_words if status >= 0 else f"killed by signal {-status}"
             self._display.ended(child, backoff if self._restart else None)
             if not self._restart:
                 return

@@ -1,4 +1,8 @@
-"""Asking the children how they are, through the HTTP door that everyone has."""
+"""Asking the children how they are, through the HTTP door that everyone has.
+
+Behind a child's address another process may answer: that of a second launch of the same file, which has the
+ports already. What it says is not about our child.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +42,11 @@ async def _look(child: Child, http: aiohttp.ClientSession) -> None:
             ready = answer.status == 200
         async with http.get(f"{child.http_url}/v1/cluster") as answer:
             picture = ClusterPicture.read(await answer.json()) if answer.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+        picture = None  # the last three: not a node of ours
+    answered = picture is not None and picture.pid == child.node.pid
+    if not answered:
         ready, picture = False, None
-        answered = False
-    else:
-        answered = True
     if child.starts == life and child.is_up:
         child.was_live = child.was_live or answered
         child.picture = picture
