@@ -26,6 +26,7 @@ _FOREIGN = {
     b"PUT ": "HTTP",
     b"OPTI": "HTTP",
     b"PRI ": "HTTP/2",
+    b"HTTP": "HTTP",
     b"\x16\x03\x01\x00": "TLS",
     b"\x16\x03\x01\x02": "TLS",
 }

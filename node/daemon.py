@@ -256,6 +256,7 @@ class Node:
         """Undo the boot, last first; `leave` before it is what makes it gentle."""
         if self.member is not None:
             self.member.service.close()
+            self._door.member = None  # whose connection ends now is not suspect: we hang up
         while self._undo:
             await self._undo.pop()()
         if self.member is not None:

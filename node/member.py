@@ -276,6 +276,8 @@ class Member:
             before = self._states.get(node.id)
             if state != before:
                 self._states[node.id] = state
+                if before is None and state == "suspect":
+                    continue  # it was never heard of yet: no news
                 if before is not None and state != "up":
                     self._measures.suspected(state)
                 level: Any = self._log.info if state == "up" else self._log.warning

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
+from structlog.testing import LogCapture
 
 from allsource.client import Client
 from allsource.config.schema import NodeSettings, Settings, StorageSettings
@@ -153,6 +154,18 @@ async def test_a_node_goes_and_comes_back(three: Nodes) -> None:
         for number in range(20):
             result = await client.append(f"s-{number}", [NewEvent.json("T", number)])
             assert result.streams[0][2] == 2
+
+
+async def test_a_node_that_stops_does_not_suspect_those_on_whom_it_hangs_up(tmp_path: Path) -> None:
+    nodes, heard = Nodes(settings_in(tmp_path, 3, suspicion_timeout_ms=5000)), LogCapture()
+    await nodes.start("n2", "n3")
+    nodes.running["n1"] = Node(nodes.settings, "n1", structlog.wrap_logger(None, processors=[heard]))
+    await nodes.running["n1"].start()
+    await nodes.ready()
+    await nodes.stop("n1")
+    await nodes.stop()
+    assert heard.entries
+    assert not [entry for entry in heard.entries if entry["event"] == "peer is suspect"]
 
 
 async def test_a_first_start_waits_for_all_members(tmp_path: Path) -> None:
