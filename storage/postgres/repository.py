@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from time import time_ns
 from types import TracebackType
@@ -185,16 +185,21 @@ class PostgresEventStreamRepository(EventStreamRepository):
             await _roll_back(connection)
             raise
         except BaseException:  # cancelled: there is no time for a conversation
-            connection.terminate()
+            _drop(connection)
             raise
         try:
             await connection.execute("COMMIT")
         except connection_errors() as error:
             if is_lost(error):
+                _drop(connection)  # it may still be in the transaction, and the pool does not ask
                 raise OutcomeUnknown(
                     f"{self.target.shown} was lost while it committed ({error});"
                     " retry with the same event ids"
                 ) from error
+            await _roll_back(connection)
+            raise
+        except BaseException:
+            _drop(connection)
             raise
         return answer
 
@@ -375,12 +380,13 @@ class PostgresEventStreamRepository(EventStreamRepository):
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """A connection of the pool; raises `Overloaded` if none becomes free in time."""
-        if self._pool is None:
+        pool = self._pool  # closing forgets it, and waits for what is under way
+        if pool is None:
             raise StorageFault("this repository is not open; use it in `async with`")
         try:
             # Not acquire's own timeout: before Python 3.12 that is a task, a tenth of a small read.
             async with asyncio.timeout(self._acquire_timeout_s):
-                connection = await self._pool.acquire()
+                connection = await pool.acquire()
         except TimeoutError as error:
             raise Overloaded(
                 f"{self.target.shown}: no connection became free within {self._acquire_timeout_s:g} s;"
@@ -391,7 +397,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
         try:
             yield connection
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         for left in (1, 0):
@@ -433,9 +439,16 @@ async def _leave_as_it_is(connection: Any) -> None:
 
 
 async def _roll_back(connection: Any) -> None:
-    if connection.is_closed():
-        return
     try:
         await connection.execute("ROLLBACK")
     except connection_errors():
-        connection.terminate()  # the server rolls back what it has lost
+        _drop(connection)
+    except BaseException:
+        _drop(connection)
+        raise
+
+
+def _drop(connection: Any) -> None:
+    """Break it off; the server rolls back what it has lost."""
+    with suppress(driver().InterfaceError):  # it broke by itself, and the pool has it back already
+        connection.terminate()

@@ -73,7 +73,7 @@ how many there are; the streams are repeated, because a subscript into an array 
 
 EVENT_COLUMNS = (
     "stream_id, version, partition_id, position,"
-    # Exact until the year 2242 (2^33 seconds), and a tenth of the cost of a numeric.
+    # Exact until the year 2106 (2^32 seconds), and a tenth of the cost of a numeric.
     " (date_part('epoch', timestamp) * 1000000)::bigint,"
     " uuid_send(id), event_type, data, metadata_bytes, encoding"
 )

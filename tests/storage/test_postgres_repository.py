@@ -30,6 +30,7 @@ from allsource.storage.repository import EventStreamRepository, open_repository
 from tests.storage.postgres_server import LossyProxy, PostgresServer
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
 from tests.storage.rivals import MANY, ONE, PROCESSES, Rivals
+from tests.waiting import DEADLINE_S
 
 
 class PostgresRepositoryBackend:
@@ -114,6 +115,19 @@ async def fail_inserts(connection: Any, sqlstate: str, times: int) -> None:
     )
 
 
+async def wait_in_commit(connection: Any) -> None:
+    """Let appends wait in COMMIT, where deferred triggers run, as long as `connection` holds its lock."""
+    await connection.execute(
+        """
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION wait();
+        SELECT pg_advisory_lock(7);
+        """
+    )
+
+
 async def test_a_server_that_goes_before_commit_has_stored_nothing(
     own_url: str, other: Any, postgres_server: PostgresServer
 ) -> None:
@@ -126,6 +140,7 @@ async def test_a_server_that_goes_before_commit_has_stored_nothing(
         with pytest.raises(Unavailable, match="nothing happened") as caught:
             await append
         assert caught.value.definite
+        assert "released" not in caught.value.message, "what went wrong first is what counts"
         with pytest.raises(NotFound):
             await events.read_stream("a")
         assert not (await events.append_to_stream("a", sent, "no_stream")).duplicate
@@ -134,19 +149,11 @@ async def test_a_server_that_goes_before_commit_has_stored_nothing(
 async def test_a_server_that_goes_during_commit_leaves_it_unknown(
     own_url: str, other: Any, postgres_server: PostgresServer
 ) -> None:
-    await other.execute(
-        """
-        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
-        CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION wait();
-        SELECT pg_advisory_lock(7);
-        """
-    )
+    await wait_in_commit(other)
     sent = new()
     async with repository(own_url) as events:
         append = asyncio.create_task(events.append_to_stream("a", sent))
-        await somebody_waits(other)  # in COMMIT, where deferred triggers run
+        await somebody_waits(other)
         postgres_server.restart()
         with pytest.raises(OutcomeUnknown, match="same event ids") as caught:
             await append
@@ -243,6 +250,43 @@ async def test_a_cancelled_append_leaves_no_lock_behind(own_url: str, other: Any
         with pytest.raises(asyncio.CancelledError):
             await append
         await other.execute("COMMIT")
+        assert (await events.append_to_stream("a", new(), "no_stream")).first_position == 1
+
+
+async def test_closing_waits_for_what_is_under_way(own_url: str, other: Any) -> None:
+    async with repository(own_url) as events:
+        await hold_partition(other, "a")
+        append = asyncio.create_task(events.append_to_stream("a", new()))
+        await somebody_waits(other)
+        closing = asyncio.create_task(events.__aexit__(None, None, None))
+        await other.execute("COMMIT")  # closing has begun when this is answered
+        assert events._pool is None
+        assert (await append).first_position == 1
+        await asyncio.wait_for(closing, DEADLINE_S)
+    async with repository(own_url) as events:
+        assert await events.get_watermark("a") == 1
+
+
+async def test_a_connection_that_was_left_in_its_commit_is_not_used_again(own_url: str, other: Any) -> None:
+    await wait_in_commit(other)
+    async with repository(own_url, pool_size=1) as events:
+        before = await events._fetch("SELECT pg_backend_pid()")
+        append = asyncio.create_task(events.append_to_stream("a", new()))
+        await somebody_waits(other)
+        append.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await append
+        assert await events._fetch("SELECT pg_backend_pid()") != before
+        await other.execute("SELECT pg_advisory_unlock(7)")
+        assert (await events.append_to_stream("a", new())).first_position in (1, 2)
+
+
+async def test_a_commit_that_takes_too_long_is_rolled_back(own_url: str, other: Any) -> None:
+    await wait_in_commit(other)
+    async with repository(own_url, pool_size=1, statement_timeout_s=0.05) as events:
+        with pytest.raises(Overloaded):
+            await events.append_to_stream("a", new())
+        await other.execute("SELECT pg_advisory_unlock(7)")
         assert (await events.append_to_stream("a", new(), "no_stream")).first_position == 1
 
 
