@@ -7,7 +7,7 @@ votes and acknowledgements (CONSENSUS.md rule 9), and `claim_directory` refuses 
 
 It is built under another name (`.NAME.unfinished`, locked), FORMAT last, everything fsynced, and then
 renamed. A crash leaves at most that directory, which nothing opens, and which the next attempt at the
-same place, or the next start of a node for its own `checkpoints/`, removes.
+same place removes, or the next start of the store if it lies in its directory or in its `checkpoints/`.
 
 This module knows nothing of RocksDB; `rocksdb_checkpoint` fills what is built here.
 """
@@ -83,7 +83,13 @@ def check_name(name: str) -> str:
             "a checkpoint's name is 1 to 64 letters, digits, '.', '_' or '-' and does not begin with a dot;"
             f" {name[:80]!r} is none"
         )
+    _check_ending(name)
     return name
+
+
+def _check_ending(name: str) -> None:
+    if name.endswith(UNFINISHED):
+        raise InvalidRequest(f"a name that ends with {UNFINISHED} is never opened; {name!r} cannot be used")
 
 
 def place_for(data_dir: Path, name: str) -> Path:
@@ -109,8 +115,9 @@ def built_at(target: Path) -> Iterator[Path]:
     """Build a directory in the path that is given to the `with` block; at its end it is `target`, durably.
 
     The block makes the contents of its files durable itself. If it raises, or the end does, nothing is
-    left. Raises `CheckpointExists`, `CheckpointFailed`, `DiskFull`; errors of ours pass.
+    left. Raises `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `InvalidRequest`; errors of ours pass.
     """
+    _check_ending(target.name)
     _check_target(target)
     place = target.with_name(f".{target.name}{UNFINISHED}")
     with _explained(target):
@@ -140,6 +147,8 @@ def _check_target(target: Path) -> None:
 
 def _take_place(place: Path) -> int:
     """Make the directory, or empty the one that a killed process left; its lock."""
+    if place.is_symlink():  # ours never is: what it leads to is somebody else's
+        raise CheckpointFailed(f"{place} is a symbolic link; remove it first", path=str(place))
     is_new = not place.exists()
     place.mkdir(exist_ok=True)
     try:
@@ -165,23 +174,22 @@ def _take_place(place: Path) -> int:
 
 
 @contextmanager
-def scratch(checkpoints: Path) -> Iterator[Path]:
-    """A directory for the time of the `with` block, in a directory of checkpoints (made if need be)."""
-    checkpoints.mkdir(exist_ok=True)
-    place = checkpoints / f".{uuid4().hex}{UNFINISHED}"
+def scratch(directory: Path) -> Iterator[Path]:
+    """A directory in this one for the time of the `with` block; `sweep` removes it after a kill."""
+    place = directory / f".{uuid4().hex}{UNFINISHED}"
     lock = _take_place(place)
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(lock)
-        with suppress(OSError):  # it holds others
-            checkpoints.rmdir()
 
 
-def sweep(checkpoints: Path) -> None:
-    """Remove what killed processes left unfinished in a directory of checkpoints; what cannot be, stays."""
-    for left in checkpoints.glob(f".*{UNFINISHED}"):
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left unfinished in a directory; what cannot be removed stays."""
+    for left in directory.glob(f".*{UNFINISHED}"):
+        if left.is_symlink():
+            continue
         try:
             lock = take_lock(left)
         except (OSError, DirectoryInUse):
@@ -208,10 +216,11 @@ def read_checkpoint(path: Path) -> CheckpointInfo:
     if format is None:
         raise StorageFault(f"{path} is not a checkpoint: it has no FORMAT", path=str(path))
     taken = format.checkpoint.taken if format.checkpoint is not None else ""
-    return CheckpointInfo(path.name, taken, _size(path))
+    return CheckpointInfo(path.name, taken, size_of(path))
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of all files under a directory, which may be in use."""
     total = 0
     for directory, _, names in os.walk(path):
         for name in names:

@@ -74,7 +74,8 @@ class LogRepository(EventStreamRepository):
         storage, self._opened = self._opened, None
         if storage is not None:
             await self._sync.close()
-            storage.close()
+            # In a thread: it waits for a checkpoint that is being made, and for a last sync.
+            await asyncio.to_thread(storage.close)
 
     @property
     def partition_count(self) -> int:

@@ -82,7 +82,8 @@ class RocksDBEventStreamRepository(LogRepository):
         Appends and reads go on meanwhile. The copy is complete and durable when this returns, and is a
         directory that a repository opens. On the same file system it takes next to no room at first. Raises
         `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `Overloaded` (one is being made already) or
-        `InvalidRequest`; nothing is left of it then.
+        `InvalidRequest`; nothing is left of it then. A task that is cancelled does not stop it: the copy is
+        made all the same, and leaving the `async with` waits for it.
         """
         from allsource.storage.rocksdb import RocksStorage
 

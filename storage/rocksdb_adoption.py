@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from allsource.storage.directory import claim_existing, now_rfc3339, read_format, write_format
+from allsource.storage.errors import StorageFault
 from allsource.storage.interface import PartitionWrite
 from allsource.storage.partition import PARTITION_COUNT
 from allsource.storage.rocksdb import RocksStorage
@@ -53,6 +54,12 @@ def _adopt(path: Path, cluster_id: str, node_id: str) -> None:
                 checkpoint=None,
             ),
         )
+    except OSError as error:
+        raise StorageFault(
+            f"the checkpoint {path} could not become a store: {error.strerror or error}; nothing of it is"
+            " lost, open it again when that is mended",
+            path=str(path),
+        ) from error
     finally:
         storage.close()
 

@@ -27,9 +27,10 @@ from allsource.storage.checkpoint import (
     copy_files,
     marked,
     scratch,
+    size_of,
     sync_files,
 )
-from allsource.storage.directory import CHECKPOINTS, Format, SyncedMark, write_format
+from allsource.storage.directory import Format, SyncedMark, write_format
 from allsource.storage.errors import Corrupt, DiskFull, InvalidRequest
 from allsource.storage.rocksdb_database import Database, fault_of
 from allsource.storage.rocksdb_pressure import free_bytes
@@ -48,7 +49,7 @@ def take_checkpoint(
     (nothing is left of it, the store goes on) or `Corrupt`.
     """
     target = target.absolute()
-    if target.is_relative_to(database.path):
+    if (target.parent.resolve() / target.name).is_relative_to(database.path.resolve()):
         raise InvalidRequest(f"{target} is inside the database; choose a place outside of it")
     with built_at(target) as place:
         sequence = database.db.latest_sequence_number()
@@ -70,11 +71,12 @@ def take_checkpoint(
 
 
 def _copy_through_stage(database: Database, path: Path) -> None:
-    with scratch(database.path.parent / CHECKPOINTS) as stage:
+    with scratch(database.path.parent) as stage:
         if not can_link(database.path / "CURRENT", stage):
             raise CheckpointFailed(
-                f"the file system of {database.path} has no hard links, which a checkpoint of a store in"
-                " use is made of; nothing was made. Stop what has it open, and copy the directory"
+                f"the file system of {database.path} has no hard links, or nothing but the database lies on"
+                " it; a checkpoint of a store in use is made of such links, beside it. Nothing was made."
+                " Stop what has it open, and copy the directory"
             )
         _link_files(database, stage / "db")
         copy_files(stage / "db", path)
@@ -95,7 +97,7 @@ def _check_room(database: Database, place: Path, disk_free_bytes_min: int, *, ne
         )
     if near:
         return
-    needed = memtables + sum(path.stat().st_size for path in database.path.iterdir())
+    needed = memtables + size_of(database.path)
     free = free_bytes(place)
     if free < needed:
         raise DiskFull(

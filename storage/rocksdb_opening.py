@@ -57,7 +57,8 @@ def open_database(directory: DataDirectory, options: RocksOptions, *, read_only:
             " restore it from a copy, or keep this node stopped: its peers go on"
         )
     if not read_only:
-        sweep(directory.path / CHECKPOINTS)
+        for place in (directory.path, directory.path / CHECKPOINTS):
+            sweep(place)
     mark = SyncedMark(directory.synced)
     try:
         database = open_recovered(directory.database, options, mark, read_only=read_only)

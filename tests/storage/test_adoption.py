@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from allsource.storage import rocksdb_adoption
 from allsource.storage.directory import claim_existing, read_format
-from allsource.storage.errors import ForeignDirectory, NotFound
+from allsource.storage.errors import ForeignDirectory, NotFound, StorageFault
 from allsource.storage.events import NewEvent
 from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.partition import partition_of
@@ -114,6 +116,18 @@ async def test_a_nodes_own_directory_is_not_taken(copy: Path) -> None:
             pass
     with closing(open_rocks(copy.parent / "node")) as node:
         assert node.load(2).last_index == 7
+
+
+async def test_a_full_disk_is_said_and_loses_nothing(copy: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rocksdb_adoption, "write_format", full)
+        with pytest.raises(StorageFault, match="could not become a store: No space left"):
+            async with RocksDBEventStreamRepository(copy):
+                pass
+    await test_what_was_committed_is_there_and_no_more(copy)
 
 
 KILLED = """

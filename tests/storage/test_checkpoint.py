@@ -163,9 +163,30 @@ def test_places_where_none_can_be(storage: RocksStorage, writing: Writing, tmp_p
         storage.checkpoint(tmp_path / "missing" / "copy")
     with pytest.raises(InvalidRequest, match="inside the database"):
         storage.checkpoint(storage.path / "db" / "copy")
+    (tmp_path / "by").symlink_to(storage.path)
+    for roundabout in (tmp_path / "by" / "db" / "copy", storage.path / "db" / ".." / "db" / "copy"):
+        with pytest.raises(InvalidRequest, match="inside the database"):
+            storage.checkpoint(roundabout)
+    (tmp_path / "by").unlink()
+    with pytest.raises(InvalidRequest, match=r"ends with \.unfinished is never opened"):
+        storage.checkpoint(tmp_path / "copy.unfinished")
     with pytest.raises(CheckpointFailed, match="name too long"):
         storage.checkpoint(tmp_path / ("n" * 250))
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_a_symbolic_link_leads_to_is_left_alone(
+    storage: RocksStorage, writing: Writing, tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "precious").write_text("x")
+    for place in (tmp_path / ".copy.unfinished", storage.path / ".copy.unfinished"):
+        place.symlink_to(tmp_path / "others")
+    with pytest.raises(CheckpointFailed, match="is a symbolic link"):
+        storage.checkpoint(tmp_path / "copy")
+    storage.close()
+    open_rocks(storage.path).close()
+    assert [path.name for path in (tmp_path / "others").iterdir()] == ["precious"]
 
 
 def _raises(error: Exception) -> object:
@@ -261,6 +282,36 @@ def test_on_another_file_system_it_is_copied(
     files = list((tmp_path / "copy" / "db").iterdir())
     assert {file.stat().st_nlink for file in files} == {1}
     assert not (storage.path / CHECKPOINTS).exists()
+
+
+def test_its_own_directory_of_checkpoints_may_be_on_another_file_system(
+    storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "big-disk").mkdir()
+    (storage.path / CHECKPOINTS).symlink_to(tmp_path / "big-disk")
+    link = os.link
+
+    def only_near(source: Path, target: Path) -> None:
+        if CHECKPOINTS in target.parts:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "link", only_near)
+    storage.checkpoint(storage.path / CHECKPOINTS / "copy")
+    check(tmp_path / "big-disk" / "copy", writing, 20, 20)
+    assert not list(storage.path.glob(".*"))
+
+
+def test_a_file_that_rocksdb_removes_meanwhile_takes_no_room(
+    storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed, and gone when it is asked for its size."""
+    (storage.path / "db" / "000000.sst").symlink_to("gone")
+    monkeypatch.setattr(
+        rocksdb_checkpoint, "can_link", lambda file, directory: directory.parent == storage.path
+    )
+    storage.checkpoint(tmp_path / "copy")
+    check(tmp_path / "copy", writing, 20, 20)
 
 
 def test_without_hard_links_there_is_none(
@@ -426,6 +477,11 @@ def test_names_that_are_none(name: str) -> None:
         check_name(name)
 
 
+def test_a_name_that_would_never_be_opened_is_none() -> None:
+    with pytest.raises(InvalidRequest, match="is never opened"):
+        check_name("a.unfinished")
+
+
 # -- kill -9
 
 KILLED = """
@@ -489,6 +545,7 @@ def test_kill_9_leaves_nothing_that_opens(tmp_path: Path, point: tuple[str, str,
     assert list_checkpoints(target.parent) == []
     with closing(open_rocks(store)) as storage:
         assert list(target.parent.iterdir()) == []
+        assert list(store.glob(".*")) == []
         assert storage.load(0).last_index == 20
         storage.checkpoint(target)
     check(target, _same_writing(), 20, 20)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
+import threading
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from allsource.config.schema import Limits
-from allsource.storage import repository
+from allsource.storage import repository, rocksdb_checkpoint
 from allsource.storage.errors import (
     DirectoryInUse,
     DiskFull,
@@ -33,8 +34,10 @@ from allsource.storage.repository import (
     open_repository,
 )
 from allsource.storage.rocksdb import RocksStorage
+from allsource.storage.rocksdb_database import Database
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
 from tests.storage.test_rocksdb import copy_while_open, open_rocks
+from tests.waiting import DEADLINE_S
 
 
 class MemoryRepositoryBackend:
@@ -221,3 +224,28 @@ async def test_many_writers_share_few_syncs_and_each_is_covered() -> None:
     await asyncio.gather(*(write() for _ in range(100)))
     assert len(disk.covered) <= 12, "a hundred writers must share their syncs"
     await group.close()
+
+
+async def test_leaving_waits_for_a_checkpoint_and_the_loop_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    original = rocksdb_checkpoint._flush_the_bulk
+
+    def slowly(database: Database) -> None:
+        begun.set()
+        assert go_on.wait(DEADLINE_S)
+        original(database)
+
+    monkeypatch.setattr(rocksdb_checkpoint, "_flush_the_bulk", slowly)
+    async with RocksDBEventStreamRepository(tmp_path / "store") as events:
+        await events.append_to_stream("a", new())
+        making = asyncio.create_task(events.checkpoint(tmp_path / "copy"))
+        assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+        making.cancel()  # stops nobody but the one who waits
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        # From the loop, which leaving must not hold up.
+        asyncio.get_running_loop().call_later(0.01, go_on.set)
+    async with RocksDBEventStreamRepository(tmp_path / "copy") as copy:
+        assert len(await copy.read_stream("a")) == 1
