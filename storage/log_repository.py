@@ -63,7 +63,12 @@ class LogRepository(EventStreamRepository):
         """Up to which index each of them is known to be synced."""
 
     async def __aenter__(self) -> Self:
-        self._opened = await asyncio.to_thread(self._opener)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._opener))
+        try:
+            self._opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_again)  # the thread cannot be stopped
+            raise
         self._sync = GroupSync(self._opened)
         self._ends, self._durable = {}, {}
         return self
@@ -297,6 +302,12 @@ class LogRepository(EventStreamRepository):
         if head.version == 0:
             raise NotFound(f"there is no stream {stream!r}", stream=stream)
         return head
+
+
+def _close_again(opening: asyncio.Future[Storage]) -> None:
+    """Nobody waits any more for the storage that was opened here, if it was."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _of_stream(

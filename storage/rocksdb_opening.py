@@ -56,6 +56,11 @@ def open_database(directory: DataDirectory, options: RocksOptions, *, read_only:
             f"{directory.database} is missing or empty, but {directory.path} was in use before;"
             " restore it from a copy, or keep this node stopped: its peers go on"
         )
+    elif not directory.synced.exists():
+        raise Corrupt(
+            f"{directory.synced} is missing, so a damaged log could not be told from a clean one;"
+            " restore this data directory from a copy, or let the node join with an empty one"
+        )
     if not read_only:
         for place in (directory.path, directory.path / CHECKPOINTS):
             sweep(place)

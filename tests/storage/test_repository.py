@@ -37,7 +37,7 @@ from allsource.storage.rocksdb import RocksStorage
 from allsource.storage.rocksdb_database import Database
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
 from tests.storage.test_rocksdb import copy_while_open, open_rocks
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 
 class MemoryRepositoryBackend:
@@ -249,3 +249,20 @@ async def test_leaving_waits_for_a_checkpoint_and_the_loop_goes_on(
         asyncio.get_running_loop().call_later(0.01, go_on.set)
     async with RocksDBEventStreamRepository(tmp_path / "copy") as copy:
         assert len(await copy.read_stream("a")) == 1
+
+
+async def test_who_gives_up_opening_leaves_it_to_others() -> None:
+    go_on, opened = threading.Event(), []
+
+    def slowly() -> MemoryStorage:
+        assert go_on.wait(DEADLINE_S)
+        opened.append(MemoryStorage(cluster_id="c", node_id="n"))
+        return opened[0]
+
+    opening = asyncio.create_task(LogRepository(slowly).__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    await until(lambda: bool(opened) and opened[0]._closed)

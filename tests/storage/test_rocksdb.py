@@ -12,6 +12,7 @@ from time import monotonic
 
 import pytest
 
+from allsource.storage.directory import claim_existing
 from allsource.storage.errors import (
     Corrupt,
     DirectoryInUse,
@@ -212,6 +213,17 @@ def test_a_removed_log_is_corruption(tmp_path: Path) -> None:
     wal(path).unlink()
     with pytest.raises(Corrupt, match="damaged or removed"):
         open_rocks(path)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_removed_mark_is_corruption_and_not_made_anew(tmp_path: Path, read_only: bool) -> None:
+    path = tmp_path / "data"
+    filled(path)
+    (path / "SYNCED").unlink()
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="SYNCED is missing"):
+            RocksStorage.of_claimed(claim_existing(path), read_only=read_only)
+    assert not (path / "SYNCED").exists()
 
 
 def flushed(path: Path) -> LogModel:
