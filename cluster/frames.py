@@ -26,7 +26,6 @@ _FOREIGN = {
     b"PUT ": "HTTP",
     b"OPTI": "HTTP",
     b"PRI ": "HTTP/2",
-    b"HTTP": "HTTP",
     b"\x16\x03\x01\x00": "TLS",
     b"\x16\x03\x01\x02": "TLS",
 }
@@ -106,6 +105,11 @@ class FrameParser:
     def _checked(self, length: int, head: bytes | bytearray) -> int:
         if length <= self.limit:
             return length
+        if head[:4] == b"HTTP":  # an answer to us
+            raise ProtocolError(
+                "frame_too_large",
+                "the other side speaks HTTP, as a node's http_port does; native clients need its port",
+            )
         foreign = _FOREIGN.get(bytes(head[:4]))
         if foreign:
             raise ProtocolError(

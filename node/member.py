@@ -126,6 +126,9 @@ class Member:
         view.join(self.replica, reads)
         self._storage = storage
         self._clock = clock
+        self._loop = loop
+        self._look_every_s = settings.heartbeat_interval_ms / 1000
+        self._disk_timer: asyncio.TimerHandle | None = None
         self._yields = False
         self._full_at = 0
         self._states: dict[str, str] = {}
@@ -139,6 +142,7 @@ class Member:
     def start(self) -> None:
         """Take part from now on."""
         self.replica.start()
+        self._watch_disk()
 
     async def leave(self, timeout_s: float) -> None:
         """Stop taking requests, finish those that were taken, and give every leadership away; all of
@@ -156,6 +160,8 @@ class Member:
 
     def stop(self) -> None:
         """The end: answer what is left, and let the sync thread finish."""
+        if self._disk_timer is not None:
+            self._disk_timer.cancel()
         self.service.close()
         self.replica.stop()
 
@@ -218,7 +224,6 @@ class Member:
         """Heartbeats went out."""
         self._measures.beats_sent(n)
         self._look_at_peers()
-        self._look_at_disk()
 
     def synced(self, took_us: int) -> None:
         """A sync returned."""
@@ -249,6 +254,11 @@ class Member:
             exc_info=error,
         )
         os._exit(EXIT_BROKEN)
+
+    def _watch_disk(self) -> None:
+        """For ever, and not with the beats: a single node sends none, nor does one that cannot write."""
+        self._look_at_disk()
+        self._disk_timer = self._loop.call_later(self._look_every_s, self._watch_disk)
 
     def _look_at_disk(self) -> None:
         """Have others lead while appends are refused here for want of room (rule 24)."""

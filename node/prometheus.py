@@ -19,7 +19,7 @@ What to alert on, beside `up`::
     allsource_partition_follower_replicating == 0               one more loss may cost the majority
     allsource_partition_follower_lag_entries                    a follower cannot keep up
     allsource_partition_commit_lag_entries                      the same, told by the follower
-    allsource_storage_pressure == 1                             appends are refused
+    allsource_storage_pressure == 1                             a disk is nearly full, or does not keep up
     increase(allsource_errors_total[5m]) > 0                    what should not happen
 """
 
@@ -220,7 +220,8 @@ class _NodeCollector(Collector):
         yield _peers(view.peer_states())
         yield _gauge(
             "storage_pressure",
-            "1 while appends are refused: the disk is nearly full, or does not keep up.",
+            "1 while this node would refuse appends: its disk is nearly full (others then lead for it),"
+            " or does not keep up.",
             view.refuses_appends,
         )
         yield from _storage(view.storage_properties())

@@ -66,6 +66,37 @@ async def test_it_follows_neither_a_slow_disk_nor_every_moment_of_room(
         assert led_by(cluster, "n1"), "slowness passes by itself, and would only move on"
 
 
+async def test_a_single_node_says_it_too() -> None:
+    async with Cluster(1) as cluster:
+        press(cluster, FULL, "n1")
+        await until(
+            lambda: cluster.views["n1"].describe()["nodes"][0]["yields"], "n1 to say that it is full"
+        )
+        assert type(await cluster.ask("n1", append(("a", events())))) is DiskFull
+        press(cluster, None, "n1")
+        await until(lambda: not cluster.views["n1"].describe()["nodes"][0]["yields"], "n1 to have room")
+        assert isinstance(await cluster.ask("n1", append(("a", events()))), AppendResult)
+
+
+async def test_a_log_that_cannot_be_written_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a node must have had room begins when it can write again, not with its last beat."""
+    monkeypatch.setattr(member_module, "_ROOM_US", 60_000_000)
+    async with Cluster(3) as cluster:
+        press(cluster, FULL, "n2")
+        await until(lambda: not led_by(cluster, "n2"), "n2 to lead nothing")
+        member = cluster.members["n2"]
+
+        def no_room(_: object) -> None:
+            raise DiskFull("no space left")
+
+        monkeypatch.setattr(cluster.storages["n2"], "write", no_room)
+        for number in range(8):
+            await cluster.ask("n1", append((f"s-{number}", events())))
+        await until(lambda: member.replica.is_stuck, "n2 to be stuck")
+        seen = member._full_at
+        await until(lambda: member._full_at > seen, "n2 to look at its disk")
+
+
 async def test_where_all_are_full_somebody_leads_and_reads_go_on() -> None:
     async with Cluster(3) as cluster:
         assert isinstance(await cluster.ask("n1", append(("a", events()))), AppendResult)
