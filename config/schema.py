@@ -106,7 +106,8 @@ class Limits:
     """About how many bytes of events one page holds; a single larger append is still a page."""
 
     disk_free_bytes_min: Annotated[int, Size(0, TIB)] = 256 * MIB
-    """Below this much free space a node refuses appends (`DiskFull`) and goes on reading, in bytes.
+    """Below this much free space, in bytes, a node gives its leaderships to nodes with room, where there
+    are any; else it refuses appends (`DiskFull`). It goes on storing what others lead, and reading.
     Compaction needs room: on a large store leave some per cent of its size."""
 
 
