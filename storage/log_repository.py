@@ -186,8 +186,10 @@ class LogRepository(EventStreamRepository):
         wanted = limit or head.version
         found: list[Event] = []
         while len(found) < wanted and (version >= 1 if backward else version <= head.version):
+            # Each slice has an event at least, which only `as_of` can leave out.
+            most = _SLICES if until_us is not None else min(_SLICES, wanted - len(found))
             slices = self._storage.slices(
-                partition, entity_id, version, forward=not backward, slices_max=_SLICES
+                partition, entity_id, version, forward=not backward, slices_max=most
             )
             if not slices:
                 break
@@ -224,7 +226,8 @@ class LogRepository(EventStreamRepository):
         if until is not None:
             last = min(last, self._first_index_at(partition, as_microseconds(until) + 1) - 1)
         found: list[Event] = []
-        async for entry in self._walk(partition, first, last, backward=backward):
+        most = limit if limit and types is None else _SCAN_ENTRIES
+        async for entry in self._walk(partition, first, last, most, backward=backward):
             events = [
                 event
                 for event in entry.events()
@@ -235,17 +238,18 @@ class LogRepository(EventStreamRepository):
                 break
         return found[:limit] if limit else found
 
-    async def _walk(self, partition: int, first: int, last: int, *, backward: bool) -> AsyncIterator[Entry]:
-        """The entries `first` to `last`, durable, or from `last` to `first`."""
+    async def _walk(
+        self, partition: int, first: int, last: int, most: int, *, backward: bool
+    ) -> AsyncIterator[Entry]:
+        """The entries `first` to `last`, durable, or from `last` to `first`; at most so many at a time."""
+        most = min(most, _BACKWARD_ENTRIES if backward else _SCAN_ENTRIES)
         while first <= last:
             if backward:
-                indexes = range(last, max(first, last - _BACKWARD_ENTRIES + 1) - 1, -1)
+                indexes = range(last, max(first, last - most + 1) - 1, -1)
                 entries = self._storage.entries_at(partition, indexes)
                 last = entries[-1].index - 1
             else:
-                entries = self._storage.entries(
-                    partition, first, min(last, first + _SCAN_ENTRIES - 1), _SCAN_BYTES
-                )
+                entries = self._storage.entries(partition, first, min(last, first + most - 1), _SCAN_BYTES)
                 first = entries[-1].index + 1
             await self._wait_until_durable(partition, max(entries[0].index, entries[-1].index))
             for entry in entries:

@@ -19,12 +19,14 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
+from pathlib import Path
 from time import time_ns
 from types import TracebackType
 from typing import Self
 
 from allsource.config.schema import Limits
 from allsource.storage.answers import Appended, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.checkpoint import CheckpointsUnsupported
 from allsource.storage.entry import Part
 from allsource.storage.errors import InvalidRequest, NotFound, TooLarge
 from allsource.storage.events import Event, NewEvent, check_blob, encode_blob
@@ -229,6 +231,15 @@ class EventStreamRepository(ABC):
             for event in page:
                 yield event
             position = page[-1].position + 1
+
+    # -- copies
+
+    async def checkpoint(self, path: Path | str) -> None:
+        """Make `path` a consistent copy of everything appended before this call, while appends go on.
+
+        RocksDB's does; any other raises `CheckpointsUnsupported`.
+        """
+        raise CheckpointsUnsupported(f"{type(self).__name__} makes no checkpoints")
 
     # -- facts
 

@@ -6,6 +6,7 @@
         201 {"name", "node", "path", "taken", "size_bytes"}
         400 no such name can be given · 409 it is taken · 501 not with this backend
         503 the disk is nearly full, or another checkpoint is being made
+        500 "checkpoint_failed": it cannot be made there, and nothing of it is left
     GET  /v1/checkpoints
         200 {"node", "checkpoints": [...]}; "taken" is null of one that was opened as a repository
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import textwrap
 import threading
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from allsource.config.schema import Limits
 from allsource.storage import repository, rocksdb_checkpoint
+from allsource.storage.checkpoint import CheckpointsUnsupported
+from allsource.storage.entry import Entry
 from allsource.storage.errors import (
     DirectoryInUse,
     DiskFull,
@@ -27,6 +30,7 @@ from allsource.storage.interface import Refusal
 from allsource.storage.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.open import open_storage
+from allsource.storage.partition import partition_of
 from allsource.storage.repository import (
     EventStreamRepository,
     InMemoryEventStreamRepository,
@@ -266,3 +270,39 @@ async def test_who_gives_up_opening_leaves_it_to_others() -> None:
         await opening
     go_on.set()
     await until(lambda: bool(opened) and opened[0]._closed)
+
+
+class Counting(MemoryStorage):
+    """Counts the entries that are read."""
+
+    count = 0
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        found = super().entries(partition, first, last, bytes_max)
+        self.count += len(found)
+        return found
+
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        self.count += len(indexes)
+        return super().entries_at(partition, indexes)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+async def test_a_short_read_of_a_long_stream_reads_little(backward: bool) -> None:
+    storage = Counting(cluster_id="c", node_id="n")
+    async with LogRepository(lambda: storage) as events:
+        for _ in range(100):
+            await events.append_to_stream("a", new())
+        for read in (
+            events.read_stream("a", limit=3, backward=backward),
+            events.read_partition(partition_of("a"), limit=3, backward=backward),
+        ):
+            storage.count = 0
+            assert len(await read) == 3
+            assert storage.count == 3
+
+
+async def test_who_makes_no_checkpoints_says_so(tmp_path: Path) -> None:
+    async with open_repository("memory://") as events:
+        with pytest.raises(CheckpointsUnsupported, match="makes no checkpoints"):
+            await events.checkpoint(tmp_path / "copy")
