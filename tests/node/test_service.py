@@ -476,6 +476,21 @@ async def test_a_leaving_member_hands_over_and_refuses() -> None:
         assert result.streams == (("a", 3, 3),)
 
 
+async def test_the_others_give_a_leaving_member_nothing_back() -> None:
+    async with Cluster(3) as cluster:
+        leaver = cluster.members["n1"]
+        assert [p for p in range(8) if leaver.replica.is_leader(p)]
+        await leaver.leave(2.0)
+        for other in ("n2", "n3"):
+            registry = cluster.members[other].core.registry
+            await until(
+                lambda registry=registry: "n1" not in map(registry.owner_of, range(8)),
+                f"{other} to hear that n1 leaves",
+            )
+        assert leaver.core.detector.is_up("n2"), "it still runs, and is heard"
+        assert not any(leaver.replica.is_leader(p) for p in range(8))
+
+
 async def test_a_stopped_member_answers_everything_that_it_had() -> None:
     async with Cluster(3) as cluster:
         victim = owner_of(cluster, "a")
