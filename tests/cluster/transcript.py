@@ -47,7 +47,7 @@ from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.placement import replica_sets
 from allsource.storage.entry import CONFIG, NOOP, Entry, Part
 from allsource.storage.interface import PartitionWrite
-from tests.simulation.disk import SimDisk
+from tests.simulation.disk import SimDisk, blob_of
 
 MILLISECOND = 1_000
 DASHES = "----"
@@ -218,7 +218,7 @@ class Interpreter:
         ids = [(self._events + offset).to_bytes(16, "big") for offset in range(int(events))]
         self._events += len(ids)
         version = self._nodes[name].disk.index[0].version(stream)
-        part = Part(stream, version + 1, len(ids), ids[0], b"".join(ids))
+        part = Part(stream, version + 1, len(ids), ids[0], blob_of(ids))
         entry = core.propose(0, (part,), self._now)
         self._say(name, f"proposes {_entry(entry)}")
 

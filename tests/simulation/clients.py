@@ -24,7 +24,7 @@ from tests.simulation.history import (
     Placed,
     ReadOperation,
 )
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, stream_of
 from tests.simulation.service import Answer, Lost, NotHere, Seen
 from tests.simulation.world import World
 
@@ -81,7 +81,8 @@ class Client:
             self.append(partition, [self._intend(s) for s in self._pick_streams(partition, count)])
 
     def _pick_streams(self, partition: int, count: int) -> list[str]:
-        streams = [f"p{partition}-s{number}" for number in range(self._plan.load.streams)]
+        plan = self._plan
+        streams = [stream_of(partition, number, plan.partitions) for number in range(plan.load.streams)]
         return self._world.random.sample(streams, min(count, len(streams)))
 
     def _intend(self, stream: str) -> Intent:

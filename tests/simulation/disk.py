@@ -12,15 +12,21 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from random import Random
 
+import msgpack
+
 from allsource.storage.entry import CONFIG, Configuration, Entry
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite
 
-ID_BYTES = 16
+
+def blob_of(ids: Sequence[bytes]) -> bytes:
+    """A blob of events that are nothing but their ids."""
+    packed: bytes = msgpack.packb([[event_id, "E", b"", b"", 1] for event_id in ids])
+    return packed
 
 
 def ids_of(blob: bytes) -> list[bytes]:
-    """The event ids in a simulated blob: nothing but the ids, one behind the other."""
-    return [blob[at : at + ID_BYTES] for at in range(0, len(blob), ID_BYTES)]
+    """The event ids in a blob, in order."""
+    return [event[0] for event in msgpack.unpackb(blob)]
 
 
 class Replica:

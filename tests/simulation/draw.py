@@ -80,6 +80,8 @@ def _draw_mixed(random: Random, seed: int) -> Plan:
         skew=tuple(random.choice((1.0, random.uniform(0.95, 1.05))) for _ in range(nodes)),
         duration_us=duration_us,
         faults=_draw_faults(random, _draw_taste(random), nodes, consensus, duration_us),
+        # Not from the same dice: what is drawn behind it should not depend on it.
+        real_node=Random(f"node {seed}").random() < 0.4,
         minority=random.choice(("crash", "isolate", "as_is")),
     )
 
@@ -241,6 +243,13 @@ def _calm(plan: Plan, random: Random) -> Plan:
     return replace(plan, network=network, disk=DiskPlan(200, 300), faults=tuple(faults))
 
 
+def _node_code(plan: Plan, random: Random) -> Plan:
+    """The real node around the core: forwarding, parking, admission, answers, reads. Its mistakes show
+    where leaders are wrong about themselves, so the shapes that make such leaders are likely here."""
+    shape = random.choice((_mixed, _two_leaders, _late_syncs, _figure_8))
+    return replace(shape(plan, random), real_node=True)
+
+
 def _one_group(plan: Plan, random: Random) -> Plan:
     """One partition on all of a few nodes, for twenty suspicion times."""
     nodes = random.choice((3, 3, 5))
@@ -288,5 +297,6 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "late_syncs": (0.7, _late_syncs),
     "two_leaders": (1, _two_leaders),
     "calm": (0.7, _calm),
+    "node_code": (0, _node_code),
 }
 """By name: how often a seed draws it, and how it shapes the mixed plan."""

@@ -30,6 +30,7 @@ from allsource.cluster.consensus.reads import ReadRounds
 from allsource.storage.entry import Entry
 from allsource.storage.interface import PartitionState
 from tests.simulation.node import Tools
+from tests.simulation.node_mutants import NODE_MUTANTS
 from tests.simulation.service import Service
 
 
@@ -278,4 +279,8 @@ MUTANTS: dict[str, Mutant] = {
         "A voter votes for everybody who asks (Raft §5.2)",
         broken=_patched(Group, "_on_request_vote", _vote_twice),
     ),
+    **{
+        name: Mutant(what, broken=broken, theme="node_code")
+        for name, (what, broken) in NODE_MUTANTS.items()
+    },
 }

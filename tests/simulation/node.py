@@ -16,8 +16,9 @@ from allsource.cluster.consensus.multiraft import MultiRaft
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import Invariants
 from tests.simulation.network import BEAT, DATA, Network
+from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
-from tests.simulation.service import Service
+from tests.simulation.service import Service, Wired
 from tests.simulation.world import World
 
 NEVER = 1 << 62
@@ -27,7 +28,8 @@ class Tools:
     """What a run builds its nodes from; a mutant replaces one of them."""
 
     core: type[MultiRaft] = MultiRaft
-    service: type[Service] = Service
+    service: Callable[[SimNode], Service] | None = None
+    """None: as the plan says."""
     instant_sync: bool = False
     """Mutant: `persisted` is told when the sync begins."""
 
@@ -55,6 +57,8 @@ class SimNode:
         self.incarnation = 0
         self.sync_factor = 1
         self.sync_fails = False
+        self.is_full = False
+        """Whether the disk has no room for new appends."""
         self.leaving = False
         self.leading: dict[int, int] = {}
         """Partitions that this process leads, and the terms in which it does."""
@@ -64,15 +68,15 @@ class SimNode:
         """Told when this node begins to lead a partition."""
         self.has_committed: Callable[[SimNode, int], None] = lambda _node, _partition: None
         """Told when a commit index moves at this node."""
-        self._world = world
-        self._plan = plan
+        self.world = world
+        self.plan = plan
         self._members = members
         self._tools = tools
-        self._invariants = invariants
+        self.invariants = invariants
         self._clock_base = world.random.randrange(10**9, 10**12)
         self._skew = plan.skew[number]
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._turn_due = False
+        self._turn_due = self._turn_asked = False
         self._timer_at = NEVER
         self._timer = 0
         self._sync_since: int | None = None
@@ -84,7 +88,7 @@ class SimNode:
 
     def clock(self) -> int:
         """This node's own monotonic time, microseconds: another base and another speed than the world's."""
-        return self._clock_base + int(self._world.now * self._skew)
+        return self._clock_base + int(self.world.now * self._skew)
 
     def _world_time(self, local: int) -> int:
         return int((local - self._clock_base) / self._skew) + 1
@@ -100,27 +104,28 @@ class SimNode:
         """Begin a new process on what the disk holds, if there is none."""
         if self.alive:
             return
-        world = self._world
+        world = self.world
         self.alive, self.paused, self.leaving = True, False, False
         self.incarnation += 1
         self._inbox.clear()
-        self._turn_due = False
+        self._turn_due = self._turn_asked = False
         self._timer_at = NEVER
         self._sync_since = self._sync_under_way = None
         self.leading = {}
-        self._invariants.node_started(self)
+        self.invariants.node_started(self)
         self.core = self._tools.core(
             self.name,
             self._members,
             {partition: self.disk.load(partition) for partition in self.hosted},
             self.disk,
-            config=self._plan.consensus,
-            replication_factor=self._plan.replication_factor,
-            partition_count=self._plan.partitions,
+            config=self.plan.consensus,
+            replication_factor=self.plan.replication_factor,
+            partition_count=self.plan.partitions,
             seed=world.random.getrandbits(32),
             now=self.clock(),
         )
-        self.service = self._tools.service(self)
+        make = self._tools.service or (NodeCode if self.plan.real_node else Service)
+        self.service = make(self)
         if world.trace:
             world.tell(f"{self.name} starts, incarnation {self.incarnation}")
         self.network.node_started(self)
@@ -130,9 +135,9 @@ class SimNode:
         """SIGKILL and a power cut in one."""
         if not self.alive:
             return
-        lost = self.disk.crash(self._world.random)
-        if self._world.trace:
-            self._world.tell(f"{self.name} crashes, {lost} unsynced writes lost")
+        lost = self.disk.crash(self.world.random)
+        if self.world.trace:
+            self.world.tell(f"{self.name} crashes, {lost} unsynced writes lost")
         self.alive = self.paused = False
         self.leading = {}
         self._inbox.clear()
@@ -142,16 +147,16 @@ class SimNode:
     def pause(self) -> None:
         """SIGSTOP."""
         self.paused = True
-        if self._world.trace:
-            self._world.tell(f"{self.name} pauses")
+        if self.world.trace:
+            self.world.tell(f"{self.name} pauses")
 
     def resume(self) -> None:
         """SIGCONT: time has passed, and what arrived meanwhile is worked through in order."""
         if not self.paused:
             return
         self.paused = False
-        if self._world.trace:
-            self._world.tell(f"{self.name} resumes")
+        if self.world.trace:
+            self.world.tell(f"{self.name} resumes")
         inbox, self._inbox = self._inbox, []
         self._turn_due = False
         for action, arguments in inbox:
@@ -160,13 +165,15 @@ class SimNode:
 
     def yield_leadership(self, yields: bool) -> None:
         """The disk is nearly full, or there is room again."""
+        self.is_full = yields
         self.do(lambda: self.core.yield_leadership(yields, self.clock()))
 
     def leave(self) -> None:
         """SIGTERM: hand leadership over, then exit."""
         if self.alive and not self.leaving:
             self.leaving = True
-            self._world.after(2 * self._plan.consensus.suspicion_us, self._leave_now, self.incarnation)
+            self.do(self.service.leaving)
+            self.world.after(2 * self.plan.consensus.suspicion_us, self._leave_now, self.incarnation)
             self._hand_over(self.incarnation)
 
     def _hand_over(self, incarnation: int) -> None:
@@ -178,7 +185,7 @@ class SimNode:
                 self._leave_now(incarnation)
                 return
             self._end_turn_later()
-        self._world.after(5_000, self._hand_over, incarnation)
+        self.world.after(5_000, self._hand_over, incarnation)
 
     def _leave_now(self, incarnation: int) -> None:
         if self.incarnation == incarnation:
@@ -201,10 +208,13 @@ class SimNode:
         self.do(self._take_beat if lane == BEAT else self._take_messages, sender, payload)
 
     def _take_messages(self, sender: str, messages: list[Any]) -> None:
-        if self._world.trace:
+        if self.world.trace:
             for message in messages:
-                self._world.tell(f"{self.name} < {sender} {_brief(message)}")
-        self.core.receive(sender, messages, self.clock())
+                self.world.tell(f"{self.name} < {sender} {_brief(message)}")
+        for message in messages:
+            if isinstance(message, Wired):
+                self.service.hear(sender, message)
+        self.core.receive(sender, [m for m in messages if not isinstance(m, Wired)], self.clock())
 
     def _take_beat(self, sender: str, beat: Any) -> None:
         self.core.receive_beat(sender, beat, self.clock())
@@ -216,6 +226,7 @@ class SimNode:
     def peer_lost(self, peer: str) -> None:
         """See `MultiRaft.peer_lost`."""
         self.do(lambda: self.core.peer_lost(peer, self.clock()))
+        self.do(lambda: self.service.peer_lost(peer))
 
     def peer_refused(self, peer: str) -> None:
         """See `MultiRaft.peer_refused`."""
@@ -224,18 +235,31 @@ class SimNode:
     # -- the loop's turn
 
     def _end_turn_later(self) -> None:
-        if self._plan.turn_us == 0:
+        if self.plan.turn_us == 0:
             self._end_turn()
         elif not self._turn_due:
             self._turn_due = True
-            self._world.after(self._plan.turn_us, self._turn_ends, self.incarnation)
+            self.world.after(self.plan.turn_us, self._turn_ends, self.incarnation)
 
     def _turn_ends(self, incarnation: int) -> None:
         if self.alive and not self.paused and self.incarnation == incarnation:
             self._turn_due = False
             self._end_turn()
 
+    def end_turn_soon(self) -> None:
+        """There is work for another turn."""
+        if not self._turn_asked:
+            self._turn_asked = True
+            self.world.after(0, self._asked_turn, self.incarnation)
+
+    def _asked_turn(self, incarnation: int) -> None:
+        if self.incarnation == incarnation:
+            self._turn_asked = False
+            self.do(lambda: None)
+
     def _end_turn(self) -> None:
+        if self.service.pump():
+            self.end_turn_soon()
         while (ready := self.core.ready()) is not None:
             self._carry_out(ready)
             if not self.alive:
@@ -245,16 +269,16 @@ class SimNode:
     def _carry_out(self, ready: Ready) -> None:
         """The orders of a Ready in the order of its fields."""
         if ready.writes:
-            self._invariants.writing(self, ready.writes)
+            self.invariants.writing(self, ready.writes)
             self.disk.write(ready.writes)
             self.service.written()
             self._numbers_written = ready.number
             self._start_sync()
         for peer, messages in ready.send.items():
             for message in messages:
-                self._invariants.sending(self, peer, message)
-                if self._world.trace:
-                    self._world.tell(f"{self.name} > {peer} {_brief(message)}")
+                self.invariants.sending(self, peer, message)
+                if self.world.trace:
+                    self.world.tell(f"{self.name} > {peer} {_brief(message)}")
             self.network.send_data(self.name, peer, messages)
         if not self._disk_stalls():
             for peer, beat in ready.beats.items():
@@ -262,22 +286,22 @@ class SimNode:
         for change in ready.changes:
             self._role_changed(change)
         for partition, commit in ready.committed:
-            if self._world.trace:
-                self._world.tell(f"{self.name} commits {partition}/{commit}")
-            self._invariants.committed(self, partition, commit)
+            if self.world.trace:
+                self.world.tell(f"{self.name} commits {partition}/{commit}")
+            self.invariants.committed(self, partition, commit)
             self.service.committed(partition, commit)
             self.has_committed(self, partition)
         for result in ready.reads:
             self.service.read_confirmed(result)
 
     def _role_changed(self, change: RoleChange) -> None:
-        if self._world.trace:
-            self._world.tell(
+        if self.world.trace:
+            self.world.tell(
                 f"{self.name} {change.role} of {change.partition} in term {change.term}, "
                 f"leader {change.leader}"
             )
         if change.role == Role.LEADER:
-            self._invariants.leads(self, change.partition, change.term)
+            self.invariants.leads(self, change.partition, change.term)
             if self.leading.get(change.partition) != change.term:
                 self.leading[change.partition] = change.term
                 self.elected(self, change.partition)
@@ -286,12 +310,12 @@ class SimNode:
         self.service.role_changed(change)
 
     def _set_timer(self) -> None:
-        due = max(self._world_time(self.core.next_deadline()), self._world.now + 1)
-        due = min(due, self._world.now + self._plan.consensus.heartbeat_us)
-        if due < self._timer_at or self._timer_at <= self._world.now:
+        due = max(self._world_time(self.core.next_deadline()), self.world.now + 1)
+        due = min(due, self.world.now + self.plan.consensus.heartbeat_us)
+        if due < self._timer_at or self._timer_at <= self.world.now:
             self._timer_at = due
             self._timer += 1
-            self._world.at(due, self._timer_fires, self._timer)
+            self.world.at(due, self._timer_fires, self._timer)
 
     def _timer_fires(self, timer: int) -> None:
         if timer != self._timer or not self.alive:
@@ -307,23 +331,23 @@ class SimNode:
     def _start_sync(self) -> None:
         if self._sync_since is not None:
             return
-        self._sync_since = self._world.now
-        disk = self._plan.disk
-        jitter = int(self._world.random.expovariate(1.0) * disk.jitter_us)
+        self._sync_since = self.world.now
+        disk = self.plan.disk
+        jitter = int(self.world.random.expovariate(1.0) * disk.jitter_us)
         lasts = (disk.sync_us + jitter) * self.sync_factor
         number, covered = self._numbers_written, self.disk.unsynced()
         if self._tools.instant_sync:
-            self._world.after(0, self.do, self._tell_persisted, number)
+            self.world.after(0, self.do, self._tell_persisted, number)
         self._sync_under_way = (number, covered)
-        self._world.after(lasts, self._sync_ends, self.incarnation, number, covered)
+        self.world.after(lasts, self._sync_ends, self.incarnation, number, covered)
 
     def mend_disk(self) -> None:
         """From now on it is as fast as it was, and a sync that hangs ends too."""
         self.sync_factor = 1
         if self.alive and self._sync_under_way is not None:
-            disk = self._plan.disk
+            disk = self.plan.disk
             lasts = disk.sync_us + disk.jitter_us
-            self._world.after(lasts, self._sync_ends, self.incarnation, *self._sync_under_way)
+            self.world.after(lasts, self._sync_ends, self.incarnation, *self._sync_under_way)
 
     def _sync_ends(self, incarnation: int, number: int, covered: int) -> None:
         if not self.alive or self.incarnation != incarnation:
@@ -350,7 +374,7 @@ class SimNode:
     def _disk_stalls(self) -> bool:
         """Rule 25: a node whose disk does not move must not look alive."""
         since = self._sync_since
-        return since is not None and self._world.now - since > self._plan.consensus.suspicion_us
+        return since is not None and self.world.now - since > self.plan.consensus.suspicion_us
 
 
 def _brief(message: Any) -> str:

@@ -7,15 +7,24 @@ A plan is plain data, so that a failing one can be reduced piece by piece and ru
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cache
+from itertools import count, pairwise
 
 from allsource.cluster.consensus.multiraft import ConsensusConfig
+from allsource.storage.partition import partition_of
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
 
 HARMLESS = ("false_alarm", "isolate_follower", "deafen_follower")
 """Kinds of faults that must not move any leadership (rules 11 and 12)."""
+
+
+@cache
+def stream_of(partition: int, number: int, partitions: int) -> str:
+    """A stream that belongs to a partition, by the hash that the real node asks."""
+    tag = next(f"t{n}" for n in count() if partition_of(f"t{n}", partitions) == partition)
+    return f"p{partition}-s{number}{{{tag}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,8 @@ class Plan:
     duration_us: int
     """Length of phase one, in which anything may fail."""
     faults: tuple[Fault, ...]
+    real_node: bool
+    """Whether the nodes run what `node/` has around the core (`node_code`), or a model (`service`)."""
     minority: str
     """What happens in phase two to the nodes that are not healed: `crash`, `isolate` or `as_is`."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from allsource.cluster.consensus.messages import ReadResult, Role, RoleChange
 from allsource.storage.entry import Entry, Part
 from allsource.storage.expected import is_met
+from tests.simulation.disk import blob_of
 from tests.simulation.history import Conflict, Intent, Placed
 from tests.simulation.invariants import Violation
 
@@ -40,6 +41,14 @@ class Seen(NamedTuple):
 
 
 Answer = Placed | Conflict | NotHere | Lost | Seen
+
+
+class Wired(NamedTuple):
+    """What the services of two nodes say to each other, as on the wire."""
+
+    payload: bytes
+
+
 Reply = Callable[[Answer], None]
 
 
@@ -99,7 +108,7 @@ class Service:
 
     def _propose(self, partition: int, intents: tuple[Intent, ...], reply: Reply) -> None:
         parts = tuple(
-            Part(i.stream, self._head(partition, i.stream)[0] + 1, len(i.ids), i.ids[0], b"".join(i.ids))
+            Part(i.stream, self._head(partition, i.stream)[0] + 1, len(i.ids), i.ids[0], blob_of(i.ids))
             for i in intents
         )
         entry = self._node.core.propose(partition, parts, self._node.clock())
@@ -181,6 +190,19 @@ class Service:
                 )
             ids = self._node.disk.index[result.partition].events_up_to(waiting.stream, result.index)
             waiting.reply(Seen(ids))
+
+    def leaving(self) -> None:
+        """The process shuts down: it hands over what it leads, and takes nothing new."""
+
+    def pump(self) -> bool:
+        """A turn of the loop begins. True if more is left for another turn."""
+        return False
+
+    def hear(self, sender: str, wired: Wired) -> None:
+        """Another node's service has said something. This one asks nobody."""
+
+    def peer_lost(self, peer: str) -> None:
+        """A connection with a peer broke."""
 
     def process_died(self) -> None:
         """All connections of clients end."""

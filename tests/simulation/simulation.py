@@ -22,7 +22,7 @@ from tests.simulation.history import OK, AppendOperation, History, ReadOperation
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode, Tools
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, stream_of
 from tests.simulation.world import World
 
 PROGRESS_SUSPICIONS = 12
@@ -155,7 +155,8 @@ class Simulation:
             for partition in range(self.plan.partitions)
         ]
         newest = [
-            client.append_any(partition, f"p{partition}-s0") for partition, client in enumerate(patient)
+            client.append_any(partition, self._stream(partition))
+            for partition, client in enumerate(patient)
         ]
         for client in patient:
             client.stopped = True
@@ -163,7 +164,7 @@ class Simulation:
         def look() -> list[AppendOperation]:
             for partition, operation in enumerate(newest):
                 if operation.returned >= 0 and operation.outcome != OK:
-                    newest[partition] = patient[partition].append_any(partition, f"p{partition}-s0")
+                    newest[partition] = patient[partition].append_any(partition, self._stream(partition))
             return newest
 
         return look
@@ -197,9 +198,14 @@ class Simulation:
         wanted = owners(self.replicas, self.members)
         self._wait(f"{node.name} leads again", lambda: self._owners(self.nodes) == wanted)
 
+    def _stream(self, partition: int, number: int = 0) -> str:
+        return stream_of(partition, number, self.plan.partitions)
+
     def _read_everything(self) -> Callable[[], list[ReadOperation]]:
         streams = [
-            (p, f"p{p}-s{s}") for p in range(self.plan.partitions) for s in range(self.plan.load.streams)
+            (p, self._stream(p, s))
+            for p in range(self.plan.partitions)
+            for s in range(self.plan.load.streams)
         ]
         readers = [
             Client(2000 + number, self.world, self.plan, self.nodes, self.history)

@@ -9,6 +9,7 @@ import pytest
 
 from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
 from tests.simulation.checkers import Evidence, judge
+from tests.simulation.disk import blob_of
 from tests.simulation.history import (
     OK,
     REJECTED,
@@ -58,7 +59,7 @@ def _noop(index: int, term: int = 1) -> Entry:
 
 
 def _entry(index: int, position: int, parts: tuple[tuple[str, int, tuple[bytes, ...]], ...]) -> Entry:
-    made = tuple(Part(stream, first, len(ids), ids[0], b"".join(ids)) for stream, first, ids in parts)
+    made = tuple(Part(stream, first, len(ids), ids[0], blob_of(ids)) for stream, first, ids in parts)
     return make_entry(
         partition=0, index=index, term=1, kind=EVENTS, first_position=position, timestamp_us=0, parts=made
     )

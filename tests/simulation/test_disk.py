@@ -8,7 +8,7 @@ import pytest
 
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.interface import HardState, PartitionWrite
-from tests.simulation.disk import Index, SimDisk
+from tests.simulation.disk import Index, SimDisk, blob_of
 
 
 def _entry(index: int, term: int = 1) -> Entry:
@@ -20,7 +20,7 @@ def _entry(index: int, term: int = 1) -> Entry:
         kind=EVENTS,
         first_position=index,
         timestamp_us=index,
-        parts=(Part("s", index, 1, event_id, event_id),),
+        parts=(Part("s", index, 1, event_id, blob_of([event_id])),),
     )
 
 

@@ -1,0 +1,341 @@
+"""What `node/` has around the core, inside the simulation: routing, the pump, admission, answers, reads.
+
+The real `Service`, `Ingest` and `Reads` run in virtual time over the simulated core and disk. Clients ask
+any node; a request that is not served here is forwarded over the simulated network, encoded as on the
+wire, parked, taken back and tried again, as in a real process. What the clients were told is judged by the
+same checkers as ever. The few things that are not the real ones stand here: the shell's turn
+(`SimNode` has it), the disk's indexes, timers, and the links to the peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from allsource.cluster.codec import (
+    Kind,
+    batch_prefix,
+    decode_requests,
+    decode_results,
+    encode_request,
+    encode_result,
+    unpack,
+)
+from allsource.cluster.consensus.messages import ReadResult, RoleChange
+from allsource.cluster.requests import (
+    AppendPart,
+    AppendRequest,
+    AppendResult,
+    ReadStream,
+    Request,
+    Result,
+    StreamPage,
+)
+from allsource.cluster.router import RequestRouter
+from allsource.config.schema import Limits
+from allsource.node import service as node_service
+from allsource.node.ingest import Ingest
+from allsource.node.measures import Measures
+from allsource.node.metrics import LockFreeMetrics
+from allsource.node.queue import LockFreeEventQueue
+from allsource.node.reads import Reads
+from allsource.storage.entry import Entry, Part
+from allsource.storage.errors import (
+    AllsourceError,
+    DiskFull,
+    EventIdConflict,
+    InvalidRequest,
+    NoOwner,
+    NotFound,
+    OutcomeUnknown,
+    WrongExpectedVersion,
+)
+from allsource.storage.expected import parse_expected
+from allsource.storage.interface import Refusal, StreamHead, StreamSlice
+from tests.simulation.disk import blob_of
+from tests.simulation.history import Conflict, Intent, Placed
+from tests.simulation.invariants import Violation
+from tests.simulation.service import Answer, Lost, NotHere, Reply, Seen, Service, Wired
+
+if TYPE_CHECKING:
+    from tests.simulation.node import SimNode
+
+QUEUE_CAPACITY = 64
+PARKED_MAX = 16
+
+
+class NodeCode(Service):
+    """One process's. It says of itself what the model says, and is asked the same."""
+
+    def __init__(self, node: SimNode) -> None:
+        super().__init__(node)
+        self._links = _Links(node)
+        self._shell = _Shell(node)
+        self._waiting: dict[int, Reply] = {}
+        """Clients that have no answer yet."""
+        self._asked = 0
+        log, limits = _Log(node), Limits()
+        measures = Measures(LockFreeMetrics(clock=lambda: node.clock() / 1e6))
+        self._real = node_service.Service(
+            self._shell,
+            RequestRouter(node.core.registry, node.name),
+            self._links,
+            loop=_Timers(node),  # type: ignore[arg-type]  # it asks a loop for timers alone
+            now_us=node.clock,
+            partition_count=node.plan.partitions,
+            parked_max=PARKED_MAX,
+            describe=dict,
+            measures=measures,
+        )
+        ingest = Ingest(
+            self._shell,
+            log,
+            LockFreeEventQueue(QUEUE_CAPACITY),
+            limits,
+            measures,
+            retry=self._real.retry,
+            now_us=node.clock,
+            wall_us=node.clock,
+        )
+        reads = Reads(self._shell, log, limits, measures, retry=self._real.retry, now_us=node.clock)
+        self._real.connect(ingest, reads)
+
+    # -- requests
+
+    def append(self, partition: int, intents: tuple[Intent, ...], reply: Reply) -> None:
+        parts = tuple(AppendPart(i.stream, i.expected, blob_of(i.ids)) for i in intents)
+        streams = [intent.stream for intent in intents]
+        self._submit(AppendRequest(parts), reply, lambda result: self._appended(streams, result))
+
+    def read(self, partition: int, stream: str, reply: Reply) -> None:
+        self._submit(ReadStream(stream, limit=1_000_000), reply, _seen)
+
+    def _submit(
+        self, request: Request, reply: Reply, translate: Callable[[Result | AllsourceError], Answer]
+    ) -> None:
+        self._asked += 1
+        number = self._asked
+        self._waiting[number] = reply
+
+        def answered(result: Result | AllsourceError) -> None:
+            if self._waiting.pop(number, None) is None:
+                raise Violation("one answer for each request", f"{request} is answered again: {result}")
+            reply(translate(result))
+
+        timeout_ms = max(1, self._node.plan.load.timeout_us // 1000)
+        self._real.submit(request, timeout_ms=timeout_ms, forwarded=False, reply=answered)
+
+    def _appended(self, streams: Sequence[str], result: Result | AllsourceError) -> Answer:
+        if isinstance(result, AllsourceError):
+            return _failed(result)
+        assert isinstance(result, AppendResult)
+        canon = self._node.invariants.canon[result.partition].entries
+        if result.index > len(canon):
+            raise Violation("acknowledged is committed", f"{self._node.name} acknowledges {result}")
+        first = {appended.stream: appended.first_version for appended in result.streams}
+        return Placed(
+            result.index,
+            canon[result.index - 1].term,
+            result.first_position,
+            tuple(first[stream] for stream in streams),
+        )
+
+    # -- between nodes
+
+    def hear(self, sender: str, wired: Wired) -> None:
+        frame = unpack(wired.payload)
+        if frame[0] == Kind.RESULTS:
+            for number, result in decode_results(frame):
+                self._links.answered(number, result)
+            return
+        for number, timeout_ms, request in decode_requests(frame):
+            self._real.submit(
+                request,
+                timeout_ms=timeout_ms,
+                forwarded=True,
+                reply=lambda result, number=number: self._links.send_back(sender, number, result),
+            )
+
+    def peer_lost(self, peer: str) -> None:
+        self._links.lost(peer)
+
+    # -- from the shell
+
+    def leaving(self) -> None:
+        self._real.close_intake()
+
+    def pump(self) -> bool:
+        return self._real.pump()
+
+    def role_changed(self, change: RoleChange) -> None:
+        self._real.changed(change)
+
+    def committed(self, partition: int, commit: int) -> None:
+        self._shell.applied[partition] = commit
+        self._real.committed(partition, commit)
+
+    def read_confirmed(self, result: ReadResult) -> None:
+        self._real.read_ended(result)
+
+    def process_died(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for reply in waiting.values():
+            reply(Lost())
+
+
+def _failed(error: AllsourceError) -> Answer:
+    if isinstance(error, WrongExpectedVersion):
+        details = error.details
+        return Conflict(details["stream"], parse_expected(details["expected"]), details["actual"])
+    if isinstance(error, EventIdConflict | InvalidRequest):
+        raise Violation("no refusal without cause", f"{error.code}: {error.message}")
+    return NotHere(None) if error.definite else Lost()
+
+
+def _seen(result: Result | AllsourceError) -> Answer:
+    if isinstance(result, NotFound):
+        return Seen(())
+    if isinstance(result, AllsourceError):
+        return _failed(result)
+    assert isinstance(result, StreamPage)
+    events = result.events()
+    versions = [event.version for event in events]
+    if versions != list(range(1, result.current_version + 1)) or result.next_from:
+        raise Violation("a page is whole", f"{versions} of a stream at version {result.current_version}")
+    return Seen(tuple(event.id for event in events))
+
+
+class _Links:
+    """`Peers`: requests to the other nodes, and what becomes of them when a connection breaks."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+        self._calls: dict[int, tuple[str, Callable[[Result | AllsourceError], None]]] = {}
+        self._number = node.incarnation << 32
+
+    def request(
+        self, peer: str, request: Request, timeout_ms: int, reply: Callable[[Result | AllsourceError], None]
+    ) -> None:
+        node = self._node
+        if not node.core.reaches(peer):
+            reply(NoOwner(f"no connection with {peer}"))
+            return
+        self._number += 1
+        self._calls[self._number] = (peer, reply)
+        item = encode_request(self._number, timeout_ms, request)
+        self._send(peer, Kind.REQUESTS, item)
+
+    def send_back(self, peer: str, number: int, result: Result | AllsourceError) -> None:
+        self._send(peer, Kind.RESULTS, encode_result(number, result))
+
+    def answered(self, number: int, result: Result | AllsourceError) -> None:
+        """Not if it was asked by an earlier process, or is told twice."""
+        call = self._calls.pop(number, None)
+        if call is not None:
+            call[1](result)
+
+    def lost(self, peer: str) -> None:
+        """Whether the peer had it, or has done it, nobody knows."""
+        for number in [number for number, call in self._calls.items() if call[0] == peer]:
+            self.answered(number, OutcomeUnknown(f"the connection with {peer} broke"))
+
+    def _send(self, peer: str, kind: int, item: bytes) -> None:
+        node = self._node
+        node.network.send_data(node.name, peer, [Wired(batch_prefix(kind, 1) + item)])
+
+
+class _Shell:
+    """`cluster.replica.Replica`, as far as the node's code asks it."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+        core = node.core
+        self.applied = {partition: node.disk.load(partition).hard.commit for partition in node.hosted}
+        self.is_leader = core.is_leader
+        self.can_propose = core.can_propose
+        self.is_handing_over = core.is_handing_over
+        self.leader_of = core.leader_of
+        self.quorum_is_up = core.registry.quorum_is_up
+        self.schedule = node.end_turn_soon
+
+    def hosts(self, partition: int) -> bool:
+        return partition in self.applied
+
+    def commit_index(self, partition: int) -> int:
+        return self.applied.get(partition, 0)
+
+    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+        return self._node.core.propose(partition, parts, timestamp_us)
+
+    def read(self, partition: int, ticket: object, min_index: int) -> None:
+        self._node.core.read(partition, ticket, min_index, self._node.clock())
+
+
+class _Log:
+    """The part of `Storage` that the node's code reads, told from the simulated disk's own indexes."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+
+    def pressure(self) -> Refusal | None:
+        return Refusal(DiskFull, "no room") if self._node.is_full else None
+
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        events = self._node.disk.index[partition].streams.get(stream)
+        if not events:
+            return None
+        first, last = self.entries_at(partition, [events[0][0], events[-1][0]])
+        return StreamHead(len(events), last.index, first.timestamp_us, last.timestamp_us)
+
+    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+        return self._node.disk.index[partition].appends.get(first_event_id)
+
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        return [self._node.disk.view[partition].entries[index - 1] for index in indexes]
+
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        return self._node.disk.entries(partition, first, last, bytes_max)
+
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        raise NotImplementedError("nobody reads a partition here")
+
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        found: list[StreamSlice] = []
+        for version, (index, _) in enumerate(self._node.disk.index[partition].streams.get(stream, ()), 1):
+            if found and found[-1].index == index:
+                found[-1] = found[-1]._replace(count=found[-1].count + 1)
+            else:
+                found.append(StreamSlice(version, 1, index))
+        if forward:
+            wanted = [piece for piece in found if piece.first_version + piece.count > from_version]
+        else:
+            wanted = [piece for piece in reversed(found) if piece.first_version <= from_version]
+        return wanted[:slices_max]
+
+
+class _Timers:
+    """`call_later` of an event loop, in the world's time; a dead process's timers do not ring."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+        self._life = node.incarnation
+
+    def call_later(self, delay_s: float, callback: Callable[..., Any], *arguments: Any) -> _Timer:
+        timer = _Timer()
+
+        def ring() -> None:
+            if not timer.cancelled and self._node.incarnation == self._life:
+                self._node.do(callback, *arguments)
+
+        self._node.world.after(int(delay_s * 1_000_000), ring)
+        return timer
+
+
+class _Timer:
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True

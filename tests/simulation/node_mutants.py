@@ -1,0 +1,83 @@
+"""Mistakes in what `node/` has around the core, put in on purpose (see `mutants`)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from unittest import mock
+
+from allsource.cluster.consensus.messages import RoleChange
+from allsource.node.admission import LogView
+from allsource.node.ingest import Ingest, _Rejection
+from allsource.node.reads import Barrier, Reads, _Read
+from allsource.node.tickets import Ticket
+from tests.simulation.node_code import _Shell
+
+_read = _Shell.read
+_serve = Reads.serve
+
+
+def _reject_at_once(self: _Shell, partition: int, ticket: Barrier, min_index: int) -> None:
+    if isinstance(ticket, _Rejection):
+        ticket.confirmed(min_index, ok=True)
+    else:
+        _read(self, partition, ticket, min_index)
+
+
+def _read_at_once(self: _Shell, partition: int, ticket: Barrier, min_index: int) -> None:
+    if isinstance(ticket, _Read):
+        ticket.confirmed(self.commit_index(partition), ok=True)
+    else:
+        _read(self, partition, ticket, min_index)
+
+
+def _serve_everything(self: Reads, ticket: Ticket, bound: int) -> None:
+    _serve(self, ticket, 1 << 60)
+
+
+def _keep_answers(self: Ingest, change: RoleChange) -> None:
+    lane = self._lanes.get(change.partition)
+    if lane is not None:
+        lane.view.forget()
+
+
+def _forget_nothing(self: LogView) -> None:
+    pass
+
+
+def _know_no_ids(self: LogView, first_event_id: bytes) -> None:
+    return None
+
+
+def _never_in_doubt(self: Ticket) -> None:
+    self.out = False
+
+
+def _patched(owner: type, name: str, replacement: object) -> AbstractContextManager[object]:
+    return mock.patch.object(owner, name, replacement)
+
+
+NODE_MUTANTS = {
+    "node-rejects-at-once": ("A deposed owner rejects", lambda: _patched(_Shell, "read", _reject_at_once)),
+    "node-reads-at-once": (
+        "An owner reads without asking whether it still leads",
+        lambda: _patched(_Shell, "read", _read_at_once),
+    ),
+    "node-reads-uncommitted": (
+        "A read shows what is not committed",
+        lambda: _patched(Reads, "serve", _serve_everything),
+    ),
+    "node-keeps-answers": (
+        "Answers survive the leadership that they wait on",
+        lambda: _patched(Ingest, "changed", _keep_answers),
+    ),
+    "node-stale-heads": (
+        "Heads are remembered over a change of leadership",
+        lambda: _patched(LogView, "forget", _forget_nothing),
+    ),
+    "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "index_of_append", _know_no_ids)),
+    "node-never-in-doubt": (
+        "An attempt that may have happened is forgotten",
+        lambda: _patched(Ticket, "lost", _never_in_doubt),
+    ),
+}
+"""By name: what is broken, and how to break it for a while. The theme `node_code` is after them all."""
