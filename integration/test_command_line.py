@@ -306,6 +306,14 @@ async def test_a_benchmark_prints_every_figure(clusters: Clusters) -> None:
     assert "durability fsync" in found["facts"]["cluster"]
 
 
+async def test_a_benchmark_reads_from_replicas_what_they_have(clusters: Clusters) -> None:
+    done = await asyncio.to_thread(
+        allsource,
+        *("bench", "--config", clusters.config(3), "--seconds", "0.3", "--workload", "read-1-local"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_listener_of_a_port_is_found() -> None:
     import socket
 

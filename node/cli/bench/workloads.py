@@ -131,6 +131,8 @@ async def _make_readable(bench: Bench) -> None:
         await asyncio.gather(
             *[bench.client.append(stream, [event() for _ in range(_READ_EVENTS)]) for stream in some]
         )
+    for node_id in bench.cluster.present:  # a local read may come before a follower knows of the commit
+        await bench.cluster.caught_up(node_id)
     bench.readable = streams
     bench.written += len(streams) * _READ_EVENTS
 
