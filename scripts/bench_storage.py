@@ -3,8 +3,9 @@
 
     scripts/bench_storage.py [--entries N] [--dir DIR] [--json]
 
-Run it on an idle machine. Each figure is the best of a few rounds; a ratio compares with bare rocksdict
-in the same run, which writes or reads the same number of keys without any meaning.
+Run it on an idle machine. Each figure is the best of a few rounds, of the repository's the median of
+calls made in turn with the bare ones; a ratio compares with bare rocksdict in the same run, which writes
+or reads the same number of keys without any meaning.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import msgpack
 from rocksdict import Options, Rdict, WriteBatch
@@ -235,26 +237,24 @@ async def measure_repository(path: Path, bare: Bare) -> list[Figure]:
             return found
 
         return [
-            Figure(
-                "append 100 events, durable", await best_async_us(100, append), best_us(100, bare_append)
-            ),
-            Figure(
-                "read 100 events",
-                await best_async_us(200, read),
-                best_us(200, bare_read),
-            ),
+            Figure("append 100 events, durable", *await by_turns_us(appends, append, bare_append)),
+            Figure("read 100 events", *await by_turns_us(1000, read, bare_read)),
         ]
 
 
-async def best_async_us(times: int, act: Callable[[int], Awaitable[None]]) -> float:
-    """As `best_us`, for one awaited call at a time."""
-    figures = []
-    for round_ in range(ROUNDS):
+async def by_turns_us(
+    times: int, ours: Callable[[int], Awaitable[None]], bare: Callable[[int], object]
+) -> tuple[float, float]:
+    """The medians of single calls, one of each in turn, so that both meet the same machine and disk."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for i in range(times):
         begin = time.perf_counter()
-        for i in range(round_ * times, (round_ + 1) * times):
-            await act(i)
-        figures.append((time.perf_counter() - begin) / times * 1e6)
-    return min(figures)
+        await ours(i)
+        middle = time.perf_counter()
+        bare(i)
+        took[0].append(middle - begin)
+        took[1].append(time.perf_counter() - middle)
+    return median(took[0]) * 1e6, median(took[1]) * 1e6
 
 
 def flush(storage: Storage, bare: Bare) -> None:
