@@ -33,7 +33,7 @@ from allsource.storage.events import Event, same_content
 from allsource.storage.expected import is_met, parse_expected, show_expected
 from allsource.storage.group_sync import GroupSync
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
-from allsource.storage.stream_repository import EventStreamRepository
+from allsource.storage.stream_repository import EventStreamRepository, page_size
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20
@@ -183,7 +183,7 @@ class LogRepository(EventStreamRepository):
         head = self._existing_head(partition, entity_id)
         version = from_version if from_version is not None else (head.version if backward else 1)
         until_us = None if as_of is None else as_microseconds(as_of)
-        wanted = limit or head.version
+        wanted = page_size(limit)
         found: list[Event] = []
         while len(found) < wanted and (version >= 1 if backward else version <= head.version):
             # Each slice has an event at least, which only `as_of` can leave out.
@@ -215,7 +215,7 @@ class LogRepository(EventStreamRepository):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Event]:
-        end = self._end(self._checked_partition(partition))
+        end, wanted = self._end(self._checked_partition(partition)), page_size(limit)
         newest = end.next_position - 1
         low, high = (1, newest) if from_position is None else _span(from_position, newest, backward)
         if low > high:
@@ -226,7 +226,7 @@ class LogRepository(EventStreamRepository):
         if until is not None:
             last = min(last, self._first_index_at(partition, as_microseconds(until) + 1) - 1)
         found: list[Event] = []
-        most = limit if limit and types is None else _SCAN_ENTRIES
+        most = wanted if types is None else _SCAN_ENTRIES
         async for entry in self._walk(partition, first, last, most, backward=backward):
             events = [
                 event
@@ -234,9 +234,9 @@ class LogRepository(EventStreamRepository):
                 if low <= event.position <= high and (types is None or event.type in types)
             ]
             found += reversed(events) if backward else events
-            if limit and len(found) >= limit:
+            if len(found) >= wanted:
                 break
-        return found[:limit] if limit else found
+        return found[:wanted]
 
     async def _walk(
         self, partition: int, first: int, last: int, most: int, *, backward: bool
@@ -282,7 +282,7 @@ class LogRepository(EventStreamRepository):
         self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[StreamInfo]:
         self._checked_partition(partition)
-        found = self._storage.streams(partition, prefix=prefix, after=after, limit=limit)
+        found = self._storage.streams(partition, prefix=prefix, after=after, limit=page_size(limit))
         if found:
             await self._wait_until_durable(partition, max(head.index for _, head in found))
         return [_info(partition, stream, head) for stream, head in found]

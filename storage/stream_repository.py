@@ -33,6 +33,7 @@ from allsource.storage.events import Event, NewEvent, check_blob, encode_blob
 from allsource.storage.partition import EntityId, partition_of
 from allsource.storage.streams import EventStream
 
+NO_LIMIT = 1 << 62
 _PAGE = 1000
 _PAGE_OF_EACH = 100
 """Events that `read_all` asks each partition for at a time."""
@@ -261,17 +262,17 @@ class EventStreamRepository(ABC):
     async def get_streams_by_partition(
         self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[StreamInfo]:
-        """Streams of a partition, ordered by their UTF-8 bytes, those behind `after`."""
+        """Up to `limit` streams (0: all) of a partition behind `after`, ordered by their UTF-8 bytes."""
 
     async def list_streams(
         self, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[StreamInfo]:
-        """Streams of all partitions in one order, a page of `limit` behind `after`."""
+        """Up to `limit` streams (0: all) of all partitions in one order, those behind `after`."""
         pages = [
             await self.get_streams_by_partition(partition, prefix=prefix, after=after, limit=limit)
             for partition in range(self.partition_count)
         ]
-        return list(heapq.merge(*pages, key=lambda info: info.stream.encode()))[:limit]
+        return list(heapq.merge(*pages, key=lambda info: info.stream.encode()))[: page_size(limit)]
 
     async def count_streams(self) -> int:
         """How many streams there are (by walking their heads)."""
@@ -305,3 +306,10 @@ class EventStreamRepository(ABC):
         if not 0 <= partition < self.partition_count:
             raise InvalidRequest(f"partition {partition} is out of range: 0 to {self.partition_count - 1}")
         return partition
+
+
+def page_size(limit: int) -> int:
+    """How many a page may hold; 0 is all. Raises `InvalidRequest` below that."""
+    if limit < 0:
+        raise InvalidRequest(f"a limit is 0 (all) or more, not {limit}")
+    return limit or NO_LIMIT

@@ -68,7 +68,7 @@ from allsource.storage.postgres.driver import (
 )
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
 from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
-from allsource.storage.stream_repository import EventStreamRepository
+from allsource.storage.stream_repository import EventStreamRepository, page_size
 
 TRIES = 5
 RETRY_AFTER_S = 0.01
@@ -425,9 +425,7 @@ class _Where:
 
     def limit(self, limit: int) -> str:
         """A page's size; 0 is all."""
-        if limit == 0:
-            return ""
-        self.arguments.append(limit)
+        self.arguments.append(page_size(limit))
         return f"LIMIT ${len(self.arguments)}"
 
     def __str__(self) -> str:

@@ -191,6 +191,25 @@ class ReadingContract:
             until,
         )
 
+    async def test_a_limit_is_a_page_or_none(self, events: EventStreamRepository) -> None:
+        names = sharing_a_partition(3)
+        for name in names:
+            await events.append_to_stream(name, new(2))
+        partition = partition_of(names[0])
+        for limit, streams, found in ((0, 3, 6), (2, 2, 2), (9, 3, 6)):
+            assert len(await events.read_partition(partition, limit=limit)) == found
+            assert len(await events.get_streams_by_partition(partition, limit=limit)) == streams
+            assert len(await events.list_streams(limit=limit)) == streams
+            assert len(await events.read_stream(names[0], limit=limit)) == 2
+        for refused in (
+            events.read_stream(names[0], limit=-1),
+            events.read_partition(partition, limit=-1),
+            events.get_streams_by_partition(partition, limit=-1),
+            events.list_streams(limit=-1),
+        ):
+            with pytest.raises(InvalidRequest, match=r"0 \(all\) or more"):
+                await refused
+
     async def test_all_partitions_are_read_by_time(self, backend: RepositoryBackend) -> None:
         clock, random = Clock(), Random(5)
         async with backend.make(clock=clock) as events:
