@@ -297,7 +297,8 @@ class _Log:
         return self._node.disk.entries(partition, first, last, bytes_max)
 
     def index_of_position(self, partition: int, position: int) -> int | None:
-        raise NotImplementedError("nobody reads a partition here")
+        entries = self._node.disk.view[partition].entries
+        return next((e.index for e in entries if e.first_position <= position < e.next_position), None)
 
     def slices(
         self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
