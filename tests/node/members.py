@@ -129,7 +129,11 @@ class Link:
         return frozenset((self.node_id, peer)) in self.cluster.cuts
 
     def _deliver(self, peer: str, action: Callable[[Member], None]) -> None:
+        sender = self.cluster.members.get(self.node_id)
+
         def arrive() -> None:
+            if self.cluster.members.get(self.node_id) is not sender:
+                return  # it was killed: what it had sent comes before the EOF, or not at all
             member = self.cluster.members.get(peer)
             if member is not None and not self._is_cut(peer):
                 action(member)
