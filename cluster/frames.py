@@ -19,7 +19,7 @@ LENGTH = struct.Struct(">I")
 FRAME_BYTES_MAX = 16 << 20
 """Default limit of a payload, in bytes; `limits.frame_bytes_max` of the config replaces it."""
 
-_FOREIGN = {
+_REQUESTS = {
     b"GET ": "HTTP",
     b"HEAD": "HTTP",
     b"POST": "HTTP",
@@ -29,6 +29,12 @@ _FOREIGN = {
     b"\x16\x03\x01\x00": "TLS",
     b"\x16\x03\x01\x02": "TLS",
 }
+_FOREIGN = {
+    head: f"this port speaks allsource's msgpack protocol, and this looks like {kind}; "
+    "HTTP has a port of its own (http_port)"
+    for head, kind in _REQUESTS.items()
+} | {b"HTTP": "the other side speaks HTTP, as a node's http_port does; native clients need its port"}
+"""What to say to a first frame that begins so."""
 
 
 class ProtocolError(Exception):
@@ -105,18 +111,5 @@ class FrameParser:
     def _checked(self, length: int, head: bytes | bytearray) -> int:
         if length <= self.limit:
             return length
-        if head[:4] == b"HTTP":  # an answer to us
-            raise ProtocolError(
-                "frame_too_large",
-                "the other side speaks HTTP, as a node's http_port does; native clients need its port",
-            )
-        foreign = _FOREIGN.get(bytes(head[:4]))
-        if foreign:
-            raise ProtocolError(
-                "frame_too_large",
-                f"this port speaks allsource's msgpack protocol, and this looks like {foreign}; "
-                "HTTP has a port of its own (http_port)",
-            )
-        raise ProtocolError(
-            "frame_too_large", f"a frame of {length} bytes; at most {self.limit} are allowed here"
-        )
+        too_large = f"a frame of {length} bytes; at most {self.limit} are allowed here"
+        raise ProtocolError("frame_too_large", _FOREIGN.get(bytes(head[:4]), too_large))

@@ -165,6 +165,11 @@ class NodeRegistry:
         node = self._nodes.get(node_id)
         return node is not None and node.healthy
 
+    def yields(self, node_id: str) -> bool:
+        """Whether it is a member that should lead only where no other healthy replica can."""
+        node = self._nodes.get(node_id)
+        return node is not None and node.yields
+
     def is_cluster_healthy(self) -> bool:
         """Whether every partition has a healthy replica that should lead it.
 

@@ -22,9 +22,5 @@ async def clusters(tmp_path: Path) -> AsyncIterator[Clusters]:
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """A PostgreSQL server for this test alone."""
-    server = PostgresServer()
-    server.start()
-    try:
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.remove()

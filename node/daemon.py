@@ -158,6 +158,7 @@ class Node:
         self.settings = settings
         self.node_id = node_id
         self.metrics = LockFreeMetrics()
+        self._measures = Measures(self.metrics)
         self.member: Member | None = None
         self._log = log
         self._storage: Storage | None = None
@@ -233,7 +234,7 @@ class Node:
             self.links,
             self._view,
             self._queue,
-            Measures(self.metrics),
+            self._measures,
             self._log,
             loop=asyncio.get_running_loop(),
             clock=clock_us,
@@ -296,7 +297,7 @@ class Node:
             limits=self.settings.limits,
             metrics_render=lambda: render(self.metrics, self._view),
             readiness=self._front.waits_for,
-            answered=Measures(self.metrics).http_answered,
+            answered=self._measures.http_answered,
             checkpoints=self._checkpoints(),
             partitions=self.settings.partitions,
         )

@@ -129,7 +129,6 @@ class Member:
         self._loop = loop
         self._look_every_s = settings.heartbeat_interval_ms / 1000
         self._disk_timer: asyncio.TimerHandle | None = None
-        self._yields = False
         self._full_at = 0
         self._states: dict[str, str] = {}
         self._led: set[int] = set()
@@ -263,18 +262,17 @@ class Member:
     def _look_at_disk(self) -> None:
         """Have others lead while appends are refused here for want of room (rule 24)."""
         refusal, now = self._storage.pressure(), self._clock()
+        yields = self.core.registry.yields(self.core.node_id)
         if refusal is not None and refusal.error is DiskFull:
             self._full_at = now
-            if not self._yields:
+            if not yields:
                 self._log.warning(
                     "leads no partition that another node can lead, until there is room",
                     reason=refusal.reason,
                 )
-                self._yields = True
                 self.replica.yield_leadership(True)
-        elif self._yields and now - self._full_at >= _ROOM_US:
+        elif yields and now - self._full_at >= _ROOM_US:
             self._log.info("there is room again: leads as before")
-            self._yields = False
             self.replica.yield_leadership(False)
 
     def _look_at_peers(self) -> None:

@@ -74,7 +74,7 @@ class View:
         return {
             "id": node_id,
             "state": self._state(node_id),
-            "yields": self._yields(node_id),
+            "yields": self._replica is not None and self._replica.registry.yields(node_id),
             "incarnation": self._incarnations.get(node_id, 0),
             "address": f"{settings.host}:{settings.port}",
             "http_address": f"{settings.host}:{settings.http_port}",
@@ -84,11 +84,6 @@ class View:
         if node_id == self._node_id:
             return "up"
         return _STRANGER if self._replica is None else self._replica.core.detector.state(node_id)
-
-    def _yields(self, node_id: str) -> bool:
-        """Whether its disk is nearly full, so that others lead in its place."""
-        node = None if self._replica is None else self._replica.registry.get_node(node_id)
-        return node is not None and node.yields
 
     def _partition(self, partition: int) -> dict[str, Any]:
         replica, reads = self._replica, self._reads

@@ -163,10 +163,8 @@ class RocksStorage:
             self._sync()
 
     def _sync(self) -> None:
-        covered = self._database.db.latest_sequence_number()
         try:
-            self._database.db.flush_wal(True)
-            self._mark.advance(covered)
+            self._opened.sync()
         except Exception as error:
             # The kernel may report a failed write-back once and forget it: nothing may go on after it.
             self._fault = StorageFault(

@@ -30,13 +30,17 @@ class Opened(NamedTuple):
         self.database.close()
         self.mark.close()
 
+    def sync(self) -> None:
+        """Make everything written before durable, and mark how far that is."""
+        covered = self.database.db.latest_sequence_number()
+        self.database.db.flush_wal(True)
+        self.mark.advance(covered)
+
     def start_incarnation(self, replica_id: str, incarnation: int) -> Opened:
         """Write down who this is from now on, durably."""
         value = keys.pack_incarnation(incarnation, replica_id)
         self.database.put_meta({keys.INCARNATION: value})
-        covered = self.database.db.latest_sequence_number()
-        self.database.db.flush_wal(True)
-        self.mark.advance(covered)
+        self.sync()
         identity = self.identity._replace(replica_id=replica_id, incarnation=incarnation)
         return self._replace(identity=identity)
 

@@ -90,7 +90,6 @@ class MultiRaft:
         self._beat_now = False
         self._save_commits = False
         self._leaving = False
-        self._yields = False
         self._peers_leaving: set[str] = set()
         self._up_since: dict[str, int] = {}
         self._catch_up = _TokenBucket(config.catch_up_bytes_per_s, now)
@@ -305,9 +304,8 @@ class MultiRaft:
     def yield_leadership(self, yields: bool, now: int) -> None:
         """Lead only where no other healthy replica can, until told otherwise (rule 24). The others hear
         it with the next beat, and what is led here moves with it, as any partition does to its owner."""
-        if yields != self._yields:
+        if yields != self.registry.yields(self.node_id):
             self._now = now
-            self._yields = yields
             self.registry.set_node_yields(self.node_id, yields)
             self._beat_due = now
             self.wake_at(now)
@@ -446,7 +444,7 @@ class MultiRaft:
             GroupBeat(partition, group.term, group.leadership is not None, group.commit)
             for partition, group in self.groups.items()
         ]
-        beat = Beat(self._beat_sequence, lines, self._leaving, self._yields)
+        beat = Beat(self._beat_sequence, lines, self._leaving, self.registry.yields(self.node_id))
         return dict.fromkeys(self._peers, beat)
 
     def next_deadline(self) -> int:

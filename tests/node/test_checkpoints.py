@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from allsource.storage.errors import DiskFull, ForeignDirectory
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.repository import RocksDBEventStreamRepository
 from tests.node.test_daemon import Nodes, settings_in
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import held_up, until
 
 
 @pytest.fixture(autouse=True)
@@ -108,15 +107,7 @@ async def test_bodies_that_say_something_else(one: Nodes, body: Any) -> None:
 
 
 async def test_one_at_a_time(one: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    original = rocksdb_checkpoint.sync_files
-
-    def slowly(directory: Path) -> None:
-        begun.set()
-        assert go_on.wait(DEADLINE_S)
-        original(directory)
-
-    monkeypatch.setattr(rocksdb_checkpoint, "sync_files", slowly)
+    begun, go_on = held_up(monkeypatch, rocksdb_checkpoint, "sync_files")
     first = asyncio.create_task(make(one, "first"))
     await until(begun.is_set)
     status, refusal = await make(one, "second")
@@ -205,15 +196,7 @@ async def test_before_the_cluster_has_formed(tmp_path: Path) -> None:
 
 
 async def test_a_caller_that_goes_away_stops_nothing(one: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    original = rocksdb_checkpoint.sync_files
-
-    def slowly(directory: Path) -> None:
-        begun.set()
-        assert go_on.wait(DEADLINE_S)
-        original(directory)
-
-    monkeypatch.setattr(rocksdb_checkpoint, "sync_files", slowly)
+    begun, go_on = held_up(monkeypatch, rocksdb_checkpoint, "sync_files")
     node = one.settings.node("n1")
     async with aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{node.http_port}/v1/checkpoints"

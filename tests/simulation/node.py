@@ -18,7 +18,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.network import BEAT, DATA, Network
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
-from tests.simulation.service import Service, Wired
+from tests.simulation.service import Door, Service, Wired
 from tests.simulation.world import World
 
 NEVER = 1 << 62
@@ -28,7 +28,7 @@ class Tools:
     """What a run builds its nodes from; a mutant replaces one of them."""
 
     core: type[MultiRaft] = MultiRaft
-    service: Callable[[SimNode], Service] | None = None
+    service: Callable[[SimNode], Door] | None = None
     """None: as the plan says."""
     instant_sync: bool = False
     """Mutant: `persisted` is told when the sync begins."""
@@ -63,7 +63,7 @@ class SimNode:
         self.leading: dict[int, int] = {}
         """Partitions that this process leads, and the terms in which it does."""
         self.core: MultiRaft
-        self.service: Service
+        self.service: Door
         self.elected: Callable[[SimNode, int], None] = lambda _node, _partition: None
         """Told when this node begins to lead a partition."""
         self.has_committed: Callable[[SimNode, int], None] = lambda _node, _partition: None

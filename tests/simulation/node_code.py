@@ -55,7 +55,7 @@ from allsource.storage.interface import Refusal, StreamHead, StreamSlice
 from tests.simulation.disk import blob_of
 from tests.simulation.history import Conflict, Intent, Placed
 from tests.simulation.invariants import Violation
-from tests.simulation.service import Answer, Lost, NotHere, Reply, Seen, Service, Wired
+from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen, Wired
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -64,11 +64,11 @@ QUEUE_CAPACITY = 64
 PARKED_MAX = 16
 
 
-class NodeCode(Service):
-    """One process's. It says of itself what the model says, and is asked the same."""
+class NodeCode(Door):
+    """One process's."""
 
     def __init__(self, node: SimNode) -> None:
-        super().__init__(node)
+        self._node = node
         self._links = _Links(node)
         self._shell = _Shell(node)
         self._waiting: dict[int, Reply] = {}

@@ -11,7 +11,7 @@ never gives one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import ReadResult, Role, RoleChange
 from allsource.storage.entry import Entry, Part
@@ -62,8 +62,46 @@ class _Read(NamedTuple):
     reply: Reply
 
 
-class Service:
-    """The door and the pump of one process."""
+class Door(Protocol):
+    """What a simulated node has around its core: clients and the shell call it."""
+
+    def append(self, partition: int, intents: tuple[Intent, ...], reply: Reply) -> None:
+        """Take one attempt to append; `reply` is called once, sooner or later."""
+
+    def read(self, partition: int, stream: str, reply: Reply) -> None:
+        """Take a linearizable read of a stream."""
+
+    def leaving(self) -> None:
+        """The process shuts down: it hands over what it leads, and takes nothing new."""
+
+    def pump(self) -> bool:
+        """A turn of the loop begins. True if more is left for another turn."""
+        return False
+
+    def hear(self, sender: str, wired: Wired) -> None:
+        """Another node's door has said something."""
+
+    def peer_lost(self, peer: str) -> None:
+        """A connection with a peer broke."""
+
+    def written(self) -> None:
+        """What was proposed is on the disk now."""
+
+    def role_changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed."""
+
+    def committed(self, partition: int, commit: int) -> None:
+        """Everything up to `commit` is committed."""
+
+    def read_confirmed(self, result: ReadResult) -> None:
+        """A read barrier ended."""
+
+    def process_died(self) -> None:
+        """All connections of clients end."""
+
+
+class Service(Door):
+    """The model of it."""
 
     def __init__(self, node: SimNode) -> None:
         self._node = node
@@ -190,19 +228,6 @@ class Service:
                 )
             ids = self._node.disk.index[result.partition].events_up_to(waiting.stream, result.index)
             waiting.reply(Seen(ids))
-
-    def leaving(self) -> None:
-        """The process shuts down: it hands over what it leads, and takes nothing new."""
-
-    def pump(self) -> bool:
-        """A turn of the loop begins. True if more is left for another turn."""
-        return False
-
-    def hear(self, sender: str, wired: Wired) -> None:
-        """Another node's service has said something. This one asks nobody."""
-
-    def peer_lost(self, peer: str) -> None:
-        """A connection with a peer broke."""
 
     def process_died(self) -> None:
         """All connections of clients end."""

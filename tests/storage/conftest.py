@@ -16,12 +16,8 @@ from tests.storage.postgres_server import DSN_VARIABLE, PostgresServer
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A server that is ours to stop and start; whoever stops it starts it again."""
-    server = PostgresServer()
-    server.start()
-    try:
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")

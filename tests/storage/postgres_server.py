@@ -91,6 +91,13 @@ class PostgresServer:
         self.stop(gently=False)
         shutil.rmtree(self.directory)
 
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
     def log(self) -> str:
         """What the server said."""
         return (self.directory / "log").read_text(errors="replace")

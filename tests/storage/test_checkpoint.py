@@ -35,11 +35,10 @@ from allsource.storage.errors import (
     StorageFault,
 )
 from allsource.storage.rocksdb import RocksStorage
-from allsource.storage.rocksdb_database import Database
 from tests.storage.contract import PARTITIONS
 from tests.storage.logs import LogModel
 from tests.storage.test_rocksdb import open_rocks
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, held_up
 
 
 class Writing:
@@ -369,15 +368,7 @@ class ToldLock:
 def test_one_at_a_time_and_close_waits_for_it(
     storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    original = rocksdb_checkpoint._flush_the_bulk
-
-    def slowly(database: Database) -> None:
-        begun.set()
-        assert go_on.wait(DEADLINE_S)
-        original(database)
-
-    monkeypatch.setattr(rocksdb_checkpoint, "_flush_the_bulk", slowly)
+    begun, go_on = held_up(monkeypatch, rocksdb_checkpoint, "_flush_the_bulk")
     lock = ToldLock()
     monkeypatch.setattr(storage, "_checkpointing", lock)
     with ThreadPoolExecutor(2) as pool:

@@ -38,10 +38,9 @@ from allsource.storage.repository import (
     open_repository,
 )
 from allsource.storage.rocksdb import RocksStorage
-from allsource.storage.rocksdb_database import Database
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
 from tests.storage.test_rocksdb import copy_while_open, open_rocks
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, held_up, until
 
 
 class MemoryRepositoryBackend:
@@ -233,15 +232,7 @@ async def test_many_writers_share_few_syncs_and_each_is_covered() -> None:
 async def test_leaving_waits_for_a_checkpoint_and_the_loop_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    original = rocksdb_checkpoint._flush_the_bulk
-
-    def slowly(database: Database) -> None:
-        begun.set()
-        assert go_on.wait(DEADLINE_S)
-        original(database)
-
-    monkeypatch.setattr(rocksdb_checkpoint, "_flush_the_bulk", slowly)
+    begun, go_on = held_up(monkeypatch, rocksdb_checkpoint, "_flush_the_bulk")
     async with RocksDBEventStreamRepository(tmp_path / "store") as events:
         await events.append_to_stream("a", new())
         making = asyncio.create_task(events.checkpoint(tmp_path / "copy"))
