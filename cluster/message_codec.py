@@ -171,23 +171,23 @@ def _timeout_now(item: list[Any]) -> TimeoutNow:
 
 def _read_round(item: list[Any]) -> ReadRound:
     _shape(item, (1,), (), 3)
-    if type(item[2]) is not list:
-        raise malformed("a read round's groups are an array of [partition, term]")
-    groups = []
-    for group in item[2]:
-        if type(group) is not list or len(group) != 2:
-            raise malformed("a read round's groups are an array of [partition, term]")
-        check_uints(group)
-        groups.append((group[0], group[1]))
-    return ReadRound(item[1], groups)
+    return ReadRound(item[1], _shares(item[2]))
 
 
 def _read_round_reply(item: list[Any]) -> ReadRoundReply:
     _shape(item, (1,), (), 3)
-    if type(item[2]) is not list:
-        raise malformed("a read round's reply ends with an array of partitions")
-    check_uints(item[2])
-    return ReadRoundReply(item[1], item[2])
+    return ReadRoundReply(item[1], _shares(item[2]))
+
+
+def _shares(value: Any) -> list[tuple[int, int]]:
+    """The groups of a read round or of its reply."""
+    groups = []
+    for group in value if type(value) is list else [None]:
+        if type(group) is not list or len(group) != 2:
+            raise malformed("a read round's groups are an array of [partition, term]")
+        check_uints(group)
+        groups.append((group[0], group[1]))
+    return groups
 
 
 _ENCODERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
@@ -206,7 +206,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
     CommitNotice: lambda m: (5, m.partition, m.term, m.commit),
     TimeoutNow: lambda m: (6, m.partition, m.term),
     ReadRound: lambda m: (7, m.round, m.groups),
-    ReadRoundReply: lambda m: (8, m.round, m.partitions),
+    ReadRoundReply: lambda m: (8, m.round, m.groups),
 }
 
 _DECODERS: dict[int, Callable[[list[Any]], Message]] = {

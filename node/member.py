@@ -83,6 +83,7 @@ class Member:
             ),
             replication_factor=settings.replication_factor,
             partition_count=settings.partitions,
+            incarnation=storage.identity.incarnation,
             seed=seed,
             now=clock(),
         )

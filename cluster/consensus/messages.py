@@ -92,17 +92,19 @@ class ReadRound:
     """ "Am I still the leader of these?" One question for all groups with waiting reads (rule 14)."""
 
     round: int
-    """Fresh for each attempt, never reused by this process."""
+    """Fresh for each attempt, and never used by an earlier process of this node: rounds begin at
+    `incarnation << 32` (rule 34)."""
     groups: list[tuple[int, int]]
     """`(partition, term)`."""
 
 
 @dataclass(slots=True)
 class ReadRoundReply:
-    """The partitions of the round in which the sender still is in the asker's term."""
+    """The shares of the round in which the sender still is in the asker's term (rule 34)."""
 
     round: int
-    partitions: list[int]
+    groups: list[tuple[int, int]]
+    """`(partition, term)`, as they were asked."""
 
 
 Message = (

@@ -56,10 +56,13 @@ class MultiRaft:
         config: ConsensusConfig,
         replication_factor: int,
         partition_count: int,
+        incarnation: int,
         seed: int,
         now: int,
     ) -> None:
-        """`members`: all node ids of the cluster in the order of the YAML. `states`: one for every
+        """`members`: all node ids of the cluster in the order of the YAML. `incarnation`: the number of
+        this start of the node; a number that an earlier process had makes stale reads possible (rule 34).
+        `states`: one for every
         partition that this node hosts (placement says which). An empty log is bootstrapped with the
         configuration entry that every replica writes alike (index 1, term 0, committed)."""
         self.node_id = node_id
@@ -101,7 +104,7 @@ class MultiRaft:
             if not group.log.last_index:
                 self._bootstrap(group)
                 self.touch(partition)
-        self._rounds = ReadRounds(node_id, self.groups, config.heartbeat_us)
+        self._rounds = ReadRounds(node_id, self.groups, config.heartbeat_us, incarnation)
 
     def _bootstrap(self, group: Group) -> None:
         voters = tuple(sorted(self.registry.replicas_of(group.partition)))
@@ -166,7 +169,7 @@ class MultiRaft:
     def _on_read_round(self, sender: str, ask: ReadRound) -> None:
         """Being in the asker's term, we gave no vote to anybody after it: it may have led until now."""
         groups = self.groups
-        agreed = [p for p, term in ask.groups if p in groups and groups[p].term == term]
+        agreed = [(p, term) for p, term in ask.groups if p in groups and groups[p].term == term]
         if agreed:
             self._send(sender, ReadRoundReply(ask.round, agreed))
 

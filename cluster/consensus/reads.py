@@ -3,7 +3,8 @@
 A leader may answer a read with its commit index if, after the read arrived, a majority confirmed that
 it still leads. One question, a round, asks that for every group with waiting reads. No clock lease is
 used (rule 14), and every attempt has a round number of its own, so that no old answer can confirm a
-newer read (etcd #20418).
+newer read (etcd #20418). That holds across restarts too: rounds begin at `incarnation << 32`, and an
+answer names the term that it confirms (rule 34).
 
 Invariant: a read of group g is confirmed only by a majority of g's voters that were in the leader's
 term after the read had arrived, and then sees at least the commit index of when its round began.
@@ -20,6 +21,9 @@ from allsource.cluster.consensus.quorum import has_majority
 
 ROUNDS_MAX = 2
 """Rounds under way at once; reads that arrive meanwhile share the next one."""
+
+INCARNATION_SHIFT = 32
+"""Each start of a node has 2**32 round numbers of its own."""
 
 
 @dataclass(slots=True)
@@ -49,14 +53,15 @@ class _Round:
 class ReadRounds:
     """The waiting reads of one node, in three queues: not yet asked, asked, confirmed but too early."""
 
-    def __init__(self, node_id: str, groups: Mapping[int, Group], retry_us: int) -> None:
+    def __init__(self, node_id: str, groups: Mapping[int, Group], retry_us: int, incarnation: int) -> None:
+        """`incarnation`: how often this node has started; no two processes of it may have the same."""
         self._node_id = node_id
         self._groups = groups
         self._retry_us = retry_us
         self._waiting: dict[int, list[_Read]] = {}
         self._rounds: dict[int, _Round] = {}
         self._confirmed: dict[int, list[_Read]] = {}
-        self._last_number = 0
+        self._last_number = incarnation << INCARNATION_SHIFT
         self._results: list[ReadResult] = []
 
     def ask(self, partition: int, ticket: object, min_index: int) -> None:
@@ -108,12 +113,12 @@ class ReadRounds:
         round_ = self._rounds.get(reply.round)
         if round_ is None:
             return
-        for partition in reply.partitions:
+        for partition, term in reply.groups:
             share = round_.shares.get(partition)
             group = self._groups.get(partition)
-            if share is None or group is None:
+            if share is None or group is None or term != share.term:
                 continue
-            if group.leadership is None or group.term != share.term:
+            if group.leadership is None or group.term != term:
                 continue
             group.leadership.heard(sender, now)
             share.agreed.add(sender)

@@ -108,6 +108,7 @@ class _Node:
         self.disk = SimDisk(hosted)
         self.core: MultiRaft | None = None
         self.held = False
+        self.starts = 0
         self.number = 0
         """The newest write that waits for a sync; 0 if none does."""
 
@@ -168,6 +169,7 @@ class Interpreter:
 
     def _start(self, name: str) -> None:
         node = self._nodes[name]
+        node.starts += 1
         node.core = MultiRaft(
             name,
             self._members,
@@ -176,6 +178,7 @@ class Interpreter:
             config=self._config,
             replication_factor=len(self._members),
             partition_count=self._partitions,
+            incarnation=node.starts,
             seed=int(name[1:]),
             now=self._now,
         )
@@ -390,12 +393,17 @@ def _message(message: Message) -> str:
         ),
         CommitNotice: lambda m: f"committed up to {m.commit}, term {m.term}",
         TimeoutNow: lambda m: f"stand now, term {m.term}",
-        ReadRound: lambda m: f"round {m.round}: do I still lead {_groups(m.groups)}?",
+        ReadRound: lambda m: f"round {_round(m.round)}: do I still lead {_groups(m.groups)}?",
         ReadRoundReply: lambda m: (
-            f"round {m.round}: you do lead {', '.join(f'p{p}' for p in m.partitions)}"
+            f"round {_round(m.round)}: you do lead {', '.join(f'p{p}' for p, _ in m.groups)}"
         ),
     }
     return shown[type(message)](message)
+
+
+def _round(number: int) -> str:
+    """`1.3`: the third of the first process."""
+    return f"{number >> 32}.{number & 0xFFFF_FFFF}"
 
 
 def _groups(groups: list[tuple[int, int]]) -> str:

@@ -100,7 +100,7 @@ MESSAGES: list[Message] = [
     CommitNotice(1, 2, 3),
     TimeoutNow(31, 2**63 - 1),
     ReadRound(77, [(1, 2), (3, 4)]),
-    ReadRoundReply(77, [1, 3]),
+    ReadRoundReply(77, [(1, 4), (3, 2)]),
 ]
 
 BEAT = Beat(12, [GroupBeat(0, 1, True, 2), GroupBeat(31, 3, False, 2**40)])

@@ -121,6 +121,7 @@ class SimNode:
             config=self.plan.consensus,
             replication_factor=self.plan.replication_factor,
             partition_count=self.plan.partitions,
+            incarnation=self.incarnation,
             seed=world.random.getrandbits(32),
             now=self.clock(),
         )

@@ -13,7 +13,16 @@ def leader(commit: bool = True) -> tuple[Bench, ReadRounds]:
     bench.elect()
     if commit:
         bench.accept("b")
-    return bench, ReadRounds("a", {0: bench.group}, retry_us=100_000)
+    return bench, ReadRounds("a", {0: bench.group}, retry_us=100_000, incarnation=1)
+
+
+START = 1 << 32
+"""Where the rounds of a first process begin."""
+
+
+def answer(number: int, term: int = 1) -> ReadRoundReply:
+    """A peer's word that the asker still leads partition 0, in answer to its `number`th round."""
+    return ReadRoundReply(START + number, [(0, term)])
 
 
 def propose(bench: Bench) -> int:
@@ -26,9 +35,9 @@ def test_a_majority_confirms_and_the_read_sees_the_commit_of_when_its_round_bega
     _, reads = leader()
     reads.ask(0, "r", 0)
     questions = list(reads.begin(0))
-    assert questions == [("b", ReadRound(1, [(0, 1)])), ("c", ReadRound(1, [(0, 1)]))]
+    assert questions == [("b", ReadRound(START + 1, [(0, 1)])), ("c", ReadRound(START + 1, [(0, 1)]))]
     assert reads.take_results() == []
-    reads.on_reply("c", ReadRoundReply(1, [0]), 0)
+    reads.on_reply("c", answer(1), 0)
     assert reads.take_results() == [ReadResult("r", 0, 2, True)]
 
 
@@ -37,7 +46,7 @@ def test_a_read_that_comes_after_the_question_needs_the_next_one() -> None:
     reads.ask(0, "early", 0)
     list(reads.begin(0))
     reads.ask(0, "late", 0)
-    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    reads.on_reply("b", answer(1), 0)
     assert [r.ticket for r in reads.take_results()] == ["early"]
 
 
@@ -54,10 +63,35 @@ def test_an_answer_to_an_older_round_confirms_nothing() -> None:
     reads.ask(0, "r", 0)
     list(reads.begin(0))
     assert reads.retry(200_000)
-    assert [m.round for _, m in reads.begin(200_000) if isinstance(m, ReadRound)] == [2, 2]
-    reads.on_reply("b", ReadRoundReply(1, [0]), 200_000)
+    assert [m.round for _, m in reads.begin(200_000) if isinstance(m, ReadRound)] == [START + 2] * 2
+    reads.on_reply("b", answer(1), 200_000)
     assert reads.take_results() == []
-    reads.on_reply("b", ReadRoundReply(2, [0]), 200_000)
+    reads.on_reply("b", answer(2), 200_000)
+    assert [r.ok for r in reads.take_results()] == [True]
+
+
+def test_an_answer_to_an_earlier_process_of_this_node_confirms_nothing() -> None:
+    """The third round of the earlier one is answered when the next one has asked three times."""
+    bench, _ = leader()
+    reads = ReadRounds("a", {0: bench.group}, retry_us=100_000, incarnation=2)
+    for moment in (0, 200_000, 400_000):
+        reads.retry(moment)
+        if not moment:
+            reads.ask(0, "r", 0)
+        numbers = [m.round for _, m in reads.begin(moment) if isinstance(m, ReadRound)]
+    assert numbers == [2 * START + 3] * 2
+    reads.on_reply("b", answer(3), 400_000)
+    assert reads.take_results() == []
+
+
+def test_an_answer_in_another_term_than_the_question_confirms_nothing() -> None:
+    _, reads = leader()
+    reads.ask(0, "r", 0)
+    list(reads.begin(0))
+    for term in (0, 2):
+        reads.on_reply("b", answer(1, term), 0)
+    assert reads.take_results() == []
+    reads.on_reply("b", answer(1), 0)
     assert [r.ok for r in reads.take_results()] == [True]
 
 
@@ -65,7 +99,7 @@ def test_lost_leadership_refuses_waiting_asked_and_early_reads() -> None:
     bench, reads = leader()
     reads.ask(0, "early", propose(bench))
     list(reads.begin(0))
-    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    reads.on_reply("b", answer(1), 0)
     reads.ask(0, "asked", 0)
     list(reads.begin(0))
     reads.ask(0, "waiting", 0)
@@ -83,7 +117,7 @@ def test_a_read_waits_for_the_index_that_it_must_see() -> None:
     index = propose(bench)
     reads.ask(0, "r", index)
     list(reads.begin(0))
-    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
+    reads.on_reply("b", answer(1), 0)
     assert reads.take_results() == []
     bench.accept("b")
     reads.committed(0)
@@ -95,10 +129,10 @@ def test_rounds_are_few_and_shared() -> None:
     for n in range(10):
         reads.ask(0, n, 0)
         list(reads.begin(0))
-    reads.on_reply("b", ReadRoundReply(1, [0]), 0)
-    reads.on_reply("b", ReadRoundReply(2, [0]), 0)
+    reads.on_reply("b", answer(1), 0)
+    reads.on_reply("b", answer(2), 0)
     list(reads.begin(0))
-    reads.on_reply("c", ReadRoundReply(3, [0]), 0)
+    reads.on_reply("c", answer(3), 0)
     assert [r.ticket for r in reads.take_results()] == list(range(10))
 
 
@@ -107,7 +141,7 @@ def test_a_single_voter_confirms_itself() -> None:
     bench.pass_time(1_000_000)
     bench.sync()
     bench.sync()
-    reads = ReadRounds("a", {0: bench.group}, retry_us=100_000)
+    reads = ReadRounds("a", {0: bench.group}, retry_us=100_000, incarnation=1)
     reads.ask(0, "r", 0)
     assert list(reads.begin(0)) == []
     assert reads.take_results() == [ReadResult("r", 0, 2, True)]
