@@ -50,9 +50,11 @@ make_venv() {
             fail "cannot make $VENV; does $python have the modules venv and ensurepip (Debian: python3-venv)?"
     fi
     # The lock lists build, runtime and development alike, each with its dependencies: nothing is
-    # left for pip to resolve, and the same versions run here, in CI and at everyone else's.
+    # left for pip to resolve, and the same versions run here, in CI and at everyone else's: the same
+    # files, for each has its hash there, and one without is refused.
     export PIP_DISABLE_PIP_VERSION_CHECK=1
-    "$VENV/bin/python" -m pip install --quiet --no-deps -r "$ROOT/scripts/requirements.lock" ||
+    "$VENV/bin/python" -m pip install --quiet --no-deps --require-hashes \
+        -r "$ROOT/scripts/requirements.lock" ||
         fail "cannot install what scripts/requirements.lock pins; pip's message is above"
     "$VENV/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$ROOT" ||
         fail "cannot install allsource itself; pip's message is above"

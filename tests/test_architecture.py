@@ -6,7 +6,6 @@ Each test collects all breaches before it fails, so that one run tells all of th
 from __future__ import annotations
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("client", "cluster", "config", "node", "storage")
@@ -249,31 +246,6 @@ def test_types_are_shipped_and_checked(room: str) -> None:
     assert (ROOT / room / "py.typed").exists()
     assert (ROOT / ".typing" / "allsource" / room).resolve() == ROOT / room
     assert f"allsource.{room}" in PYPROJECT["tool"]["mypy"]["packages"]
-
-
-def test_the_lock_pins_all_that_pyproject_asks_for() -> None:
-    pins = dict(
-        re.fullmatch(r"([\w.-]+)==(\S+)", line).groups()  # type: ignore[union-attr]
-        for line in (ROOT / "scripts" / "requirements.lock").read_text().splitlines()
-        if not line.startswith("#")
-    )
-    pinned = {canonicalize_name(name): version for name, version in pins.items()}
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    asked = [
-        Requirement(text)
-        for text in (
-            *PYPROJECT["build-system"]["requires"],
-            *PYPROJECT["project"]["dependencies"],
-            *(text for texts in extras.values() for text in texts),
-        )
-    ]
-    unmet = [
-        str(requirement)
-        for requirement in asked
-        if canonicalize_name(requirement.name) != "allsource"
-        and pinned.get(canonicalize_name(requirement.name)) not in requirement.specifier
-    ]
-    assert not unmet, "\n".join(["", *unmet])
 
 
 def test_the_wheel_holds_allsource_and_nothing_else(tmp_path: Path) -> None:

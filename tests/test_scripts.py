@@ -6,9 +6,13 @@ import os
 import shutil
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,7 +64,7 @@ class Checkout:
 
 
 INSTALL = [
-    "-m pip install --quiet --no-deps -r ROOT/scripts/requirements.lock",
+    "-m pip install --quiet --no-deps --require-hashes -r ROOT/scripts/requirements.lock",
     "-m pip install --quiet --no-deps --no-build-isolation -e ROOT",
 ]
 MAKE = ["-m venv --clear ROOT/.venv", *INSTALL]
@@ -114,3 +118,47 @@ def test_scripts_can_be_run(name: str) -> None:
     assert (ROOT / name).stat().st_mode & stat.S_IXUSR
     checked = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True, check=False)
     assert checked.stderr == ""
+
+
+def locked() -> dict[str, tuple[str, int]]:
+    """The lock: of each package its version and how many hashes it has."""
+    text = (ROOT / "scripts" / "requirements.lock").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    requirements = [Requirement(line.split(" --hash=")[0]) for line in lines]
+    return {
+        canonicalize_name(one.name): (str(one.specifier).removeprefix("=="), line.count(" --hash=sha256:"))
+        for one, line in zip(requirements, lines, strict=True)
+    }
+
+
+def test_the_lock_pins_each_package_with_hashes() -> None:
+    """Otherwise a file that was swapped on its way is installed unseen."""
+    for name, (version, hashes) in locked().items():
+        assert Version(version), name
+        assert hashes, f"{name} has no hash: run scripts/lock"
+
+
+def test_the_lock_has_what_pyproject_asks_for() -> None:
+    """A dependency that is added or raised needs scripts/lock: the environment installs the lock alone."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wanted += [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    pins = locked()
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "allsource":
+            continue
+        version, _ = pins.get(canonicalize_name(requirement.name), ("", 0))
+        assert version, f"{requirement} is not in the lock: run scripts/lock"
+        assert requirement.specifier.contains(version), (
+            f"{requirement} is locked as {version}: run scripts/lock"
+        )
+
+
+def test_aiohttp_is_not_older_than_its_last_security_fixes() -> None:
+    """A plain `pip install allsource` follows pyproject.toml, not the lock. 3.14.5 mends GHSA-2g87-pp6c-29x5
+    (memory and processor without bound) and GHSA-5wr8-gcqf-gqf3 (no timeout for a request's head)."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        dependencies = map(Requirement, tomllib.load(file)["project"]["dependencies"])
+    aiohttp = next(one for one in dependencies if one.name == "aiohttp")
+    assert not aiohttp.specifier.contains("3.14.4")
