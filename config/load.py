@@ -4,6 +4,11 @@ Later beats earlier: the file; then environment variables, `ALLSOURCE__` and the
 two underscores between its parts (`ALLSOURCE__LIMITS__EVENT_BYTES_MAX=2MiB`); then `overrides` by
 dotted key (`limits.event_bytes_max`). A node's own keys come from the file alone.
 
+A relative path in the file starts from the folder that the file is in, not from the process's current
+directory: the same file must mean the same data wherever it is used from, or a node would start
+empty without a word. The folder is taken as the file was named: a symbolic link is not followed, so that a
+file that is replaced behind its name (as Kubernetes mounts them) keeps its data.
+
 All that is wrong is told at once: who corrects a file wants to do it in one go. So the reader goes
 on behind a fault, with a value that stands in for the missing one, and rules between settings are
 checked only where none of theirs is faulty.
@@ -40,7 +45,7 @@ def load_settings(
     path: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str, str] | None = None
 ) -> Settings:
     """The settings of the cluster that the file describes; raises `ConfigFault` with all its faults."""
-    reader = _Reader(env, overrides or {})
+    reader = _Reader(Path(os.path.abspath(path)).parent, env, overrides or {})
     top = read_document(Path(path), reader.faults)
     settings = reader.settings(top) if top is not None else None
     if settings is None or reader.faults:
@@ -58,8 +63,10 @@ class _Given(NamedTuple):
 class _Reader:
     """One reading of a configuration: collects faults, and which keys they concern."""
 
-    def __init__(self, env: Mapping[str, str], overrides: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], overrides: Mapping[str, str]) -> None:
+        """`folder`: where relative paths start."""
         self.faults: list[Fault] = []
+        self._folder = folder
         self._env = env
         self._faulty: set[str] = set()
         self._lines: dict[str, int] = {}
@@ -112,6 +119,7 @@ class _Reader:
             self._faulty.add(f"{key}.data_dir")
         if values["data_dir"] is None:
             values["data_dir"] = Path("data", cluster_name, values["id"])
+        values["data_dir"] = self._folder / values["data_dir"]
         return NodeSettings(**values)
 
     def _knobs(self, cls: type, keys: Keys, prefix: str) -> dict[str, Any]:
@@ -166,7 +174,8 @@ class _Reader:
                 self._fault(line, key, f"the environment variable {name} is not set")
             case [("file", Text(line, str() as name))]:
                 try:
-                    return Path(name).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+                    path = self._folder / Path(name).expanduser()
+                    return path.read_text(encoding="utf-8").rstrip("\r\n")
                 except (OSError, ValueError, RuntimeError) as error:
                     reason = getattr(error, "strerror", None) or error
                     self._fault(line, key, f"the file {name} cannot be read: {reason}")

@@ -152,10 +152,7 @@ def _share_a_directory(one: NodeSettings, other: NodeSettings) -> bool:
 
 
 def _overlap(path: str, other: str) -> bool:
-    """Whether one path is the other or lies within it. A relative and an absolute one are not compared:
-    where a relative one starts is known only when the node does."""
-    if os.path.isabs(path) != os.path.isabs(other):
-        return False
+    """Whether one path is the other or lies within it. The loader has made both absolute."""
     return os.path.commonpath([path, other]) in (path, other)
 
 

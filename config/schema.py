@@ -62,8 +62,8 @@ class NodeSettings:
     """TCP port of the HTTP API, the probes and the metrics."""
 
     data_dir: Annotated[Path, Directory()]
-    """Where the node keeps its events, for itself alone. Default: `data/<cluster_name>/<id>`. A
-    relative path starts from the directory in which the process is started."""
+    """Where the node keeps its events, for itself alone. Default: `data/<cluster_name>/<id>`. In the file
+    a relative path starts from the folder that the file is in; here it is absolute."""
 
 
 @dataclass(frozen=True)

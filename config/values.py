@@ -179,7 +179,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Directory:
-    """A path; relative ones start from the process's current directory."""
+    """A path, `~` being one's home. From where a relative one starts is for the loader to know."""
 
     allowed = "a path"
 

@@ -218,12 +218,20 @@ class Node:
     def _say_what_storage_promises(self) -> None:
         promise = promise_of(self.settings)
         say = self._log.info if promise.durability == "fsync" else self._log.warning
+        place = self._place()
         say(
             "storage is open",
             backend=self.settings.storage.backend,
+            **({"data_dir": place} if place else {}),
             durability=promise.durability,
             means=promise.meaning,
         )
+
+    def _place(self) -> str:
+        """Where on this machine the events are, in full: a relative path has misled people."""
+        if self.settings.storage.backend != "rocksdb":
+            return ""
+        return str(self.settings.node(self.node_id).data_dir.resolve())
 
     def _take_part(self) -> None:
         assert self._storage is not None

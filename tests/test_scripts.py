@@ -156,8 +156,9 @@ def test_the_lock_has_what_pyproject_asks_for() -> None:
 
 
 def test_aiohttp_is_not_older_than_its_last_security_fixes() -> None:
-    """A plain `pip install allsource` follows pyproject.toml, not the lock. 3.14.5 mends GHSA-2g87-pp6c-29x5
-    (memory and processor without bound) and GHSA-5wr8-gcqf-gqf3 (no timeout for a request's head)."""
+    """A plain `pip install allsource` follows pyproject.toml, not the lock. 3.14.5 mends
+    GHSA-2g87-pp6c-29x5 (memory and processor without bound) and GHSA-5wr8-gcqf-gqf3 (no
+    timeout for a request's head)."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         dependencies = map(Requirement, tomllib.load(file)["project"]["dependencies"])
     aiohttp = next(one for one in dependencies if one.name == "aiohttp")

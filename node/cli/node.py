@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from allsource.config.load import load_settings
+from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.processes import die_with_parent
 
 
@@ -20,6 +21,7 @@ def node(file: Path, node_id: str) -> int:
     known = [one.id for one in settings.nodes]
     if node_id not in known:
         raise click.UsageError(f"{file} has no node {node_id!r}; it has {', '.join(known)}")
+    refuse_to_begin_empty(settings, file, [node_id])
     from allsource.node.daemon import run_node  # the whole node: only who runs one pays for it
 
     return run_node(settings, node_id)

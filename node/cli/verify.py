@@ -19,6 +19,7 @@ from rich.progress import Progress
 from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.config.load import load_settings
 from allsource.config.schema import Settings
+from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json
 from allsource.storage.directory import DataDirectory, claim_directory, claim_existing, read_format
 from allsource.storage.errors import Corrupt, StorageFault
@@ -99,18 +100,19 @@ def _node(file: Path, node_id: str) -> Subject:
         node_id,
         {"node": node_id},
         hosted_by(node_id, replicas),
-        lambda: _open_node(settings, node_id),
+        lambda: _open_node(settings, file, node_id),
         "keep it stopped, its peers hold the events",
     )
 
 
-def _open_node(settings: Settings, node_id: str) -> Storage:
+def _open_node(settings: Settings, file: Path, node_id: str) -> Storage:
     if settings.storage.backend != "rocksdb":
         from allsource.node.daemon import open_node_storage
 
         return open_node_storage(settings, node_id)
     path = settings.node(node_id).data_dir
     if not path.exists() or read_format(path) is None:
+        refuse_to_begin_empty(settings, file, [node_id])
         raise click.UsageError(f"{path} holds no data: the node was never started, nothing to verify")
     return _open(
         claim_directory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_an_example_starts_as_it_is(word: str) -> None:
     assert [node.id for node in settings.nodes] == [f"n{i}" for i in range(1, SIZES[word] + 1)]
     assert {node.host for node in settings.nodes} == {"127.0.0.1"}
     assert settings.durability == "fsync"
-    assert {node.data_dir.parent for node in settings.nodes} == {Path("data", settings.cluster_name)}
+    assert {node.data_dir.parent for node in settings.nodes} == {CONFIG / "data" / settings.cluster_name}
     assert f"scripts/launch config/{example(word).name}" in example(word).read_text()
 
 
@@ -48,4 +49,8 @@ def test_the_usual_choice_shows_the_defaults(tmp_path: Path) -> None:
     assert len(name_and_secret) == 2
     bare = tmp_path / "bare.yaml"
     bare.write_text("\n".join([*name_and_secret, "nodes:" + nodes]))
-    assert load_settings(bare, {}) == written
+    loaded = load_settings(bare, {})
+    assert [CONFIG / node.data_dir.relative_to(tmp_path) for node in loaded.nodes] == [
+        node.data_dir for node in written.nodes
+    ]
+    assert replace(loaded, nodes=written.nodes) == written

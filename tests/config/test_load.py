@@ -20,7 +20,7 @@ from allsource.config.schema import (
 from tests.config.conftest import MINIMAL, Faults, Load
 
 
-def test_a_minimal_file_gets_every_default(load: Load) -> None:
+def test_a_minimal_file_gets_every_default(load: Load, tmp_path: Path) -> None:
     assert load() == Settings(
         cluster_name="demo",
         cluster_id=default_cluster_id("demo"),
@@ -34,7 +34,7 @@ def test_a_minimal_file_gets_every_default(load: Load) -> None:
         storage=StorageSettings(),
         log=LogSettings(),
         nodes=tuple(
-            NodeSettings(f"n{i}", "127.0.0.1", 7000 + i, 8000 + i, Path(f"data/demo/n{i}"))
+            NodeSettings(f"n{i}", "127.0.0.1", 7000 + i, 8000 + i, tmp_path / f"data/demo/n{i}")
             for i in (1, 2, 3)
         ),
     )
@@ -380,7 +380,49 @@ def test_the_environment_can_give_what_the_file_leaves_out(load: Load, minimal: 
 def test_the_clusters_name_from_outside_is_the_one_that_defaults_follow(load: Load) -> None:
     loaded = load(overrides={"cluster_name": "other"})
     assert loaded.cluster_id == default_cluster_id("other")
-    assert loaded.nodes[0].data_dir == Path("data/other/n1")
+    assert loaded.nodes[0].data_dir.parts[-3:] == ("data", "other", "n1")
+
+
+# -- relative paths
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("", "data/demo/n1"), ("store", "store"), ("../store", "../store"), ("/srv/n1", "/srv/n1")],
+)
+def test_a_relative_data_dir_starts_from_the_files_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, expected: str
+) -> None:
+    """Not from where the process is: there the same file would mean another, empty store."""
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    key = f", data_dir: {written}" if written else ""
+    (folder / "c.yaml").write_text(MINIMAL.replace("8001}", f"8001{key}}}"))
+    for place, name in ((folder, "c.yaml"), (tmp_path, "folder/c.yaml"), (elsewhere, "../folder/c.yaml")):
+        monkeypatch.chdir(place)
+        data_dir = load_settings(Path(name), {}).nodes[0].data_dir
+        assert data_dir.is_absolute()
+        assert data_dir == folder / expected
+
+
+def test_a_secrets_file_is_looked_for_from_the_files_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "key").write_text("battery staple\n")
+    path = tmp_path / "folder" / "c.yaml"
+    path.write_text(MINIMAL.replace("correct horse", "{file: key}"))
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(path, {}).secret == "battery staple"
+
+
+def test_a_linked_file_has_its_data_beside_the_link(tmp_path: Path) -> None:
+    """Kubernetes mounts a file behind links that change with every version of it."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "c.yaml").write_text(MINIMAL)
+    (tmp_path / "c.yaml").symlink_to("v1/c.yaml")
+    assert load_settings(tmp_path / "c.yaml", {}).nodes[0].data_dir == tmp_path / "data/demo/n1"
 
 
 def test_faults_from_outside_name_their_origin(faults: Faults) -> None:

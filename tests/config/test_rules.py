@@ -74,7 +74,7 @@ def test_contradictions(faults: Faults, text: str, line: int, key: str, message:
             "127.0.0.1:7001",
         ),
         ("host: 127.0.0.1, port: 7003", "host: 0.0.0.0, port: 7003", 6, "nodes[2].host", "can connect to"),
-        ("8002}", "8002, data_dir: ./data//demo/n1}", 5, "nodes[1].data_dir", "'data/demo/n1'"),
+        ("8002}", "8002, data_dir: ./data//demo/n1}", 5, "nodes[1].data_dir", "data/demo/n1'"),
         (
             "8002}",
             "8002, data_dir: data/demo/n1/x}",

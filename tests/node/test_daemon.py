@@ -310,18 +310,21 @@ nodes:
 def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) -> None:
     http_port = free_port()
     config = tmp_path / "alone.yaml"
-    config.write_text(CONFIG.format(port=free_port(), http_port=http_port, data_dir=tmp_path / "data"))
+    config.write_text(CONFIG.format(port=free_port(), http_port=http_port, data_dir="data"))
     command = [sys.executable, "-m", "allsource.node.cli", "node", str(config), "--id", "n1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    begun = []
     try:
         assert process.stderr is not None
         for line in process.stderr:
+            begun.append(line)
             if "leads" in line:
                 break
         process.send_signal(number)
         rest = process.stderr.read()
         assert process.wait(10) == EXIT_OK
         assert "stopped" in rest
+        assert str(tmp_path / "data") in "".join(begun), "where its data is: from the file's folder"
         assert "Traceback" not in rest
     finally:
         process.kill()

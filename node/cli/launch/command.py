@@ -16,6 +16,7 @@ from allsource.config.load import load_settings
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.driver import require_driver
+from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
 from allsource.node.cli.launch.supervisor import Child, Display, Supervisor
 from allsource.node.cli.launch.watch import watch
@@ -32,6 +33,7 @@ def launch(file: Path, restart: bool, as_json: bool) -> int:
     if restart and settings.storage.backend == "memory":
         raise click.UsageError(f"storage is in memory: {promise_of(settings).meaning}; leave out --restart")
     require_driver(settings)
+    refuse_to_begin_empty(settings, file, [node.id for node in settings.nodes])
     return asyncio.run(_launch(settings, file, restart=restart, as_json=as_json))
 
 
