@@ -8,6 +8,7 @@ that nothing happened. This module decides; `dispatch` carries out.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from allsource.cluster.requests import (
     ReadPartition,
     ReadStream,
     Request,
+    Result,
     StreamPage,
 )
 from allsource.storage.errors import (
@@ -123,6 +125,13 @@ class Call:
             self.may_have_happened = True
         self.connection = None
         self.sent_at = 0.0
+
+    def own(self, result: Result | AllsourceError) -> Result | AllsourceError:
+        """The result as the caller should see it: an append that was answered as a duplicate is one only
+        if no earlier attempt of this very call may have stored it."""
+        if self.may_have_happened and isinstance(result, AppendResult) and result.duplicate:
+            return replace(result, duplicate=False)
+        return result
 
     def backoff_s(self, jitter: float) -> float:
         """How long to wait before the next attempt; `jitter` is in [0, 1)."""

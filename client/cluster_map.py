@@ -33,28 +33,26 @@ class ClusterMap:
             self._terms = [0] * partitions
         self.addresses.update(addresses)
 
-    def learn_view(self, view: Mapping[str, Any]) -> list[int]:
-        """Take over what `GET /v1/cluster` says; the partitions that have another owner now.
+    def learn_view(self, view: Mapping[str, Any]) -> dict[int, str | None]:
+        """Take over what `GET /v1/cluster` says; the partitions whose owner is another one now, each with
+        the owner that it had before as far as was known.
 
         A view is one node's, and may be old: an owner of an older term than one known is passed over.
         """
-        changed: list[int] = []
+        changed: dict[int, str | None] = {}
         rows = view.get("partitions")
         for row in rows if isinstance(rows, list) else ():
             match row:
                 case {"partition": int(partition), "owner": str() | None as owner, "term": int(term)}:
                     if 0 <= partition < self.partitions and term >= self._terms[partition]:
                         self._learn_replicas(partition, row.get("replicas"))
-                        if owner is not None and self._learn_owner(partition, owner, term):
-                            changed.append(partition)
+                        former = self.owners[partition]
+                        if owner is not None:
+                            self._terms[partition] = term
+                            self.owners[partition] = owner
+                            if owner != former:
+                                changed[partition] = former
         return changed
-
-    def _learn_owner(self, partition: int, owner: str, term: int) -> bool:
-        self._terms[partition] = term
-        if self.owners[partition] == owner:
-            return False
-        self.owners[partition] = owner
-        return True
 
     def _learn_replicas(self, partition: int, replicas: object) -> None:
         if isinstance(replicas, list) and all(isinstance(node, str) for node in replicas):

@@ -139,7 +139,7 @@ class Dispatcher:
             if call is None:
                 continue  # ended by its deadline, or sent elsewhere meanwhile
             if type(outcome) is call.answer:
-                self._settle(call, outcome)
+                self._settle(call, call.own(outcome))
             elif isinstance(outcome, AllsourceError):
                 self._failed(call, outcome, connection)
             else:
@@ -205,20 +205,38 @@ class Dispatcher:
                 self._send_elsewhere(call, connection.node_id)
 
     def learn_view(self, view: ClusterView) -> None:
-        """A node says who leads what. What former owners have not answered goes to the new ones."""
-        changed = set(self.map.learn_view(view.value))
+        """A node says who leads what. What former owners have not answered goes to the new ones.
+
+        Only from them: a node that never led the partition has passed the call on and will answer it.
+        To learn of an owner for the first time is no reason to send anything twice.
+        """
+        changed = self.map.learn_view(view.value)
         self.routes.relink()
         if not changed:
             return
-        for connection in list(self.routes.open.values()):
+        for node_id, connection in self.routes.open.items():
             for call in list(connection.pending.values()):
-                if call.partition in changed and not call.local:
+                if changed.get(call.partition) == node_id and not call.local:
                     self._move(call, connection)
         self._retry_all()
 
+    def leave_silent(self) -> None:
+        """Take from nodes that say nothing what others can do: local reads, and calls for an owner that
+        answers (they were sent here to be passed on, before the owner was known or connected)."""
+        routes = self.routes
+        answering = len(routes.open) > len(routes.silent)
+        for node_id in routes.silent:
+            connection = routes.open[node_id]
+            calls = [call for call in connection.pending.values() if not call.pinned]
+            if answering:
+                self.take_over(connection, [call for call in calls if call.local])
+            for call in calls:
+                if not call.local:
+                    self._move(call, connection)
+
     def _move(self, call: Call, connection: NodeConnection) -> None:
         leader = self.routes.leader(call.partition)
-        if leader is not None and leader is not connection:
+        if leader is not None and leader is not connection and leader.node_id not in self.routes.silent:
             connection.withdraw(call)
             call.lose_attempt()
             self._hand_to(leader, call)

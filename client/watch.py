@@ -9,7 +9,6 @@ asked who leads now, and reads that any replica can answer go to those.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
@@ -32,7 +31,7 @@ class Desk(Protocol):
     """What the watch needs of the dispatcher."""
 
     def ask(self, connection: NodeConnection, request: Request, timeout_s: float) -> Call: ...
-    def take_over(self, connection: NodeConnection, calls: Iterable[Call]) -> None: ...
+    def leave_silent(self) -> None: ...
     def learn_view(self, view: ClusterView) -> None: ...
 
 
@@ -91,18 +90,11 @@ class Watch:
         if silent != self._routes.silent:
             self._routes.silent = silent
             self._routes.relink()
+        for node in fresh - self._asked:
+            self._ask(self._routes.open[node])  # a sign of life is enough
         if silent:
             self.look_soon()
-        for node in fresh:
-            self._leave(self._routes.open[node])
+            self._desk.leave_silent()
         for node, silence_s in silences.items():
             if silence_s > DEAD_S:
                 self._routes.open[node].close(TimeoutError(f"node {node} has been silent for {DEAD_S:g} s"))
-
-    def _leave(self, connection: NodeConnection) -> None:
-        """The node has just fallen silent: ask it for a sign of life, take from it what others can do."""
-        if connection.node_id not in self._asked:
-            self._ask(connection)
-        if len(self._routes.open) > len(self._routes.silent):
-            movable = [c for c in connection.pending.values() if c.local and not c.pinned]
-            self._desk.take_over(connection, movable)

@@ -40,7 +40,8 @@ class AppendedStream(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class AppendResult:
-    """A committed append. `duplicate`: it had been committed before; this is the first answer again."""
+    """A committed append. `duplicate`: an earlier call had appended these very events; this is its answer
+    again. (Where one call had to be sent twice on its way, that alone does not make it a duplicate.)"""
 
     partition: int
     index: int

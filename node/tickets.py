@@ -11,8 +11,9 @@ earlier or the present attempt may have put the append into some log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from allsource.cluster.requests import AppendRequest, ReadPartition, ReadStream, Result
+from allsource.cluster.requests import AppendRequest, AppendResult, ReadPartition, ReadStream, Result
 from allsource.storage.errors import (
     AllsourceError,
     EventIdConflict,
@@ -66,7 +67,10 @@ class Ticket:
         self.bucket: dict[Ticket, None] | None = None
 
     def finish(self, result: Result | AllsourceError) -> None:
-        """Answer, once; later calls (an answer that came after the deadline) do nothing."""
+        """Answer, once; later calls (an answer that came after the deadline) do nothing.
+
+        An append that this node sent twice may well meet its own first attempt: then it is no duplicate.
+        """
         reply = self.reply
         if reply is None:
             return
@@ -75,6 +79,8 @@ class Ticket:
         if bucket is not None:
             del bucket[self]
             self.bucket = None
+        if self.in_doubt and isinstance(result, AppendResult) and result.duplicate:
+            result = replace(result, duplicate=False)
         reply(result)
 
     def refuse(self, error: AllsourceError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -200,7 +201,7 @@ async def test_an_append_that_was_committed_before_its_answer_was_lost_is_a_succ
     stored = cluster.store.append(held[0][0])
     await owner.kill()
     result = await call
-    assert result.duplicate
+    assert not result.duplicate, "it is this call's own first attempt that stored it"
     assert (result.streams, result.first_position) == (stored.streams, stored.first_position)
     assert cluster.store.version("s") == 1
 
@@ -214,7 +215,7 @@ async def test_a_thousand_calls_in_flight_survive_their_owner(ready: Client, clu
         cluster.store.append(request)
     await cluster["n2"].kill()
     results = await asyncio.gather(*calls)
-    assert sum(result.duplicate for result in results) == len(held[::2])
+    assert sum(result.duplicate for result in results) == 0, "no earlier call appended any of them"
     assert sum(len(log) for log in cluster.store.chunks.values()) == 1000
 
 
@@ -386,6 +387,64 @@ async def test_a_cancelled_call_leaves_no_trace(ready: Client, cluster: FakeClus
     await until(lambda: ready._gate.calls == 0)
 
 
+# -- how often a call is sent
+
+
+class PassedOn:
+    """An append that went to some node while nobody knew an owner; then another node turns out to lead."""
+
+    def __init__(self, client: Client, cluster: FakeCluster) -> None:
+        self.client = client
+        self.cluster = cluster
+        self.held: list[Any] = []
+
+    async def start(self) -> asyncio.Task[AppendResult]:
+        for node in self.cluster.nodes.values():
+            node.service.meet = swallow(self.held)
+        call = asyncio.create_task(self.client.append("s", event()))
+        await until(lambda: bool(self.held))
+        self.asked = next(node for node in self.cluster.nodes.values() if appends(node))
+        self.owner = next(node for node in self.cluster.nodes.values() if node is not self.asked)
+        self.owner.service.meet = lambda request, reply: ToyService.PASS
+        return call
+
+    async def learn_the_owner(self) -> None:
+        dispatcher = self.client._dispatcher
+        assert dispatcher is not None
+        self.cluster.own(lambda partition: self.owner.node_id)
+        await until(dispatcher.routes.all_owners_are_connected)
+
+
+@pytest.fixture
+async def passed_on(cluster: FakeCluster) -> AsyncIterator[PassedOn]:
+    cluster.own(lambda partition: None)
+    async with Client(cluster["n1"].address, secret=SECRET) as client:
+        yield PassedOn(client, cluster)
+
+
+async def test_to_learn_of_an_owner_for_the_first_time_sends_nothing_twice(passed_on: PassedOn) -> None:
+    """The node that was asked passes the call on by itself."""
+    call = await passed_on.start()
+    await passed_on.learn_the_owner()
+    [(request, reply)] = passed_on.held
+    reply(passed_on.cluster.store.append(request))
+    assert not (await call).duplicate
+    assert appends(passed_on.owner) == []
+
+
+async def test_a_node_that_should_pass_a_call_on_and_falls_silent_is_left_for_the_owner(
+    passed_on: PassedOn,
+) -> None:
+    call = await passed_on.start()
+    passed_on.asked.freeze()
+    await passed_on.learn_the_owner()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert not (await call).duplicate
+    assert loop.time() - started < SILENT_S + 1
+    assert len(appends(passed_on.owner)) == 1
+
+
 # -- nodes that fall silent
 
 
@@ -492,7 +551,8 @@ async def test_garbage_closes_the_connection_and_the_call_goes_elsewhere(
     owner = cluster.owner_of(partition_of("s"))
     owner.garbage = garbage
     result = await ready.append("s", event())
-    assert result.duplicate  # the first attempt happened, its answer was garbage
+    assert not result.duplicate, "the first attempt happened, its answer was garbage"
+    assert cluster.store.version("s") == 1
     await until(lambda: owner.accepted > 1)
     assert owner.refusals[0].by_peer, "the node is told what was wrong"
 

@@ -107,10 +107,13 @@ def row(partition: Any = 0, owner: Any = "n1", term: Any = 1, **more: Any) -> di
     return {"partition": partition, "owner": owner, "term": term, "replicas": ["n1", "n2"], **more}
 
 
-def test_the_map_learns_owners_and_says_which_changed() -> None:
+def test_the_map_learns_owners_and_says_which_changed_and_from_whom() -> None:
     map_ = ClusterMap()
-    assert map_.learn_view(view(row(0, "n1"), row(1, "n2"), row(2, None))) == [0, 1]
-    assert map_.learn_view(view(row(0, "n1"), row(1, "n3", 2))) == [1]
+    assert map_.learn_view(view(row(0, "n1"), row(1, "n2"), row(2, None))) == {
+        0: None,
+        1: None,
+    }
+    assert map_.learn_view(view(row(0, "n1"), row(1, "n3", 2))) == {1: "n2"}
     assert map_.owners[:4] == ["n1", "n3", None, None]
     assert map_.replicas[:2] == [("n1", "n2"), ("n1", "n2")]
 
@@ -118,7 +121,7 @@ def test_the_map_learns_owners_and_says_which_changed() -> None:
 def test_the_map_passes_over_an_older_term() -> None:
     map_ = ClusterMap()
     map_.learn_view(view(row(0, "n2", 7)))
-    assert map_.learn_view(view(row(0, "n1", 6))) == []
+    assert map_.learn_view(view(row(0, "n1", 6))) == {}
     assert map_.owners[0] == "n2"
 
 
@@ -128,7 +131,7 @@ def test_the_map_takes_hints() -> None:
     map_.learn_hint(0, "n3")
     map_.learn_hint(99, "n3")
     assert map_.owners[:2] == ["n3", "n2"]
-    assert map_.learn_view(view(row(0, "n3", 2))) == []
+    assert map_.learn_view(view(row(0, "n3", 2))) == {}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ def test_the_map_takes_hints() -> None:
 )
 def test_the_map_passes_over_what_it_does_not_understand(value: dict[str, Any]) -> None:
     map_ = ClusterMap()
-    assert map_.learn_view(value) == []
+    assert map_.learn_view(value) == {}
     assert map_.owners == [None] * 32
 
 
@@ -159,7 +162,7 @@ def test_another_number_of_partitions_starts_the_map_anew() -> None:
     map_.learn_view(view(row(0, "n1")))
     map_.learn_cluster(64, {"n1": ("127.0.0.1", 7101)})
     assert (len(map_.owners), len(map_.replicas), map_.owners[0]) == (64, 64, None)
-    assert map_.learn_view(view(row(63, "n1"))) == [63]
+    assert map_.learn_view(view(row(63, "n1"))) == {63: None}
 
 
 async def test_the_gate_counts_calls_and_bytes() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from allsource.cluster.requests import AppendRequest, ReadStream
+from allsource.cluster.requests import AppendedStream, AppendRequest, AppendResult, ReadStream
 from allsource.node.tickets import Deadlines, Ticket
 from allsource.storage.errors import (
     AllsourceError,
@@ -55,6 +55,16 @@ def test_a_lost_attempt_stays_in_doubt() -> None:
     one.lost()
     one.expire()
     assert type(answers[0]) is OutcomeUnknown
+
+
+@pytest.mark.parametrize("sent_twice", [False, True])
+def test_an_append_that_meets_its_own_first_attempt_is_no_duplicate(sent_twice: bool) -> None:
+    one, answers = ticket()
+    one.out = True
+    if sent_twice:
+        one.lost()
+    one.finish(AppendResult(3, 7, 1, 1, (AppendedStream("a", 1, 1),), True))
+    assert answers[0].duplicate is not sent_twice
 
 
 def test_a_read_is_never_in_doubt() -> None:

@@ -1,0 +1,81 @@
+"""The client and real nodes: what it asks of them, counted where they hear it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from allsource.client import Client, NewEvent
+from allsource.cluster.requests import AppendRequest
+from allsource.storage.events import blob_ids
+from tests.node.test_daemon import Nodes, settings_in
+
+ROUNDS = 30
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
+    """Nodes that nobody suspects, however busy the machine is: then there is a reason to ask twice."""
+    monkeypatch.setattr("allsource.client.watch.SILENT_S", 60.0)
+    monkeypatch.setattr("allsource.client.watch.DEAD_S", 60.0)
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    nodes = Nodes(settings_in(tmp_path, 3, suspicion_timeout_ms=30_000))
+    await nodes.start()
+    await nodes.ready()
+    yield nodes
+    await nodes.stop()
+
+
+@pytest.fixture
+def asked(nodes: Nodes) -> Counter[bytes]:
+    """How often clients asked any node to append the event with this id."""
+    asked: Counter[bytes] = Counter()
+
+    def counting(submit: Callable[..., None]) -> Callable[..., None]:
+        def counted(request: Any, **options: Any) -> None:
+            if isinstance(request, AppendRequest) and not options["forwarded"]:
+                asked.update(blob_ids(request.parts[0].blob)[:1])
+            submit(request, **options)
+
+        return counted
+
+    for node in nodes.running.values():
+        node._front.submit = counting(node._front.submit)
+    return asked
+
+
+def by_address(ports: Sequence[int]) -> list[str]:
+    return [f"127.0.0.1:{port}" for port in ports]
+
+
+def by_name(ports: Sequence[int]) -> list[str]:
+    """Other names than the nodes have for each other: each is dialled twice, and one connection kept."""
+    return [f"localhost:{port}" for port in ports]
+
+
+def one_node_twice(ports: Sequence[int]) -> list[str]:
+    return [f"127.0.0.1:{ports[0]}", f"localhost:{ports[0]}", f"127.0.0.1:{ports[1]}"]
+
+
+@pytest.mark.parametrize("seeds", [by_address, by_name, one_node_twice])
+async def test_a_new_client_that_appends_at_once_asks_once(
+    nodes: Nodes, asked: Counter[bytes], seeds: Callable[[Sequence[int]], list[str]]
+) -> None:
+    addresses = seeds([node.port for node in nodes.settings.nodes])
+    appended = []
+    for number in range(ROUNDS):
+        event = NewEvent.json("T", number)
+        async with Client(addresses, secret=nodes.settings.secret, timeout_s=60) as client:
+            # At once, and again while the other connections and the map come in.
+            events = [event, *(NewEvent.json("T", number) for _ in range(5))]
+            calls = [client.append(f"{number}-{i}", one) for i, one in enumerate(events)]
+            results = await asyncio.gather(*calls)
+        assert [result.duplicate for result in results] == [False] * len(events)
+        appended += [one.id for one in events]
+    assert asked == Counter(appended), "each event was asked for once"
