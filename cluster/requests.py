@@ -6,13 +6,12 @@ same service; the codec carries them over the wire unchanged.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from allsource.storage.errors import InvalidRequest
 from allsource.storage.events import Event, decode_blob
-
-TOKEN_SEPARATOR = ":"
 
 
 class AppendPart(NamedTuple):
@@ -176,18 +175,26 @@ Result = AppendResult | StreamPage | PartitionPage | ClusterView
 
 def make_token(partition: int, index: int) -> str:
     """The position token for an entry."""
-    return f"{partition}{TOKEN_SEPARATOR}{index}"
+    return f"{partition}:{index}"
+
+
+_TOKEN = re.compile(r"([0-9]{1,6}):([0-9]{1,19})")
+_INDEX_MAX = 2**63 - 1
+_SHOWN_CHARS = 40
 
 
 def parse_token(token: str, partition: int) -> int:
-    """The log index that a token of this partition asks for (0 for no token); else `InvalidRequest`."""
+    """The log index that a token of this partition asks for (0 for no token); else `InvalidRequest`.
+
+    The only place where a token becomes numbers: it comes from outside, and may be anything.
+    """
     if not token:
         return 0
-    left, found, right = token.partition(TOKEN_SEPARATOR)
-    if not found or not (left.isascii() and left.isdigit() and right.isascii() and right.isdigit()):
-        raise InvalidRequest(f"token {token!r} is not one that an append returned")
-    if int(left) != partition:
+    found = _TOKEN.fullmatch(token)
+    if found is None or int(found[2]) > _INDEX_MAX:
+        raise InvalidRequest(f"token {token[:_SHOWN_CHARS]!r} is not one that an append returned")
+    if int(found[1]) != partition:
         raise InvalidRequest(
-            f"token {token!r} is of partition {left}; this read is of partition {partition}"
+            f"token {token!r} is of partition {found[1]}; this read is of partition {partition}"
         )
-    return int(right)
+    return int(found[2])

@@ -24,16 +24,18 @@ from allsource.cluster.requests import (
     ReadPartition,
     ReadStream,
     StreamPage,
-    parse_token,
 )
 from allsource.config.schema import Limits
 from allsource.node.measures import Measures
-from allsource.node.tickets import Ticket
+from allsource.node.tickets import Stage, Ticket
 from allsource.storage.entry import Entry
-from allsource.storage.errors import AllsourceError, NotFound
+from allsource.storage.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from allsource.storage.interface import StreamHead, StreamSlice
 
 _SLICES_AT_ONCE = 64
+
+BEHIND_MAX = 8192
+"""Local reads of a node that may wait at once for entries which it has not received."""
 
 
 class Log(Protocol):
@@ -95,6 +97,7 @@ class Reads:
         self._limits = limits
         self._retry = retry
         self._waiting: dict[int, list[tuple[int, int, Ticket]]] = {}
+        self._waiting_count = 0
         self._order = 0
         self._last_positions: dict[int, tuple[int, int]] = {}
 
@@ -102,30 +105,31 @@ class Reads:
 
     def linearizable(self, ticket: Ticket) -> None:
         """Serve a read at the owner, once its leadership is confirmed."""
-        request = ticket.request
-        assert isinstance(request, ReadStream | ReadPartition)
-        try:
-            index = parse_token(request.token, ticket.partition) if request.token else 0
-        except AllsourceError as error:
-            ticket.finish(error)
-            return
-        self._core.read(ticket.partition, _Read(self, ticket), index)
+        self._core.read(ticket.partition, _Read(self, ticket), ticket.min_index)
 
     def local(self, ticket: Ticket) -> None:
-        """Serve a read from what this replica has, perhaps after waiting for the token's entry."""
-        request, partition = ticket.request, ticket.partition
-        assert isinstance(request, ReadStream | ReadPartition)
-        try:
-            index = parse_token(request.token, partition) if request.token else 0
-        except AllsourceError as error:
-            ticket.finish(error)
-            return
+        """Serve a read from what this replica has, perhaps after waiting for the token's entry.
+
+        An entry that never comes costs nothing until the deadline: a replica cannot tell it from one
+        that is on its way.
+        """
+        partition = ticket.partition
         commit = self._core.commit_index(partition)
-        if index <= commit:
+        if ticket.min_index <= commit:
             self.serve(ticket, commit)
+        elif self._waiting_count >= BEHIND_MAX:
+            error = Overloaded(
+                f"{BEHIND_MAX} reads wait for entries that this replica has not received; ask another one",
+                partition=partition,
+            )
+            self._measures.refused(error)
+            ticket.finish(error)
         else:
             self._order += 1
-            heapq.heappush(self._waiting.setdefault(partition, []), (index, self._order, ticket))
+            self._waiting_count += 1
+            ticket.stage = Stage.TOKEN
+            waiting = self._waiting.setdefault(partition, [])
+            heapq.heappush(waiting, (ticket.min_index, self._order, ticket))
 
     def committed(self, partition: int, commit: int) -> None:
         """This replica's commit index moved: serve the local reads that waited for it."""
@@ -133,6 +137,7 @@ class Reads:
         if waiting is None:
             return
         while waiting and waiting[0][0] <= commit:
+            self._waiting_count -= 1
             self.serve(heapq.heappop(waiting)[2], commit)
         if not waiting:
             del self._waiting[partition]
@@ -141,6 +146,7 @@ class Reads:
         """Drop waiting reads whose deadline has passed."""
         for partition, waiting in list(self._waiting.items()):
             kept = [item for item in waiting if item[2].reply is not None]
+            self._waiting_count -= len(waiting) - len(kept)
             if kept:
                 heapq.heapify(kept)
                 self._waiting[partition] = kept
@@ -151,10 +157,14 @@ class Reads:
 
     def barrier_ended(self, ticket: Ticket, index: int, *, ok: bool) -> None:
         """The read barrier of a linearizable read ended."""
-        if ok:
-            self.serve(ticket, index)
-        else:
+        if not ok:
             self._retry(ticket)
+        elif index < ticket.min_index:
+            error = _from_the_future(ticket)
+            self._measures.refused(error)
+            ticket.finish(error)
+        else:
+            self.serve(ticket, index)
 
     def serve(self, ticket: Ticket, bound: int) -> None:
         """Answer a read with what is committed up to log index `bound`."""
@@ -319,6 +329,17 @@ class _Read:
     def confirmed(self, index: int, *, ok: bool) -> None:
         """The core's answer."""
         self._reads.barrier_ended(self._ticket, index, ok=ok)
+
+
+def _from_the_future(ticket: Ticket) -> InvalidRequest:
+    request = ticket.request
+    assert isinstance(request, ReadStream | ReadPartition)
+    return InvalidRequest(
+        f"token {request.token!r} names an entry that partition {ticket.partition} does not have: no append "
+        "to this cluster returned it",
+        partition=ticket.partition,
+        reason="token_from_the_future",
+    )
 
 
 def _chunk(entry: Entry, stream: str, first_version: int, skip: int, take: int) -> Chunk:

@@ -31,6 +31,7 @@ from allsource.cluster.requests import (
     ReadStream,
     Request,
     Result,
+    parse_token,
 )
 from allsource.cluster.router import Forward, Here, RequestRouter, Unroutable
 from allsource.node.admission import partition_of_append
@@ -143,16 +144,18 @@ class Service:
             self._refuse_at_once(_leaving(), reply)
             return
         try:
+            min_index = 0
             if isinstance(request, AppendRequest):
                 partition = partition_of_append(request, self._partition_count)
             else:
                 partition = self._partition_of_read(request)
+                min_index = parse_token(request.token, partition)
         except InvalidRequest as error:
             self._refuse_at_once(error, reply)
             return
         now = self._now_us()
         deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
-        ticket = Ticket(request, partition, now, deadline, forwarded, reply)
+        ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index)
         self._deadlines.add(ticket)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)

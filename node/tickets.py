@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 
 from allsource.cluster.requests import AppendRequest, AppendResult, ReadPartition, ReadStream, Result
 from allsource.storage.errors import (
@@ -19,6 +20,7 @@ from allsource.storage.errors import (
     EventIdConflict,
     NoOwner,
     OutcomeUnknown,
+    Unavailable,
     WrongExpectedVersion,
 )
 
@@ -28,8 +30,19 @@ _BUCKET_SHIFT = 14
 """Deadlines within 2**14 us (16 ms) of each other share a bucket and are found together."""
 
 
+class Stage(Enum):
+    """Where a request waits: what its caller is told when the deadline comes first."""
+
+    OWNER = "owner"
+    """For somebody who leads the partition, or for that node's answer."""
+    TOKEN = "token"
+    """For the entry that its token names, at a replica which has not received it."""
+
+
 class Ticket:
     """One request for one partition. `reply` is called exactly once, by `finish`.
+
+    `min_index`: log index that a read's token names; 0 for none.
 
     `in_doubt`: an earlier attempt may have put the append into a log. `out`: the present attempt may
     have. Both only mean something for appends; a read leaves no trace.
@@ -40,10 +53,12 @@ class Ticket:
         "deadline_us",
         "forwarded",
         "in_doubt",
+        "min_index",
         "out",
         "partition",
         "reply",
         "request",
+        "stage",
         "started_us",
     )
 
@@ -55,6 +70,7 @@ class Ticket:
         deadline_us: int,
         forwarded: bool,
         reply: Reply,
+        min_index: int = 0,
     ) -> None:
         self.request = request
         self.partition = partition
@@ -64,6 +80,8 @@ class Ticket:
         self.reply: Reply | None = reply
         self.in_doubt = False
         self.out = False
+        self.min_index = min_index
+        self.stage = Stage.OWNER
         self.bucket: dict[Ticket, None] | None = None
 
     def finish(self, result: Result | AllsourceError) -> None:
@@ -96,21 +114,29 @@ class Ticket:
 
     def expire(self) -> AllsourceError:
         """The deadline has passed: answer so. Returns the answer."""
-        error: AllsourceError
-        if self.in_doubt or (self.out and isinstance(self.request, AppendRequest)):
-            error = OutcomeUnknown(
-                "the deadline passed before the append was confirmed; it may or may not have happened: "
-                "retry with the same event ids",
-                partition=self.partition,
-            )
-        else:
-            error = NoOwner(
-                f"no owner of partition {self.partition} answered before the deadline; nothing happened, "
-                "try again",
-                partition=self.partition,
-            )
+        error = self._too_late()
         self.finish(error)
         return error
+
+    def _too_late(self) -> AllsourceError:
+        partition = self.partition
+        if self.in_doubt or (self.out and isinstance(self.request, AppendRequest)):
+            return OutcomeUnknown(
+                "the deadline passed before the append was confirmed; it may or may not have happened: "
+                "retry with the same event ids",
+                partition=partition,
+            )
+        if self.stage is Stage.TOKEN:
+            return Unavailable(
+                f"this replica of partition {partition} had not received the token's entry before the deadline; "
+                "wait longer, or ask for a linearizable read",
+                partition=partition,
+                reason="behind",
+            )
+        return NoOwner(
+            f"no owner of partition {partition} answered before the deadline; nothing happened, try again",
+            partition=partition,
+        )
 
 
 def _settles(error: AllsourceError) -> bool:

@@ -164,7 +164,10 @@ class RoleChange(NamedTuple):
 @dataclass(slots=True, frozen=True)
 class ReadResult:
     """A waiting linearizable read may be served: everything up to `index` is committed (ok), or the
-    leadership could not be confirmed (not ok: ask again elsewhere)."""
+    leadership could not be confirmed (not ok: ask again elsewhere).
+
+    Ok with an `index` below the minimum that was asked for: the log, which holds whatever was ever
+    acknowledged, ends before that minimum."""
 
     ticket: object
     partition: int

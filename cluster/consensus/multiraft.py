@@ -282,7 +282,8 @@ class MultiRaft:
 
     def read(self, partition: int, ticket: object, min_index: int, now: int) -> None:
         """Ask for a linearizable read at the leader. `ReadResult(ticket, ...)` comes in a later Ready,
-        not before everything up to `min_index` (0 for none) is committed too. Not leader: `ok` False."""
+        not before everything up to `min_index` (0 for none) is committed too, unless the log ends before
+        it (see `ReadResult`). Not leader: `ok` False."""
         self._now = now
         self._rounds.ask(partition, ticket, min_index)
 

@@ -12,7 +12,8 @@ term after the read had arrived, and then sees at least the commit index of when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from allsource.cluster.consensus.group import Group
@@ -60,7 +61,9 @@ class ReadRounds:
         self._retry_us = retry_us
         self._waiting: dict[int, list[_Read]] = {}
         self._rounds: dict[int, _Round] = {}
-        self._confirmed: dict[int, list[_Read]] = {}
+        self._confirmed: dict[int, list[tuple[int, int, _Read]]] = {}
+        """By partition, a heap of `(index, order of arrival, read)`: a commit looks at what it serves."""
+        self._early = 0
         self._last_number = incarnation << INCARNATION_SHIFT
         self._results: list[ReadResult] = []
 
@@ -74,7 +77,8 @@ class ReadRounds:
 
     def lost(self, partition: int) -> None:
         """This node's leadership of the group ended (or began anew): refuse what waited for it."""
-        refused = self._waiting.pop(partition, []) + self._confirmed.pop(partition, [])
+        refused = self._waiting.pop(partition, [])
+        refused += [read for _, _, read in self._confirmed.pop(partition, [])]
         for round_ in self._rounds.values():
             share = round_.shares.pop(partition, None)
             if share is not None:
@@ -138,22 +142,38 @@ class ReadRounds:
 
     def committed(self, partition: int) -> None:
         """The group's commit index moved: some confirmed reads may be served now."""
-        reads = self._confirmed.pop(partition, None)
-        if reads:
-            self._confirm(partition, reads)
+        early = self._confirmed.get(partition)
+        if early is None:
+            return
+        commit = self._groups[partition].commit
+        while early and early[0][0] <= commit:
+            index, _, read = heapq.heappop(early)
+            self._results.append(ReadResult(read.ticket, partition, index, True))
+        if not early:
+            del self._confirmed[partition]
 
     def take_results(self) -> list[ReadResult]:
         """Reads that may be served, or were refused."""
         taken, self._results = self._results, []
         return taken
 
-    def _confirm(self, partition: int, reads: list[_Read]) -> None:
-        commit = self._groups[partition].commit
+    def _confirm(self, partition: int, reads: Iterable[_Read]) -> None:
+        """The leadership is proved: the log holds whatever was acknowledged before these reads came.
+
+        An index beyond its end is therefore nobody's, and is not waited for: the result says how far
+        everything is committed, which is less than what was asked for.
+        """
+        group = self._groups[partition]
+        commit, last_index = group.commit, group.log.last_index
         for read in reads:
             if read.index <= commit:
                 self._results.append(ReadResult(read.ticket, partition, read.index, True))
+            elif read.index > last_index:
+                self._results.append(ReadResult(read.ticket, partition, commit, True))
             else:
-                self._confirmed.setdefault(partition, []).append(read)
+                self._early += 1
+                early = self._confirmed.setdefault(partition, [])
+                heapq.heappush(early, (read.index, self._early, read))
 
     def _drop_empty_rounds(self) -> None:
         for number in [n for n, round_ in self._rounds.items() if not round_.shares]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from allsource.cluster.requests import PartitionPage, ReadPartition, ReadStream, StreamPage
+from allsource.cluster.requests import PartitionPage, ReadPartition, ReadStream, StreamPage, parse_token
 from allsource.config.schema import Limits
+from allsource.node import reads as reads_module
 from allsource.node.measures import Measures
 from allsource.node.metrics import LockFreeMetrics
 from allsource.node.reads import Barrier, Reads
 from allsource.node.tickets import Ticket
 from allsource.storage.entry import EVENTS, NOOP, Part, make_entry
-from allsource.storage.errors import InvalidRequest, NotFound
+from allsource.storage.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from allsource.storage.events import Event, NewEvent, encode_blob
 from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.memory import MemoryStorage
@@ -84,7 +85,7 @@ class Log:
 
     def ask(self, request: ReadStream | ReadPartition, *, local: bool) -> list[Any]:
         answers: list[Any] = []
-        ticket = Ticket(request, 0, 0, 0, False, answers.append)
+        ticket = Ticket(request, 0, 0, 0, False, answers.append, parse_token(request.token, 0))
         (self.reads.local if local else self.reads.linearizable)(ticket)
         return answers
 
@@ -248,21 +249,43 @@ def test_a_local_read_waits_for_its_token(log: Log) -> None:
     assert late[0].current_version == 7
 
 
+def test_a_token_beyond_the_proved_log_is_refused_definitely(log: Log) -> None:
+    answers = log.ask(ReadStream("a", token="0:99"), local=False)
+    log.core.barriers[0][0].confirmed(6, ok=True)
+    (error,) = answers
+    assert type(error) is InvalidRequest
+    assert error.details["reason"] == "token_from_the_future"
+    assert log.metrics.snapshot().queries == 0
+
+
 def test_reads_that_were_answered_otherwise_are_forgotten(log: Log) -> None:
     answers: list[Any] = []
-    ticket = Ticket(ReadStream("a", local=True, token="0:99"), 0, 0, 0, False, answers.append)
+    ticket = Ticket(ReadStream("a", local=True, token="0:99"), 0, 0, 0, False, answers.append, 99)
     log.reads.local(ticket)
     ticket.expire()
     log.reads.forget_finished()
     log.reads.committed(0, 99)
-    assert len(answers) == 1
+    (error,) = answers
+    assert type(error) is Unavailable
+    assert error.details["reason"] == "behind"
+    assert "owner" not in error.message
 
 
-@pytest.mark.parametrize("local", [True, False])
-@pytest.mark.parametrize("token", ["0", "x:1", "1:1", "0:-1", "0:1:2"])
-def test_a_bad_token_is_refused(log: Log, token: str, local: bool) -> None:
-    answers = log.ask(ReadStream("a", local=local, token=token), local=local)
-    assert isinstance(answers[0], InvalidRequest)
+def test_reads_that_wait_for_their_token_are_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads_module, "BEHIND_MAX", 2)
+    tickets, answers = [], list[Any]()
+    for _ in range(3):
+        tickets.append(Ticket(ReadStream("a", local=True), 0, 0, 0, False, answers.append, 99))
+        log.reads.local(tickets[-1])
+    assert [type(answer) for answer in answers] == [Overloaded]
+    tickets[0].expire()
+    log.reads.forget_finished()
+    answers.clear()
+    assert log.ask(ReadStream("a", local=True, token="0:99"), local=True) == []
+    log.core.commit = 6
+    log.reads.committed(0, 99)
+    assert [type(answer) for answer in answers] == [StreamPage], "the one whose deadline had not passed"
+    assert log.ask(ReadStream("a", local=True, token="0:6"), local=True)[0].current_version == 7
 
 
 # -- any log, any page

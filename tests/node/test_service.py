@@ -24,6 +24,7 @@ from allsource.storage.errors import (
     QueueFull,
     ShuttingDown,
     TooLarge,
+    Unavailable,
     WrongExpectedVersion,
 )
 from allsource.storage.events import NewEvent, blob_ids
@@ -136,6 +137,41 @@ async def test_bad_requests_get_their_error_from_any_node(request_: Any, error: 
     async with Cluster(3, limits=Limits(event_bytes_max=1000)) as cluster:
         for node in cluster.members:
             assert type(await cluster.ask(node, request_)) is error
+
+
+@pytest.mark.parametrize("token", ["9" * 5000, "0:" + "9" * 5000, f"0:{2**63}", "0:-1", "0:\u0663"])
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_token_that_is_none_is_refused_by_every_node(token: str, local: bool) -> None:
+    async with Cluster(3) as cluster:
+        for node in cluster.members:
+            for forwarded in (False, True):
+                asked = ReadPartition(0, local=local, token=token)
+                assert type(await cluster.ask(node, asked, forwarded=forwarded)) is InvalidRequest
+
+
+async def test_a_token_from_the_future_is_refused_at_once_and_leaves_nothing_behind() -> None:
+    async with Cluster(3) as cluster:
+        stream = streams_in(0, 1)[0]
+        result = await cluster.ask("n1", append((stream, events())))
+        real = await cluster.ask("n2", ReadStream(stream, token=result.token))
+        assert real.current_version == 1
+        for node in cluster.members:
+            for index in (result.index + 1, 10**15):
+                asked = ReadStream(stream, token=f"0:{index}")
+                error = await cluster.ask(node, asked, timeout_ms=600_000)
+                assert type(error) is InvalidRequest
+                assert error.details["reason"] == "token_from_the_future"
+        leader = cluster.leader(0)
+        assert leader.service.under_way() == 0
+        assert not leader.core._rounds._confirmed
+
+
+async def test_a_local_read_that_is_too_early_says_so_at_its_deadline() -> None:
+    async with Cluster(3) as cluster:
+        asked = ReadPartition(0, local=True, token="0:999")
+        error = await cluster.ask("n2", asked, timeout_ms=50)
+        assert type(error) is Unavailable
+        assert error.details["reason"] == "behind"
 
 
 # -- forwarding

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from allsource.cluster.consensus.messages import GroupBeat, ReadResult, ReadRound, ReadRoundReply
+from allsource.cluster.consensus.messages import (
+    AppendReply,
+    GroupBeat,
+    ReadResult,
+    ReadRound,
+    ReadRoundReply,
+)
 from allsource.cluster.consensus.reads import ReadRounds
 from allsource.storage.entry import Part
 from tests.cluster.consensus.lab import Bench
@@ -122,6 +128,36 @@ def test_a_read_waits_for_the_index_that_it_must_see() -> None:
     bench.accept("b")
     reads.committed(0)
     assert reads.take_results() == [ReadResult("r", 0, index, True)]
+
+
+def test_a_read_of_what_the_log_does_not_hold_ends_with_the_proof_that_it_does_not() -> None:
+    """Waiting for it would be waiting for ever, and was looked at again with every commit."""
+    bench, reads = leader()
+    index = propose(bench)
+    for wanted in (index + 1, 10**15):
+        reads.ask(0, wanted, wanted)
+    list(reads.begin(0))
+    assert reads.take_results() == [], "a leader that was deposed may lack what others acknowledged"
+    (number,) = reads._rounds
+    reads.on_reply("b", ReadRoundReply(number, [(0, bench.group.term)]), 0)
+    assert reads.take_results() == [ReadResult(wanted, 0, 2, True) for wanted in (index + 1, 10**15)]
+    assert not reads._confirmed
+
+
+def test_a_commit_serves_the_early_reads_that_it_covers_in_order_of_their_index() -> None:
+    bench, reads = leader()
+    first, second = propose(bench), propose(bench)
+    for ticket, index in (("late", second), ("soon", first), ("late too", second)):
+        reads.ask(0, ticket, index)
+    list(reads.begin(0))
+    (number,) = reads._rounds
+    reads.on_reply("b", ReadRoundReply(number, [(0, bench.group.term)]), 0)
+    bench.step("b", AppendReply(0, bench.group.term, True, first, 0))
+    reads.committed(0)
+    assert [r.ticket for r in reads.take_results()] == ["soon"]
+    bench.step("b", AppendReply(0, bench.group.term, True, second, 0))
+    reads.committed(0)
+    assert [r.ticket for r in reads.take_results()] == ["late", "late too"]
 
 
 def test_rounds_are_few_and_shared() -> None:
