@@ -335,8 +335,8 @@ def _from_the_future(ticket: Ticket) -> InvalidRequest:
     request = ticket.request
     assert isinstance(request, ReadStream | ReadPartition)
     return InvalidRequest(
-        f"token {request.token!r} names an entry that partition {ticket.partition} does not have: no append "
-        "to this cluster returned it",
+        f"token {request.token!r} names an entry that partition {ticket.partition} does not have: no "
+        "append to this cluster returned it",
         partition=ticket.partition,
         reason="token_from_the_future",
     )

@@ -128,8 +128,8 @@ class Ticket:
             )
         if self.stage is Stage.TOKEN:
             return Unavailable(
-                f"this replica of partition {partition} had not received the token's entry before the deadline; "
-                "wait longer, or ask for a linearizable read",
+                f"this replica of partition {partition} had not received the token's entry before the "
+                "deadline; wait longer, or ask for a linearizable read",
                 partition=partition,
                 reason="behind",
             )
