@@ -26,7 +26,7 @@ _quote = json.encoder.encode_basestring
 
 
 def respond(
-    request: web.Request,
+    request: web.BaseRequest,
     value: Mapping[str, Any],
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -47,7 +47,7 @@ def respond_page(request: web.Request, facts: Mapping[str, Any], events: list[Ev
     return _response(text.encode(), "application/json")
 
 
-def wants_msgpack(request: web.Request) -> bool:
+def wants_msgpack(request: web.BaseRequest) -> bool:
     """Whether the caller asked for msgpack; without a word it gets JSON."""
     return MSGPACK in request.headers.get("Accept", "")
 

@@ -5,15 +5,19 @@ Probes are not part of the service: a node that cannot serve anything must still
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from allsource.config.schema import Limits
 from allsource.node.http.answers import respond
 from allsource.node.http.checkpoints import Checkpoints, checkpoint_routes
-from allsource.node.http.errors import RETRY_AFTER_S, errors_as_answers
+from allsource.node.http.complaints import Complaints, default_complaints
+from allsource.node.http.connection import HttpConnection
+from allsource.node.http.door import Door
+from allsource.node.http.errors import RETRY_AFTER_S, error_response, http_error, internal_error
 from allsource.node.http.streams import Service, Streams
 from allsource.storage.errors import AllsourceError
 from allsource.storage.partition import PARTITION_COUNT
@@ -40,14 +44,8 @@ def make_app(
     """The application. `metrics_render` gives a body and its content type; `readiness` names, one
     sentence each, what this node still waits for (nothing: it is ready). `answered` is told
     the status of each answer. Without `checkpoints` there is no `/v1/checkpoints`."""
-
-    @web.middleware
-    async def tell_status(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await errors_as_answers(request, handler)
-        answered(response.status)
-        return response
-
-    app = web.Application(middlewares=[tell_status], client_max_size=BODY_ROOM * limits.append_bytes_max)
+    every_answer = _every_answer(answered, default_complaints())
+    app = web.Application(middlewares=[every_answer], client_max_size=BODY_ROOM * limits.append_bytes_max)
     app.add_routes(Streams(service, limits, partitions).routes())
     if checkpoints is not None:
         app.add_routes(checkpoint_routes(checkpoints))
@@ -72,25 +70,66 @@ def make_app(
     return app
 
 
+def _every_answer(answered: Callable[[int], None], complaints: Complaints) -> Middleware:
+    """Every answer passes here: whatever a handler raises becomes the one shape, never a traceback."""
+
+    async def answer_to(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except AllsourceError as error:
+            return error_response(request, error)
+        except web.HTTPException as error:
+            return http_error(request, error)
+        except Exception as error:  # the last line of defence
+            complaints.defect("unexpected error in the HTTP door", error, path=request.path[:200])
+            return internal_error(request)
+
+    @web.middleware
+    async def every_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await answer_to(request, handler)
+        if not request.content.is_eof():  # the next request would begin in the middle of this one's body
+            response.force_close()
+        answered(response.status)
+        return response
+
+    return every_answer
+
+
 class HttpServer:
     """An application that listens on one address until it is stopped."""
 
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
+    def __init__(
+        self, app: web.Application, host: str, port: int, *, complaints: Complaints | None = None
+    ) -> None:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         self._host = host
         self._port = port
+        self._door = Door(complaints or default_complaints())
+        self._listener: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """The port that is listened on (of interest when 0 was asked for)."""
-        port: int = self._runner.addresses[0][1]
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def connections(self) -> Sequence[HttpConnection]:
+        """The open connections."""
+        return tuple(self._door.connections)
 
     async def start(self) -> None:
         """Listen. Raises `AllsourceError` with what to do when the address cannot be had."""
         await self._runner.setup()
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+
+        def accept() -> HttpConnection:
+            return HttpConnection(server, self._door, loop)
+
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._listener = await loop.create_server(accept, self._host, self._port)
         except OSError as error:
             await self._runner.cleanup()
             raise AllsourceError(
@@ -100,4 +139,6 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening, let the answers under way finish, close the connections."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()

@@ -18,15 +18,35 @@ from allsource.storage.errors import InvalidRequest
 MSGPACK = "application/msgpack"
 
 
+class UnsupportedBody(InvalidRequest):
+    """The body is of a kind that is not read here."""
+
+    code = "unsupported_body"
+
+
 async def read_body(request: web.Request) -> Any:
     """The body as plain values, by its Content-Type: msgpack if it says so, else JSON.
 
     curl's default Content-Type is that of a form, so that only msgpack has to be named.
     """
-    body = await request.read()
+    body = await _received(request)
     if request.content_type == MSGPACK:
         return parse_msgpack(body)
     return parse_json(body)
+
+
+async def _received(request: web.Request) -> bytes:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedBody(
+            "send the body as it is: a compressed one (Content-Encoding) is not unpacked here, "
+            "because a few bytes of it can become gigabytes"
+        )
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError):
+        # The client hung up in mid-body, or its chunks are no chunks. Usually nobody reads this answer.
+        raise InvalidRequest("the body ended early, or is not framed as HTTP asks") from None
 
 
 def parse_json(body: bytes) -> Any:

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from allsource.node.http.answers import respond
+from allsource.node.http.bodies import UnsupportedBody
 from allsource.storage.checkpoint import CheckpointExists, CheckpointsUnsupported
 from allsource.storage.errors import (
     AllsourceError,
@@ -33,6 +32,7 @@ from allsource.storage.errors import (
 
 STATUS_OF = {
     TooLarge: 413,
+    UnsupportedBody: 415,
     InvalidRequest: 400,
     NotFound: 404,
     WrongExpectedVersion: 409,
@@ -67,30 +67,15 @@ def error_response(request: web.Request, error: AllsourceError) -> web.Response:
     return respond(request, error_body(error), status, headers)
 
 
-@web.middleware
-async def errors_as_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a handler raises into the one shape; callers never see a traceback."""
-    try:
-        return await handler(request)
-    except AllsourceError as error:
-        return error_response(request, error)
-    except web.HTTPException as error:
-        return _http_error(request, error)
-    except Exception:  # the last line of defence: logged in full here, one sentence for the caller
-        structlog.get_logger("allsource.http").exception(
-            "unexpected error in the HTTP door", method=request.method, path=request.path
-        )
-        return _internal_error(request)
-
-
-def _internal_error(request: web.Request) -> web.Response:
+def internal_error(request: web.BaseRequest) -> web.Response:
+    """The answer when something happened that must not happen."""
     message = (
         "an unexpected error, logged by the node; an append may have happened: retry with the same ids"
     )
     return respond(request, {"error": "internal", "message": message, "definite": False}, 500)
 
 
-def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals (no such route, wrong method, body too large) in our shape."""
     headers: dict[str, str] = {}
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -103,5 +88,5 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
         code = "no_such_route"
         message = f"there is nothing at {request.path}; the API begins at /v1, stream ids are URL-encoded"
     else:
-        code, message = "http_error", error.reason
+        code, message = "http_error", error.reason  # never its text, which may repeat a header
     return respond(request, {"error": code, "message": message, "definite": True}, error.status, headers)

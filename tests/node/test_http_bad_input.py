@@ -279,4 +279,6 @@ async def test_a_defect_is_a_500_without_a_traceback(http: Http, service: ToySer
     assert (answer.status, body["error"], body["definite"]) == (500, "internal", False)
     assert "secret" not in body["message"]
     [line] = logs
-    assert (line["log_level"], line["path"], line["exc_info"]) == ("error", "/v1/cluster", True)
+    assert (line["log_level"], line["path"], line["error"]) == ("error", "/v1/cluster", "ZeroDivisionError")
+    assert "test_http_bad_input.py" in line["where"]
+    assert "exc_info" not in line
