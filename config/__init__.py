@@ -5,6 +5,7 @@
 * `rules`: what must hold between several knobs.
 * `promise`: what an acknowledgement rests on, in words.
 * `load`: YAML + environment + overrides -> `Settings`, or `ConfigFault` with all faults at once.
+* `exposure`: whether others can read the secrets.
 * `document`, `knobs`: YAML that remembers its lines; the schema as a list.
 * `describe`: the settings in force, as YAML.
 * `*.yaml`: clusters that start as they are, from one node to eight. README.md: the reference.

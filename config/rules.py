@@ -10,8 +10,9 @@ import os.path
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from allsource.config.knobs import knobs_of
 from allsource.config.schema import NODES_MAX, Limits, NodeSettings, Settings
-from allsource.config.values import written_duration, written_size
+from allsource.config.values import EXAMPLE_SECRET, Secret, is_loopback, written_duration, written_size
 
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
 
@@ -32,6 +33,7 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     yield from _times(settings)
     yield from _sizes(settings.limits)
     yield from _storage(settings)
+    yield from _secrets(settings)
     yield from _replication(settings)
     yield from _nodes(settings.nodes)
 
@@ -83,6 +85,23 @@ def _storage(settings: Settings) -> Iterator[Contradiction]:
         yield Contradiction(keys, "missing; backend postgres needs to know its server")
     if settings.storage.backend != "postgres" and settings.storage.dsn:
         yield Contradiction(keys, f"given, but backend {settings.storage.backend} has no use for it")
+
+
+def _secrets(settings: Settings) -> Iterator[Contradiction]:
+    """The secrets of the examples are no secrets: fine for a try, as long as nobody else can connect."""
+    reachable = [node for node in settings.nodes if not is_loopback(node.host)]
+    for key, knob in knobs_of(Settings).items():
+        is_example = isinstance(knob.kind, Secret) and getattr(settings, knob.field).startswith(
+            EXAMPLE_SECRET
+        )
+        if is_example and reachable:
+            yield Contradiction(
+                (key, "nodes"),
+                f"found an example's ({EXAMPLE_SECRET}...), which everybody knows, while {reachable[0].id}"
+                f" can be reached from other machines ({reachable[0].host}); allowed: one of your own."
+                " `allsource config secret > FILE; chmod 600 FILE` makes one,"
+                f" and `{key}: {{file: FILE}}` uses it",
+            )
 
 
 def _replication(settings: Settings) -> Iterator[Contradiction]:

@@ -28,6 +28,7 @@ from allsource.config.values import (
     Choice,
     Count,
     Directory,
+    Dsn,
     Duration,
     Host,
     Name,
@@ -134,10 +135,11 @@ class StorageSettings:
     background_jobs: Annotated[int, Count(1, 64)] = 2
     """rocksdb: threads that flush and compact. About the number of cores that may be spared."""
 
-    dsn: Annotated[str, Secret(8, 2048)] = field(default="", repr=False)
+    dsn: Annotated[str, Dsn(8, 2048)] = field(default="", repr=False)
     """postgres: connection string, `postgresql://user:password@host/database`. Node `n1` keeps its log in
     the schema `allsource_n1`; with `?schema=NAME` at the end, in `NAME_n1`: name one for a second cluster
-    in the same database. Connect to the server itself, not through a pooler. Never printed."""
+    in the same database. Connect to the server itself, not through a pooler. Never printed. Nodes that
+    share one server have copies that fail together (see `promise`)."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Settings:
 
     secret: Annotated[str, Secret(8, 1024)] = field(repr=False)
     """Shared by nodes and native clients, who prove to each other that they know it. It encrypts
-    nothing. Better in a file or the environment: `{file: PATH}`, `{env: NAME}`."""
+    nothing. Better in a file or the environment: `{file: PATH}`, `{env: NAME}`. The examples' secrets
+    (`change-me...`) are refused where a node listens on an address that others can reach."""
 
     partitions: Annotated[int, Count(1, 1024)] = 32
     """Into how many logs the streams are hashed. More spread more evenly over more nodes, and each

@@ -10,11 +10,13 @@ that must agree is derived from it: what the loader accepts, what its fault says
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 KIB = 1024
@@ -39,7 +41,13 @@ _DURATIONS = {"ms": 1, "s": 1000, "m": 60_000}
 _AMOUNT = re.compile(r"(0|[1-9][0-9_]*)(\.[0-9]+)? ?([A-Za-z]*)", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9][0-9_]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}", re.ASCII)
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+"""RFC 1123, and the underscores that private networks use."""
+_ALL_DIGITS = re.compile(r"[0-9.]+", re.ASCII)
+
+EXAMPLE_SECRET = "change-me"
+"""How the secrets of the examples begin. Everybody knows them, so they keep nothing secret."""
 
 
 class Kind(Protocol):
@@ -169,7 +177,9 @@ class Host:
     allowed = "a host name or an IP address"
 
     def parse(self, text: str) -> str:
-        if not _HOST.fullmatch(text):
+        if ":" in text or _ALL_DIGITS.fullmatch(text):
+            ipaddress.ip_address(text)  # raises ValueError
+        elif not _HOST.fullmatch(text):
             raise ValueError(text)
         return text
 
@@ -213,6 +223,51 @@ class Secret:
 
     def show(self, value: str) -> str:
         return "***" if value else ""
+
+    def is_confidential(self, value: str) -> bool:
+        """Whether somebody who reads the value learns anything."""
+        return bool(value) and not value.startswith(EXAMPLE_SECRET)
+
+
+@dataclass(frozen=True)
+class Dsn(Secret):
+    """Where a PostgreSQL server is, as a URL in libpq's form. It may hold a password."""
+
+    @property
+    def allowed(self) -> str:
+        return (
+            "postgresql://user:password@host/database (special characters of a password as %40 and the"
+            f" like), up to {self.most} characters, or {{env: NAME}}, or {{file: PATH}}"
+        )
+
+    def parse(self, text: str) -> str:
+        parts = urlsplit(super().parse(text))
+        if parts.scheme not in ("postgresql", "postgres") or not text.startswith(f"{parts.scheme}://"):
+            raise ValueError("another scheme")
+        if parts.fragment or any(ord(character) <= 0x20 for character in text):
+            raise ValueError("characters that would have to be escaped")  # the rest would be cut off unseen
+        if "," not in parts.netloc:  # several hosts, each with its port, are for the driver to read
+            _ = parts.port  # raises ValueError
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+        return text
+
+    def is_confidential(self, value: str) -> bool:
+        parts = urlsplit(value)
+        return parts.password is not None or "password" in parse_qs(parts.query)
+
+
+def dsn_host(dsn: str) -> str:
+    """The host that a `Dsn` names; empty for the local server's socket."""
+    parts = urlsplit(dsn)
+    return parts.hostname or parse_qs(parts.query).get("host", [""])[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a `Host` is reached from its own machine alone. Of a name other than localhost: no."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().removesuffix(".") == "localhost"
 
 
 def written_size(value: int) -> str:

@@ -18,10 +18,12 @@ import asyncio
 import gc
 import os
 import random
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
@@ -31,6 +33,7 @@ from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
 from allsource.cluster.peers import PeerLinks
 from allsource.cluster.server import Server
+from allsource.config.exposure import is_open_to_others
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.checkpoints import Checkpoints
@@ -60,14 +63,16 @@ SWITCH_INTERVAL_S = 0.0005
 would be ten times the sync itself, and would stand in every commit of a busy node."""
 
 
-def run_node(settings: Settings, node_id: str) -> int:
-    """Run one node until SIGTERM or SIGINT; the exit status as above."""
+def run_node(settings: Settings, node_id: str, *, warnings: Sequence[str] = ()) -> int:
+    """Run one node until SIGTERM or SIGINT; the exit status as above. `warnings`: what to log first."""
     try:
         settings.node(node_id)
     except LookupError as error:
         return _refuse(node_id, str(error), EXIT_SETTINGS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = configure_logging(settings.log, node_id)
+    for sentence in warnings:
+        log.warning(sentence)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_live(settings, node_id, log))
 
@@ -217,7 +222,7 @@ class Node:
 
     def _say_what_storage_promises(self) -> None:
         promise = promise_of(self.settings)
-        say = self._log.info if promise.durability == "fsync" else self._log.warning
+        say = self._log.warning if promise.is_less else self._log.info
         place = self._place()
         say(
             "storage is open",
@@ -226,6 +231,11 @@ class Node:
             durability=promise.durability,
             means=promise.meaning,
         )
+        if place and is_open_to_others(Path(place)):
+            self._log.warning(
+                "other users of this machine can enter the data directory",
+                run=f"chmod -R go-rwx {shlex.quote(place)}",
+            )
 
     def _place(self) -> str:
         """Where on this machine the events are, in full: a relative path has misled people."""

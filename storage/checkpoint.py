@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from allsource.storage.directory import (
     CHECKPOINTS,
+    DIRECTORY_MODE,
     UNFINISHED,
     CheckpointMark,
     Format,
@@ -97,7 +98,7 @@ def place_for(data_dir: Path, name: str) -> Path:
     place = data_dir / CHECKPOINTS / check_name(name)
     with _explained(place):
         if not place.parent.is_dir():
-            place.parent.mkdir(exist_ok=True)
+            place.parent.mkdir(DIRECTORY_MODE, exist_ok=True)
             fsync_directory(data_dir)
     return place
 
@@ -150,7 +151,7 @@ def _take_place(place: Path) -> int:
     if place.is_symlink():  # ours never is: what it leads to is somebody else's
         raise CheckpointFailed(f"{place} is a symbolic link; remove it first", path=str(place))
     is_new = not place.exists()
-    place.mkdir(exist_ok=True)
+    place.mkdir(DIRECTORY_MODE, exist_ok=True)
     try:
         lock = take_lock(place)
     except DirectoryInUse as error:
@@ -246,7 +247,7 @@ def can_link(file: Path, directory: Path) -> bool:
 
 def copy_files(source: Path, target: Path) -> None:
     """Copy the files of a directory (it has no directories) into a new one."""
-    target.mkdir()
+    target.mkdir(DIRECTORY_MODE)
     for path in source.iterdir():
         with path.open("rb") as read, (target / path.name).open("xb") as written:
             shutil.copyfileobj(read, written, _COPY_BYTES)

@@ -32,6 +32,11 @@ from uuid import uuid4
 
 from allsource.storage.errors import Corrupt, DirectoryInUse, ForeignDirectory, FormatTooNew, StorageFault
 
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
+"""For this user alone, whatever the umask: the events may hold what nobody else should read. The backend's
+own files get the umask's mode, and nobody else reaches them through the directory; a node's process sets
+the umask to 077 besides."""
+
 FORMAT_VERSION = 2
 """The newest that is read. 2 is written for checkpoints, which versions that know only 1 must refuse."""
 _PLAIN, _CHECKPOINT = 1, 2
@@ -129,7 +134,7 @@ def claim_directory(path: Path, *, cluster_id: str, node_id: str, partitions: in
     """
     _refuse_unfinished(path)
     with _explained(path, "use"):
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
         names = {entry.name for entry in path.iterdir()}
         if _FORMAT not in names:
             _refuse_foreign_files(path, names)
@@ -210,7 +215,7 @@ def _refuse_foreign_files(path: Path, names: set[str]) -> None:
 
 def take_lock(path: Path) -> int:
     """Lock a directory for this process, until the descriptor is closed; raises `DirectoryInUse`."""
-    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -292,11 +297,15 @@ def _check_owner(path: Path, found: Format, cluster_id: str, node_id: str, parti
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with open(path, "wb", opener=_private) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     fsync_directory(path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
 
 
 def fsync_directory(path: Path) -> None:

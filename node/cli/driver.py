@@ -1,4 +1,6 @@
-"""Whether nodes can run here at all: the driver of their backend is an extra that may not be installed."""
+"""Whether nodes can run here at all: PostgreSQL's driver is an extra that may not be installed, and the
+schema of each node needs a name that PostgreSQL takes.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,27 @@ import click
 
 from allsource.config.schema import Settings
 from allsource.storage.errors import StorageFault
-from allsource.storage.postgres.driver import driver
+from allsource.storage.postgres.driver import driver, node_target
 
 
 def require_driver(settings: Settings) -> None:
     """Raise a `ClickException` that says what to install, before anything is started or made."""
     if settings.storage.backend != "postgres":
         return
+    if (wrong := schema_fault(settings)) is not None:
+        raise click.ClickException(wrong)
     try:
         driver()
     except StorageFault as error:
         raise click.ClickException(error.message) from None
+
+
+def schema_fault(settings: Settings) -> str | None:
+    """What is wrong with the schema that a node would keep its log in, None if nothing is."""
+    if settings.storage.backend == "postgres":
+        for node in settings.nodes:
+            try:
+                node_target(settings.storage.dsn, node.id)
+            except StorageFault as error:
+                return f"{node.id}: {error.message}"
+    return None

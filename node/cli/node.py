@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
+from allsource.config.exposure import exposures
 from allsource.config.load import load_settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.processes import die_with_parent
@@ -16,12 +18,15 @@ from allsource.node.cli.processes import die_with_parent
 @click.option("--id", "node_id", required=True, help="Which node of the file this process is.")
 def node(file: Path, node_id: str) -> int:
     """Run one node of FILE in the foreground. SIGTERM or Ctrl-C stops it in order."""
-    die_with_parent()
+    is_child = die_with_parent()
     settings = load_settings(file)
     known = [one.id for one in settings.nodes]
     if node_id not in known:
         raise click.UsageError(f"{file} has no node {node_id!r}; it has {', '.join(known)}")
     refuse_to_begin_empty(settings, file, [node_id])
+    # What this process makes holds the events: for its user alone, RocksDB's files too, that know no mode.
+    os.umask(0o077)
     from allsource.node.daemon import run_node  # the whole node: only who runs one pays for it
 
-    return run_node(settings, node_id)
+    # What is wrong with the file is told once, by who starts many.
+    return run_node(settings, node_id, warnings=() if is_child else exposures(file))

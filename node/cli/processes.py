@@ -31,8 +31,9 @@ def node_command(config: Path, node_id: str) -> list[str]:
     return [sys.executable, "-m", "allsource.node.cli", "node", str(config), "--id", node_id]
 
 
-def die_with_parent() -> None:
+def die_with_parent() -> bool:
     """In a child whose parent set `PARENT_VARIABLE`: ask the kernel to kill us when the parent is gone.
+    Whether we have such a parent.
 
     SIGKILL, because a paused process would keep SIGTERM waiting for ever, and because the store
     survives it: that is its purpose. The child asks itself, after `exec`, so that the parent needs
@@ -40,11 +41,12 @@ def die_with_parent() -> None:
     """
     parent = os.environ.pop(PARENT_VARIABLE, None)
     if parent is None:
-        return
+        return False
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         raise SystemExit(f"the process that started this one ({parent}) is gone")
+    return True
 
 
 def cpu_seconds(pid: int) -> float:

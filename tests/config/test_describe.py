@@ -17,7 +17,9 @@ log: {format: json, level: error}
 """
 
 
-@pytest.mark.parametrize("text", ["", EVERYTHING, "storage: {backend: postgres, dsn: '{dsn: of sorts}'}\n"])
+@pytest.mark.parametrize(
+    "text", ["", EVERYTHING, "storage: {backend: postgres, dsn: 'postgresql://{it:or-not}@db/x'}\n"]
+)
 def test_what_is_described_can_be_loaded(load: Load, text: str) -> None:
     settings = load(text)
     shown = describe(settings)

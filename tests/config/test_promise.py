@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from allsource.config.describe import describe
@@ -22,7 +24,11 @@ def cluster(load: Load, nodes: int, text: str = "") -> Settings:
     [
         ("", "fsync", "on the disks of a majority"),
         ("durability: os\n", "os", "a power cut may lose it"),
-        ("storage: {backend: postgres, dsn: 'postgresql://db/x'}\n", "fsync", "on the disks"),
+        (
+            "storage: {backend: postgres, dsn: 'postgresql://db/x'}\n",
+            "fsync",
+            "without independent failure",
+        ),
         ("storage: {backend: memory}\n", "memory", "a restarted node cannot take part again"),
         ("storage: {backend: memory}\ndurability: os\n", "memory", "gone when its process ends"),
     ],
@@ -54,3 +60,26 @@ def test_the_settings_in_force_do_not_claim_an_fsync_for_memory(load: Load) -> N
     assert describe(cluster(load, 3)).startswith(
         "# durability fsync: an acknowledged event is on the disks"
     )
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hosts", "shared"),
+    [
+        ("postgresql://db/x", ["10.0.0.1", "10.0.0.2"], True),
+        ("postgresql://localhost/x", ["127.0.0.1", "127.0.0.1"], True),
+        ("postgresql:///x", ["10.0.0.1", "10.0.0.2"], False),
+        ("postgresql://localhost/x", ["10.0.0.1", "10.0.0.2"], False),
+        ("postgresql:///x?host=/run/pg", ["10.0.0.1", "10.0.0.2"], False),
+        ("postgresql:///x", ["10.0.0.1", "10.0.0.1"], True),
+        ("postgresql://db/x", ["10.0.0.1"], False),
+    ],
+)
+def test_copies_in_one_server_are_said_to_fail_together(
+    load: Load, dsn: str, hosts: list[str], shared: bool
+) -> None:
+    settings = cluster(load, len(hosts), f"storage: {{backend: postgres, dsn: '{dsn}'}}\n")
+    nodes = tuple(replace(node, host=host) for node, host in zip(settings.nodes, hosts, strict=True))
+    promise = promise_of(replace(settings, nodes=nodes))
+    assert ("without independent failure" in promise.meaning) is shared
+    assert promise.is_less is shared
+    assert promise.durability == "fsync"

@@ -125,3 +125,29 @@ def test_how_many_nodes_there_may_be(faults: Faults, nodes: int) -> None:
     text += ", ".join(f"{{id: n{i}, host: h{i}, port: 1, http_port: 2}}" for i in range(nodes)) + "]\n"
     (fault,) = faults(text, whole=True)
     assert (fault.line, fault.key, fault.message) == (3, "nodes", f"found {nodes} nodes; allowed: 1 to 15")
+
+
+# -- secrets that everybody knows
+
+
+@pytest.mark.parametrize("host", ["10.0.0.2", "0.0.0.0", "db-1.example.org"])
+def test_an_examples_secret_is_refused_where_others_can_connect(
+    faults: Faults, minimal: str, host: str
+) -> None:
+    text = minimal.replace("correct horse", "change-me-three-nodes")
+    text = text.replace("host: 127.0.0.1, port: 7002", f"host: {host}, port: 7002")
+    (fault, *_) = faults(text, whole=True)
+    assert (fault.line, fault.key) == (2, "secret")
+    assert f"n2 can be reached from other machines ({host})" in fault.message
+    assert "allsource config secret > FILE; chmod 600 FILE" in fault.message
+
+
+def test_an_examples_secret_is_fine_on_this_machine_alone(load: Load, minimal: str) -> None:
+    text = minimal.replace("correct horse", "change-me-three-nodes").replace(
+        "127.0.0.1, port: 7002", "localhost, port: 7002"
+    )
+    assert load(text, whole=True).secret == "change-me-three-nodes"
+
+
+def test_ones_own_secret_may_be_used_anywhere(load: Load, minimal: str) -> None:
+    assert load(minimal.replace("127.0.0.1, port: 7002", "10.0.0.2, port: 7002"), whole=True).secret

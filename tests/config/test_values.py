@@ -14,6 +14,7 @@ from allsource.config.values import (
     Choice,
     Count,
     Directory,
+    Dsn,
     Duration,
     Host,
     Kind,
@@ -21,12 +22,15 @@ from allsource.config.values import (
     Secret,
     Size,
     Uuid,
+    dsn_host,
+    is_loopback,
     written_duration,
     written_size,
 )
 
 SIZE = Size(0, 1 << 50)
 DURATION = Duration(0, 1 << 50)
+DSN = Dsn(8, 200)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +109,20 @@ def test_durations(text: str, milliseconds: int) -> None:
         (Host(), ""),
         (Host(), "a b"),
         (Host(), "http://a"),
+        (Host(), "999.1.1.1"),
+        (Host(), "1234:5"),
+        (Host(), "a..b"),
+        (Host(), "-a"),
+        (Host(), "a" * 64),
+        (Host(), "a." * 127 + "bc"),
+        (DSN, "nonsense://db/x"),
+        (DSN, "postgresql:db"),
+        (DSN, "postgresql://db:port/x"),
+        (DSN, "postgresql://db:99999/x"),
+        (DSN, "postgresql://me:pass#word@db/x"),
+        (DSN, "postgresql://me:pass word@db/x"),
+        (DSN, "postgresql://db/x?schema"),
+        (DSN, "host=db dbname=x"),
         (Directory(), ""),
         (Directory(), "a\0b"),
         (Directory(), "~no-such-user-anywhere/data"),
@@ -136,6 +154,7 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
         Host(),
         Directory(),
         Secret(1, 9),
+        DSN,
     )
     for kind in kinds:
         try:
@@ -178,3 +197,44 @@ def test_a_shown_secret_is_too_short_to_be_one() -> None:
     with pytest.raises(ValueError):
         secret.parse(secret.show("correct horse"))
     assert secret.show("") == ""
+
+
+@pytest.mark.parametrize(
+    ("dsn", "host"),
+    [
+        ("postgresql://me:p%40ss@db.example.org:5433/x?schema=s&sslmode=require", "db.example.org"),
+        ("postgres://db/x", "db"),
+        ("postgresql://[::1]:5432/x", "::1"),
+        ("postgresql:///x", ""),
+        ("postgresql:///x?host=/var/run/postgresql", "/var/run/postgresql"),
+        ("postgresql://a:1,b:2/x", "a"),
+    ],
+)
+def test_where_a_dsn_leads(dsn: str, host: str) -> None:
+    assert DSN.parse(dsn) == dsn
+    assert dsn_host(dsn) == host
+
+
+def test_what_a_reader_of_a_value_learns() -> None:
+    assert Secret(8, 100).is_confidential("correct horse")
+    assert not Secret(8, 100).is_confidential("change-me-three-nodes")
+    assert DSN.is_confidential("postgresql://me:hunter2@db/x")
+    assert DSN.is_confidential("postgresql://db/x?password=hunter2")
+    assert not DSN.is_confidential("postgresql://me@db/x")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("LocalHost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_which_addresses_only_this_machine_reaches(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

@@ -119,6 +119,50 @@ def test_config_check_tells_all_faults_at_once(tmp_path: Path, capsys: pytest.Ca
     assert {3, 4} <= {fault["line"] for fault in found["faults"]}
 
 
+def test_config_check_refuses_a_dsn_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.yaml"
+    head = (
+        "cluster_name: x\nsecret: long-enough\nnodes: [{id: n1, host: 127.0.0.1, port: 1, http_port: 2}]\n"
+    )
+    for dsn, says in (
+        ("nonsense://me:hunter2@x", "line 4: storage.dsn: found 23 characters; allowed: postgresql://"),
+        ("postgresql://me:hunter2@db/x?schema=pg_mine", "storage.dsn: n1: 'pg_mine' cannot be a schema"),
+        (f"postgresql://me:hunter2@db/x?schema={'s' * 61}", "cannot be a schema: 1 to 63 bytes"),
+    ):
+        file.write_text(f"{head}storage: {{backend: postgres, dsn: '{dsn}'}}\n")
+        assert app.run(["config", "check", str(file)]) == app.USAGE
+        told = capsys.readouterr().err
+        assert says in told
+        assert "hunter2" not in told
+
+
+def test_config_check_warns_of_what_is_allowed_and_rarely_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.yaml"
+    nodes = "".join(f"  - {{id: n{i}, host: 10.0.0.{i}, port: 1, http_port: 2}}\n" for i in (1, 2, 3))
+    storage = "storage: {backend: postgres, dsn: 'postgresql://db/x'}\n"
+    file.write_text(f"cluster_name: x\nsecret: long-enough\n{storage}nodes:\n{nodes}")
+    file.chmod(0o644)
+    assert app.run(["config", "check", str(file)]) == 0
+    told = capsys.readouterr()
+    assert "without independent failure" in told.out.splitlines()[0]
+    assert f"chmod 600 {file}" in told.err
+    assert app.run(["config", "check", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"]
+    assert len(found["warnings"]) == 2
+
+
+def test_a_secret_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [app.run(["config", "secret"]) for _ in range(2)] == [0, 0]
+    one, other = capsys.readouterr().out.split()
+    assert one != other
+    assert len(one) == 43
+
+
 def test_a_node_that_the_file_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["node", str(CONFIG), "--id", "n9"]) == app.USAGE
     assert "it has n1, n2, n3" in capsys.readouterr().err

@@ -314,6 +314,7 @@ def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) 
     command = [sys.executable, "-m", "allsource.node.cli", "node", str(config), "--id", "n1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     begun = []
+    config.chmod(0o644)
     try:
         assert process.stderr is not None
         for line in process.stderr:
@@ -325,8 +326,24 @@ def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) 
         assert process.wait(10) == EXIT_OK
         assert "stopped" in rest
         assert str(tmp_path / "data") in "".join(begun), "where its data is: from the file's folder"
+        assert f"chmod 600 {config}" in "".join(begun)
+        made = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+        assert len(made) > 5
+        assert [path for path in made if path.stat().st_mode & 0o077] == [], "made for its own user alone"
         assert "Traceback" not in rest
     finally:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+async def test_a_directory_that_others_can_enter_is_warned_of(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, 1)
+    settings.nodes[0].data_dir.mkdir()
+    settings.nodes[0].data_dir.chmod(0o755)
+    with structlog.testing.capture_logs() as logs:
+        node = Node(settings, "n1", structlog.get_logger())
+        await node.start()
+        await node.stop()
+    (warning,) = [one for one in logs if one["log_level"] == "warning"]
+    assert warning["run"] == f"chmod -R go-rwx {settings.nodes[0].data_dir}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from allsource.config.exposure import exposures
 from allsource.config.load import load_settings
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
@@ -20,6 +21,7 @@ from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
 from allsource.node.cli.launch.supervisor import Child, Display, Supervisor
 from allsource.node.cli.launch.watch import watch
+from allsource.node.cli.output import note
 from allsource.node.cli.processes import NodeProcess, node_command
 
 
@@ -34,6 +36,8 @@ def launch(file: Path, restart: bool, as_json: bool) -> int:
         raise click.UsageError(f"storage is in memory: {promise_of(settings).meaning}; leave out --restart")
     require_driver(settings)
     refuse_to_begin_empty(settings, file, [node.id for node in settings.nodes])
+    for sentence in exposures(file):
+        note(f"allsource: warning: {sentence}")
     return asyncio.run(_launch(settings, file, restart=restart, as_json=as_json))
 
 

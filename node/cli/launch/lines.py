@@ -28,7 +28,7 @@ def how_it_ended(child: Child) -> str:
 def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
     """That the cluster is ready, what to try, and what may be lost, if anything may."""
     promise = promise_of(settings)
-    warning = [] if promise.durability == "fsync" else [f"{promise.durability}: {promise.meaning}"]
+    warning = [f"{promise.durability}: {promise.meaning}"] if promise.is_less else []
     urls = [f"http://{node.host}:{node.http_port}" for node in settings.nodes]
     body = '{"expected_version": "any", "events": [{"type": "Greeted", "data": {"name": "world"}}]}'
     return [
