@@ -11,10 +11,11 @@ API: `encode_request` / `encode_result` give one item's bytes, `batch_prefix` wh
 of a frame, `unpack` opens a payload, `decode_requests` / `decode_results` read a batch's items.
 
 Nothing here trusts its input: whatever the bytes, the answer is values of the exact types declared, or
-`ProtocolError`. Memory is bounded as well. msgpack allocates an array as soon as it is *claimed*, and
-an empty array of one byte becomes an object of 80: 16 MiB could ask for 1.2 GiB (tried). So small
-payloads are unpacked with a limit on every array, and of a large one the skeleton is walked first,
-allocating nothing: large frames are large because of the events in them, not of many small values.
+`ProtocolError`, which ends the connection; a request whose id can be read fails alone. Memory is bounded
+as well. msgpack allocates an array as soon as it is *claimed*, and an empty array of one byte becomes an
+object of 80: 16 MiB could ask for 1.2 GiB (tried). So small payloads are unpacked with a limit on every
+array, and of a large one the skeleton is walked first, allocating nothing: large frames are large because
+of the events in them, not of many small values.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ LARGE_VALUES_MAX = 131_072
 DEPTH_MAX = 8
 MAP_ITEMS_MAX = 1_024
 
-RequestItem = tuple[int, int, Request]
-"""`(request_id, timeout_ms, request)`."""
+RequestItem = tuple[int, int, Request | InvalidRequest]
+"""`(request_id, timeout_ms, request)`; or, of a request that is none, what is wrong with it."""
 ResultItem = tuple[int, Result | AllsourceError]
 """`(request_id, what came of it)`."""
 
@@ -216,28 +217,42 @@ def encode_request(request_id: int, timeout_ms: int, request: Request) -> bytes:
 
 
 def decode_requests(frame: list[Any]) -> list[RequestItem]:
-    """The requests of an unpacked REQUESTS frame, in order."""
+    """The requests of an unpacked REQUESTS frame, in order.
+
+    One that has an id but breaks another rule is that request's failure alone: it comes as the
+    `InvalidRequest` to answer it with. Without an id nobody could be told: `ProtocolError`.
+    """
     found: list[RequestItem] = []
     for item in batch(frame):
         if type(item) is not list or len(item) < 3:
             raise malformed("a request is [id, timeout_ms, op, ...]")
-        request_id, timeout_ms, op = item[0], item[1], item[2]
+        request_id, timeout_ms = item[0], item[1]
         if type(request_id) is not int or not 0 <= request_id <= UINT_MAX:
             raise malformed("a request's id is an integer from 0 to 2**63 - 1")
-        if type(timeout_ms) is not int or not 0 <= timeout_ms <= TIMEOUT_MS_MAX:
-            raise malformed(f"a request's timeout_ms is an integer from 0 to {TIMEOUT_MS_MAX}")
-        if op == Op.APPEND and len(item) == 4:
-            request: Request = AppendRequest(_append_parts(item[3]))
-        elif op == Op.READ_STREAM:
-            request = _read_stream(item)
-        elif op == Op.READ_PARTITION:
-            request = _read_partition(item)
-        elif op == Op.DESCRIBE_CLUSTER and len(item) == 3:
-            request = DescribeCluster()
-        else:
-            raise malformed(f"no such request: {op!r} with {len(item) - 3} fields")
+        request: Request | InvalidRequest
+        try:
+            if type(timeout_ms) is not int or not 0 <= timeout_ms <= TIMEOUT_MS_MAX:
+                raise malformed(f"a request's timeout_ms is an integer from 0 to {TIMEOUT_MS_MAX}")
+            request = _request(item)
+        except ProtocolError as error:
+            timeout_ms, request = 0, InvalidRequest(error.message)
         found.append((request_id, timeout_ms, request))
     return found
+
+
+def _request(item: list[Any]) -> Request:
+    op = item[2]
+    if type(op) is not int:  # `True == 1`
+        raise malformed(f"a request's op is an integer, not {_shown(op)}")
+    if op == Op.APPEND and len(item) == 4:
+        return AppendRequest(_append_parts(item[3]))
+    if op == Op.READ_STREAM:
+        return _read_stream(item)
+    if op == Op.READ_PARTITION:
+        return _read_partition(item)
+    if op == Op.DESCRIBE_CLUSTER and len(item) == 3:
+        return DescribeCluster()
+    raise malformed(f"no such request: {_shown(op)} with {len(item) - 3} fields")
 
 
 def _append_parts(parts: Any) -> tuple[AppendPart, ...]:
@@ -276,7 +291,12 @@ def check_uints(values: Any) -> None:
     """Refuse anything but integers from 0 to 2**63 - 1 (`True` is not one)."""
     for value in values:
         if type(value) is not int or not 0 <= value <= UINT_MAX:
-            raise malformed(f"{value!r} should be an integer from 0 to 2**63 - 1")
+            raise malformed(f"{_shown(value)} should be an integer from 0 to 2**63 - 1")
+
+
+def _shown(value: Any) -> str:
+    """A value for a sentence; of what may be large, its type."""
+    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
 
 
 # -- results
@@ -339,7 +359,7 @@ def decode_results(frame: list[Any]) -> list[ResultItem]:
             raise malformed("a result's id is an integer from 0 to 2**63 - 1")
         decode = _RESULTS.get(op) if type(op) is int else None
         if decode is None:
-            raise malformed(f"no such result: {op!r}")
+            raise malformed(f"no such result: {_shown(op)}")
         found.append((request_id, decode(item)))
     return found
 

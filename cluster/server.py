@@ -27,7 +27,7 @@ from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, Hello
 from allsource.cluster.requests import PartitionPage, Request, Result, StreamPage
 from allsource.cluster.session import BeatArrived, Established, Event, Messages, Requests, ServerSession
-from allsource.storage.errors import AllsourceError, Overloaded
+from allsource.storage.errors import AllsourceError, InvalidRequest, Overloaded
 
 OUTGOING_BYTES_MAX = 64 << 20
 CONNECTIONS_MAX = 8_192
@@ -148,9 +148,8 @@ class ServerConnection(Connection):
         if self._is_peer or not (
             self._backlog or self.write_paused or self._in_flight + len(items) > self._in_flight_max
         ):
-            self._in_flight += len(items)
-            for request_id, timeout_ms, request in items:
-                self._handler.request(self, request_id, timeout_ms, request, self._is_peer)
+            for item in items:
+                self._hand_over(item)
         else:
             self._backlog += items
             self._drain()
@@ -159,15 +158,26 @@ class ServerConnection(Connection):
         """Hand over what waited, as far as the limits allow; read on when nothing waits any more."""
         backlog = self._backlog
         while backlog and not self.write_paused and self._in_flight < self._in_flight_max:
-            request_id, timeout_ms, request = backlog.popleft()
-            self._in_flight += 1
-            self._handler.request(self, request_id, timeout_ms, request, False)
+            self._hand_over(backlog.popleft())
         if self._transport is not None and self._reading != (not backlog) and not self.closing:
             self._reading = not backlog
             if backlog:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
+
+    def _hand_over(self, item: RequestItem) -> None:
+        """Have one request answered. Whatever is wrong with it is its own failure, not the connection's:
+        a peer's link carries everybody's requests."""
+        request_id, timeout_ms, request = item
+        self._in_flight += 1
+        if isinstance(request, InvalidRequest):
+            self.reply(request_id, request)
+            return
+        try:
+            self._handler.request(self, request_id, timeout_ms, request, self._is_peer)
+        except Exception as error:
+            self.reply(request_id, self._server.on_fault(error))
 
     def _is_behind(self, divisor: int) -> bool:
         return self.outgoing_bytes() > self._server.outgoing_bytes_max // divisor
@@ -196,6 +206,10 @@ class ServerConnection(Connection):
             self._idle_timer = self._loop.call_later(wait, self._look_idle)
 
 
+def _unexpected(error: Exception) -> AllsourceError:
+    return AllsourceError(f"an unexpected {type(error).__name__}; it may have happened")
+
+
 class Server:
     """Accepts peers and clients. `start`, then `port` is the real one; `close` ends everything."""
 
@@ -210,9 +224,11 @@ class Server:
         connections_max: int = CONNECTIONS_MAX,
         client_idle_s: float = CLIENT_IDLE_S,
         on_peer: Callable[[Hello], None] = lambda _: None,
+        on_fault: Callable[[Exception], AllsourceError] = _unexpected,
     ) -> None:
         """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is:
-        `PeerLinks.nudge` dials it back at once."""
+        `PeerLinks.nudge` dials it back at once. `on_fault` hears of every error of ours that the handler
+        raised in place of taking a request, and says what to answer."""
         self.handler = handler
         self.acceptor = acceptor
         self.host = host
@@ -220,6 +236,7 @@ class Server:
         self.outgoing_bytes_max = outgoing_bytes_max
         self.client_idle_s = client_idle_s
         self._on_peer = on_peer
+        self.on_fault = on_fault
         self._connections_max = connections_max
         self._connections: set[ServerConnection] = set()
         self._peers: dict[tuple[str, str], ServerConnection] = {}

@@ -23,6 +23,9 @@ from allsource.storage.expected import ANY, EXISTS, is_met, show_expected
 from allsource.storage.interface import StreamHead
 from allsource.storage.partition import check_stream_id, partition_of
 
+STREAMS_MAX = 1024
+"""Streams in one append. More than 4096 would not fit into the arrays of a small frame (`codec`): what
+one node takes from a caller, the next must be able to read."""
 HEADS_MAX = 4096
 """Stream heads remembered for each partition, in each of two generations."""
 
@@ -112,6 +115,10 @@ def partition_of_append(request: AppendRequest, partition_count: int) -> int:
     parts = request.parts
     if not parts:
         raise InvalidRequest("an append names at least one stream")
+    if len(parts) > STREAMS_MAX:
+        raise TooLarge(
+            f"an append names at most {STREAMS_MAX} streams", limit=STREAMS_MAX, actual=len(parts)
+        )
     stream = parts[0].stream
     check_stream_id(stream)
     partition = partition_of(stream, partition_count)

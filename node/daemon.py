@@ -37,6 +37,7 @@ from allsource.config.exposure import is_open_to_others
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.checkpoints import Checkpoints
+from allsource.node.faults import Faults
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import HttpServer, make_app
@@ -202,6 +203,7 @@ class Node:
             me.port,
             # Who dials us is there: do not wait out the pause between our own attempts.
             on_peer=lambda hello: self.links.nudge(hello.node_id),
+            on_fault=Faults(self._log, self._measures, clock_us).met,
         )
         await self.server.start()
         self._undo.append(self.server.close)

@@ -29,6 +29,7 @@ from allsource.node.admission import (
     check_append,
     result_of,
 )
+from allsource.node.faults import OnFault, not_expected
 from allsource.node.measures import Measures
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
@@ -103,7 +104,9 @@ class Ingest:
         retry: Callable[[Ticket], None],
         now_us: Callable[[], int],
         wall_us: Callable[[], int],
+        on_fault: OnFault = not_expected,
     ) -> None:
+        self._on_fault = on_fault
         self._core = core
         self._store = store
         self._queue = queue
@@ -157,10 +160,14 @@ class Ingest:
         if lane is None:
             lane = self._lanes[partition] = Lane(LogView(self._store, partition))
         try:
-            decision = admit(request, check_append(request, self._limits), lane.view)
+            checked = check_append(request, self._limits)
         except InvalidRequest as error:
             self._refuse(ticket, error)
             return
+        except Exception as error:  # what is checked came from outside, and nothing was decided yet
+            self._refuse(ticket, self._on_fault(error))
+            return
+        decision = admit(request, checked, lane.view)
         if type(decision) is tuple:
             if pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
                 entry = core.propose(partition, decision, timestamp_us)

@@ -21,6 +21,7 @@ from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Repl
 from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
 from allsource.config.schema import Settings
+from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
 from allsource.node.queue import LockFreeEventQueue
@@ -109,6 +110,7 @@ class Member:
             describe=view.describe,
             measures=measures,
         )
+        faults = Faults(log, measures, clock)
         self.ingest = Ingest(
             self.replica,
             storage,
@@ -118,9 +120,16 @@ class Member:
             retry=self.service.retry,
             now_us=clock,
             wall_us=wall_us,
+            on_fault=faults.met,
         )
         reads = Reads(
-            self.replica, storage, settings.limits, measures, retry=self.service.retry, now_us=clock
+            self.replica,
+            storage,
+            settings.limits,
+            measures,
+            retry=self.service.retry,
+            now_us=clock,
+            on_fault=faults.met,
         )
         self.service.connect(self.ingest, reads)
         self.replica.owner = self

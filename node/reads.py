@@ -26,6 +26,7 @@ from allsource.cluster.requests import (
     StreamPage,
 )
 from allsource.config.schema import Limits
+from allsource.node.faults import OnFault, not_expected
 from allsource.node.measures import Measures
 from allsource.node.tickets import Stage, Ticket
 from allsource.storage.entry import Entry
@@ -89,8 +90,10 @@ class Reads:
         *,
         retry: Callable[[Ticket], None],
         now_us: Callable[[], int],
+        on_fault: OnFault = not_expected,
     ) -> None:
         self._measures = measures
+        self._on_fault = on_fault
         self._now_us = now_us
         self._core = core
         self._log = log
@@ -181,6 +184,8 @@ class Reads:
         except AllsourceError as error:
             answer = error
             self._measures.refused(error)
+        except Exception as error:  # a read changes nothing, so a bug in it is its own affair
+            answer = self._on_fault(error)
         self._measures.read_took(self._now_us() - ticket.started_us)
         ticket.finish(answer)
 

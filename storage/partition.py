@@ -42,14 +42,18 @@ def check_stream_id(value: object) -> None:
         raise InvalidRequest(f"a stream id is a string, not {type(value).__name__}")
     if not value:
         raise InvalidRequest("a stream id must not be empty")
+    if len(value) > STREAM_ID_BYTES_MAX:  # first: the sentences below show it
+        raise _too_long()
     if not (value.isascii() and value.isprintable()):
         _check_characters(value, "a stream id")
     if value[0].isspace() or value[-1].isspace():
         raise InvalidRequest(f"stream id {value!r} must not begin or end with white space")
-    if len(value) > STREAM_ID_BYTES_MAX or (
-        not value.isascii() and len(value.encode()) > STREAM_ID_BYTES_MAX
-    ):
-        raise InvalidRequest(f"a stream id has at most {STREAM_ID_BYTES_MAX} bytes of UTF-8")
+    if not value.isascii() and len(value.encode()) > STREAM_ID_BYTES_MAX:
+        raise _too_long()
+
+
+def _too_long() -> InvalidRequest:
+    return InvalidRequest(f"a stream id has at most {STREAM_ID_BYTES_MAX} bytes of UTF-8")
 
 
 def _check_characters(value: str, what: str) -> None:

@@ -27,7 +27,14 @@ from allsource.cluster.codec import (
 from allsource.cluster.consensus.messages import Append, Beat, Message
 from allsource.cluster.frames import ProtocolError
 from allsource.cluster.message_codec import decode_beat, decode_messages, encode_beat, encode_message
-from allsource.cluster.requests import AppendPart, AppendRequest, ReadStream, Request, Result
+from allsource.cluster.requests import (
+    AppendPart,
+    AppendRequest,
+    DescribeCluster,
+    ReadStream,
+    Request,
+    Result,
+)
 from allsource.storage.entry import Part, make_entry
 from allsource.storage.errors import AllsourceError, InvalidRequest, OutcomeUnknown
 from tests.cluster.wire_samples import BEAT, BLOB, MESSAGES, REQUESTS, RESULTS, entry
@@ -107,46 +114,58 @@ def test_what_msgpack_cannot_say_fails_its_own_caller() -> None:
 
 
 @pytest.mark.parametrize(
+    "item", [7, [], [1, 2], [-1, 1, 4], [2**63, 1, 4], [True, 1, 4], ["1", 1, 4], [None, 1, 4], [[], 1, 4]]
+)
+def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None:
+    assert refusal(decode_requests, packed(Kind.REQUESTS, item)).code == "malformed"
+
+
+@pytest.mark.parametrize(
     "item",
     [
-        7,
-        [],
-        [1, 2],
-        [-1, 1, 4],
-        [2**63, 1, 4],
-        [True, 1, 4],
-        ["1", 1, 4],
-        [1, -1, 4],
-        [1, 3_600_001, 4],
-        [1, 1.5, 4],
-        [1, 1, 0],
-        [1, 1, 5],
-        [1, 1, None],
-        [1, 1, []],
-        [1, 1, 4, 0],
-        [1, 1, 1],
-        [1, 1, 1, 5],
-        [1, 1, 1, [5]],
-        [1, 1, 1, [["s", -1]]],
-        [1, 1, 1, [["s", -1, b"", 0]]],
-        [1, 1, 1, [[b"s", -1, b""]]],
-        [1, 1, 1, [["s", -3, b""]]],
-        [1, 1, 1, [["s", 2**63, b""]]],
-        [1, 1, 1, [["s", False, b""]]],
-        [1, 1, 1, [["s", -1, "blob"]]],
-        [1, 1, 2, "s", 0, 1, True, True],
-        [1, 1, 2, "s", -1, 1, True, True, ""],
-        [1, 1, 2, "s", True, 1, True, True, ""],
-        [1, 1, 2, "s", 0, 2**63, True, True, ""],
-        [1, 1, 2, "s", 0, 1, 1, True, ""],
-        [1, 1, 2, b"s", 0, 1, True, True, ""],
-        [1, 1, 3, 0, 1, 1, True],
-        [1, 1, 3, "0", 1, 1, True, ""],
-        [1, 1, 3, 0, 1, -1, True, ""],
+        [7, -1, 4],
+        [7, 3_600_001, 4],
+        [7, 2**60, 4],
+        [7, 1.5, 4],
+        [7, True, 4],
+        [7, 1, 0],
+        [7, 1, 5],
+        [7, 1, True, []],
+        [7, 1, 1.0, []],
+        [7, 1, None],
+        [7, 1, []],
+        [7, 1, b"x" * 60_000],
+        [7, 1, 4, 0],
+        [7, 1, 1],
+        [7, 1, 1, 5],
+        [7, 1, 1, [5]],
+        [7, 1, 1, [["s", -1]]],
+        [7, 1, 1, [["s", -1, b"", 0]]],
+        [7, 1, 1, [[b"s", -1, b""]]],
+        [7, 1, 1, [["s", -3, b""]]],
+        [7, 1, 1, [["s", 2**63, b""]]],
+        [7, 1, 1, [["s", False, b""]]],
+        [7, 1, 1, [["s", -1, "blob"]]],
+        [7, 1, 2, "s", 0, 1, True, True],
+        [7, 1, 2, "s", -1, 1, True, True, ""],
+        [7, 1, 2, "s", True, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 2**63, True, True, ""],
+        [7, 1, 2, "s", b"x" * 60_000, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 1, 1, True, ""],
+        [7, 1, 2, b"s", 0, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 1, True, True, 5],
+        [7, 1, 3, 0, 1, 1, True],
+        [7, 1, 3, "0", 1, 1, True, ""],
+        [7, 1, 3, 0, 1, -1, True, ""],
+        [7, 1, 3, False, 1, 1, True, ""],
     ],
 )
-def test_a_request_of_another_shape_is_refused(item: object) -> None:
-    assert refusal(decode_requests, packed(Kind.REQUESTS, item)).code == "malformed"
+def test_a_request_of_another_shape_fails_alone(item: list[object]) -> None:
+    good = [8, 1, Op.DESCRIBE_CLUSTER]
+    bad, other = decode_requests(unpack(packed(Kind.REQUESTS, item, good)))
+    assert (bad[0], type(bad[2])) == (7, InvalidRequest)
+    assert len(str(bad[2])) < 200
+    assert other == (8, 1, DescribeCluster())
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import asyncio
 import socket
 import sys
 
+import msgpack
 import pytest
 
 from allsource.cluster import connection as connection_module
+from allsource.cluster.codec import Kind
 from allsource.cluster.frames import ProtocolError, encode_frame
 from allsource.cluster.handshake import DiallerConfig, WireLimits
 from allsource.cluster.requests import (
@@ -20,7 +22,7 @@ from allsource.cluster.requests import (
     ReadPartition,
 )
 from allsource.cluster.server import CannotListen, Server
-from allsource.storage.errors import NotFound, Overloaded
+from allsource.storage.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from tests.cluster.live import Caller, Recorder, ended, serve, until
 from tests.cluster.wire_samples import BEAT, CHUNK, MESSAGES, SECRET, acceptor, client, dialler
 
@@ -192,6 +194,47 @@ async def test_clients_are_limited_and_peers_get_in_all_the_same(handler: Record
     assert await peer.ask(1, DescribeCluster()) == ClusterView({"up": True})
     for caller in (*callers, third, peer):
         caller.close()
+    await server.close()
+
+
+async def test_a_request_that_is_none_is_answered_and_the_others_on_its_connection_as_well(
+    handler: Recorder,
+) -> None:
+    server = await serve(handler)
+    for config in (client(), dialler()):
+        caller = await Caller(config).connect(server.port)
+        items = [[1, 9, 2, "s", -1, 9, True, False, ""], [2, 9, 4], [3, 2**60, 4], [4, 9, 99]]
+        caller.writer.write(encode_frame(msgpack.packb([Kind.REQUESTS, items])))
+        assert await caller.answer(2) == ClusterView({"up": True})
+        for bad in (1, 3, 4):
+            assert type(await caller.answer(bad)) is InvalidRequest
+        assert await caller.ask(5, DescribeCluster()) == ClusterView({"up": True})
+        caller.close()
+    await server.close()
+
+
+async def test_a_handler_that_raises_fails_one_request_and_no_connection(handler: Recorder) -> None:
+    def answer(request: object) -> ClusterView:
+        if isinstance(request, ReadPartition):
+            raise RuntimeError("a bug of ours")
+        return ClusterView({"up": True})
+
+    handler.answer = answer
+    met: list[Exception] = []
+
+    def on_fault(error: Exception) -> AllsourceError:
+        met.append(error)
+        return AllsourceError("ours")
+
+    server = await serve(handler, on_fault=on_fault)
+    peer = await Caller(dialler()).connect(server.port)
+    peer.session.request(1, 5000, ReadPartition(0))
+    assert (await peer.ask(2, DescribeCluster())) == ClusterView({"up": True})
+    error = await peer.answer(1)
+    assert isinstance(error, AllsourceError)
+    assert error.code == "internal"
+    assert [str(one) for one in met] == ["a bug of ours"]
+    peer.close()
     await server.close()
 
 

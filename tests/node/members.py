@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from allsource.cluster.codec import Kind, batch_prefix, unpack
+from allsource.cluster.codec import Kind, batch_prefix, decode_requests, encode_request, unpack
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.message_codec import decode_beat, decode_messages, encode_beat, encode_message
 from allsource.cluster.requests import AppendPart, AppendRequest, Request, Result
@@ -26,7 +26,7 @@ from allsource.node.member import Member
 from allsource.node.metrics import LockFreeMetrics
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.view import View
-from allsource.storage.errors import AllsourceError, NoOwner, OutcomeUnknown
+from allsource.storage.errors import AllsourceError, InvalidRequest, NoOwner, OutcomeUnknown
 from allsource.storage.events import NewEvent, encode_blob
 from allsource.storage.expected import ANY
 from allsource.storage.memory import MemoryStorage
@@ -120,9 +120,12 @@ class Link:
             return
         call = _Call(peer, reply)
         self.cluster.calls.append(call)
+        item = encode_request(1, timeout_ms, request)
+        ((_, _, arrived),) = decode_requests(unpack(batch_prefix(Kind.REQUESTS, 1) + item))
+        assert not isinstance(arrived, InvalidRequest), f"{self.node_id} sent {peer} what it cannot read"
         self._deliver(
             peer,
-            lambda member: member.submit(request, timeout_ms=timeout_ms, forwarded=True, reply=call.answer),
+            lambda member: member.submit(arrived, timeout_ms=timeout_ms, forwarded=True, reply=call.answer),
         )
 
     def _is_cut(self, peer: str) -> bool:

@@ -149,6 +149,8 @@ class NodeCode(Door):
                 self._links.answered(number, result)
             return
         for number, timeout_ms, request in decode_requests(frame):
+            if isinstance(request, InvalidRequest):
+                raise Violation("nodes understand each other", f"{sender} sent {request.message}")
             self._real.submit(
                 request,
                 timeout_ms=timeout_ms,
