@@ -4,6 +4,9 @@ What lives here
     client       `Client`: the calls, asynchronous
     blocking     `BlockingClient`: the same for scripts and threads
     errors       how a call can end
+    arguments    from a call's arguments to a request, or a refusal before anything is sent (pure)
+    opening      waiting for the first node, and knowing when that has no point
+    paging       reads over many pages
     calls        what the error of one attempt means for the whole call (pure)
     dispatch     carries calls to nodes until their deadline; one timer for all
     connection   one connection, a thin asyncio shell around the protocol's `ClientSession`

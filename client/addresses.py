@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from allsource.client.cluster_map import Address
+from allsource.storage.arguments import shown
 from allsource.storage.errors import InvalidRequest
+
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})")
+"""An IPv6 address in brackets, or a name or IPv4 address; then the port."""
 
 
 def read_address(text: str) -> Address:
     """`host:port` (an IPv6 host in brackets); raises `InvalidRequest`."""
-    host, found, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if found and host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536:
-        return host, int(port)
-    raise InvalidRequest(f"an address is host:port, like 127.0.0.1:7101, not {text!r}")
+    match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
+    if match and 0 < int(match[3]) < 65_536:
+        return match[1] or match[2], int(match[3])
+    raise InvalidRequest(
+        "an address is host:port, with a node's peer port, like 127.0.0.1:7101 or [::1]:7101,"
+        f" not {shown(text)}"
+    )

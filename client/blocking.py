@@ -13,15 +13,16 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
-from allsource.client.client import PAGE_EVENTS, Client, Events, Expected
+from allsource.client.arguments import Events, Expected
+from allsource.client.client import PAGE_EVENTS, Client
 from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
-from allsource.cluster.requests import AppendResult
-from allsource.storage.errors import Unavailable
+from allsource.cluster.requests import AppendResult, PartitionPage
+from allsource.storage.errors import InvalidRequest, Unavailable
 from allsource.storage.events import Event
 
 _T = TypeVar("_T")
 
-_EVENTS_AT_ONCE = 1000
+_AT_ONCE = 1000
 
 
 class BlockingClient:
@@ -33,22 +34,63 @@ class BlockingClient:
             client.append("account-1", NewEvent.json("Opened", {"owner": "Ada"}))
     """
 
-    def __init__(self, addresses: str | Iterable[str], **options: Any) -> None:
-        self._client = Client(addresses, **options)
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        secret: str,
+        cluster_id: str = "",
+        name: str = "",
+        timeout_s: float = 5.0,
+        inflight_max: int = 4096,
+        inflight_bytes_max: int = 64 << 20,
+    ) -> None:
+        self._client = Client(
+            addresses,
+            secret=secret,
+            cluster_id=cluster_id,
+            name=name,
+            timeout_s=timeout_s,
+            inflight_max=inflight_max,
+            inflight_bytes_max=inflight_bytes_max,
+        )
+        self._life = threading.Lock()
+        """Held to hand the loop a call and to take the loop away, so that no call is handed to a loop that
+        will not run any more."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def connect(cls, addresses: str | Iterable[str], **options: Any) -> BlockingClient:
+    def connect(
+        cls,
+        addresses: str | Iterable[str],
+        *,
+        secret: str,
+        cluster_id: str = "",
+        name: str = "",
+        timeout_s: float = 5.0,
+        inflight_max: int = 4096,
+        inflight_bytes_max: int = 64 << 20,
+    ) -> BlockingClient:
         """The same as `BlockingClient(...)`."""
-        return cls(addresses, **options)
+        return cls(
+            addresses,
+            secret=secret,
+            cluster_id=cluster_id,
+            name=name,
+            timeout_s=timeout_s,
+            inflight_max=inflight_max,
+            inflight_bytes_max=inflight_bytes_max,
+        )
 
     def open(self) -> None:
         """Start the thread and connect; raises as `Client.open` does."""
-        loop = asyncio.new_event_loop()
-        self._loop = loop
-        self._thread = threading.Thread(target=_run, args=(loop,), name="allsource-client", daemon=True)
-        self._thread.start()
+        with self._life:
+            if self._thread is not None:
+                raise InvalidRequest("a client is opened once; make a new one to connect again")
+            loop = self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(loop,), name="allsource-client", daemon=True)
+            self._thread.start()
         try:
             self._wait(self._client.open())
         except BaseException:
@@ -56,14 +98,15 @@ class BlockingClient:
             raise
 
     def close(self) -> None:
-        """Close every connection and end the thread. May be called twice."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        """Close every connection and end the thread. May be called twice, and while other threads wait for
+        answers: their calls end as `Client.close` says."""
+        with self._life:
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
-        self._loop = None
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        self._thread.join()
 
     def __enter__(self) -> BlockingClient:
         self.open()
@@ -75,10 +118,15 @@ class BlockingClient:
         self.close()
 
     def append(
-        self, stream: str, events: Events, expected: Expected = "any", *, timeout_s: float | None = None
+        self,
+        stream: str,
+        events: Events,
+        expected_version: Expected = "any",
+        *,
+        timeout_s: float | None = None,
     ) -> AppendResult:
         """See `Client.append`."""
-        return self._wait(self._client.append(stream, events, expected, timeout_s=timeout_s))
+        return self._wait(self._client.append(stream, events, expected_version, timeout_s=timeout_s))
 
     def append_many(
         self, parts: Iterable[tuple[str, Events, Expected]], *, timeout_s: float | None = None
@@ -86,21 +134,86 @@ class BlockingClient:
         """See `Client.append_many`."""
         return self._wait(self._client.append_many(parts, timeout_s=timeout_s))
 
-    def read_stream(self, stream: str, **options: Any) -> StreamEvents:
+    def read_stream(
+        self,
+        stream: str,
+        *,
+        from_version: int | None = None,
+        limit: int = 100,
+        backward: bool = False,
+        consistency: str = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> StreamEvents:
         """See `Client.read_stream`."""
-        return self._wait(self._client.read_stream(stream, **options))
+        return self._wait(
+            self._client.read_stream(
+                stream,
+                from_version=from_version,
+                limit=limit,
+                backward=backward,
+                consistency=consistency,
+                token=token,
+                timeout_s=timeout_s,
+            )
+        )
 
-    def stream_info(self, stream: str, **options: Any) -> StreamInfo:
+    def stream_info(
+        self,
+        stream: str,
+        *,
+        consistency: str = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> StreamInfo:
         """See `Client.stream_info`."""
-        return self._wait(self._client.stream_info(stream, **options))
+        return self._wait(
+            self._client.stream_info(stream, consistency=consistency, token=token, timeout_s=timeout_s)
+        )
 
-    def stream(self, stream: str, **options: Any) -> Iterator[Event]:
+    def stream(
+        self,
+        stream: str,
+        *,
+        from_version: int | None = None,
+        backward: bool = False,
+        consistency: str = "linearizable",
+        token: str = "",
+        page: int = PAGE_EVENTS,
+    ) -> Iterator[Event]:
         """See `Client.stream`."""
-        return self._each(self._client.stream(stream, **options))
+        return self._each(
+            self._client.stream(
+                stream,
+                from_version=from_version,
+                backward=backward,
+                consistency=consistency,
+                token=token,
+                page=page,
+            )
+        )
 
-    def read_partition(self, partition: int, **options: Any) -> PartitionEvents:
+    def read_partition(
+        self,
+        partition: int,
+        *,
+        from_position: int = 1,
+        limit: int = PAGE_EVENTS,
+        consistency: str = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> PartitionEvents:
         """See `Client.read_partition`."""
-        return self._wait(self._client.read_partition(partition, **options))
+        return self._wait(
+            self._client.read_partition(
+                partition,
+                from_position=from_position,
+                limit=limit,
+                consistency=consistency,
+                token=token,
+                timeout_s=timeout_s,
+            )
+        )
 
     def scan(
         self,
@@ -112,15 +225,30 @@ class BlockingClient:
         """See `Client.scan`."""
         return self._each(self._client.scan(partitions, consistency=consistency, page=page))
 
+    def scan_pages(
+        self,
+        partitions: Iterable[int] | None = None,
+        *,
+        consistency: str = "linearizable",
+        page: int = PAGE_EVENTS,
+    ) -> Iterator[PartitionPage]:
+        """See `Client.scan_pages`."""
+        return self._each(self._client.scan_pages(partitions, consistency=consistency, page=page), 1)
+
     def cluster(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """See `Client.cluster`."""
         return self._wait(self._client.cluster(timeout_s=timeout_s))
 
     def _wait(self, call: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop is None:
-            call.close()
-            raise Unavailable("this client is not open: use `with`, or `client.open()`")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        with self._life:
+            if self._loop is None:
+                call.close()
+                raise Unavailable(
+                    "this client is closed"
+                    if self._thread is not None
+                    else "this client is not open: use `with`, or `client.open()`"
+                )
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()
         except CancelledError:
@@ -129,28 +257,33 @@ class BlockingClient:
             future.cancel()
             raise
 
-    def _each(self, events: AsyncGenerator[Event, None]) -> Iterator[Event]:
-        """Hand over events in handfuls: a switch of threads for each would cost more than the event."""
+    def _each(self, found: AsyncGenerator[_T, None], at_once: int = _AT_ONCE) -> Iterator[_T]:
+        """Hand over what is found in handfuls: a switch of threads costs more than an event."""
         try:
-            while handful := self._wait(_handful(events)):
+            while handful := self._wait(_handful(found, at_once)):
                 yield from handful
         finally:
             if self._loop is not None:
-                self._wait(events.aclose())
+                self._wait(found.aclose())
 
 
-async def _handful(events: AsyncGenerator[Event, None]) -> list[Event]:
-    found: list[Event] = []
-    async for event in events:
-        found.append(event)
-        if len(found) == _EVENTS_AT_ONCE:
+async def _handful(found: AsyncGenerator[_T, None], at_once: int) -> list[_T]:
+    handful: list[_T] = []
+    async for one in found:
+        handful.append(one)
+        if len(handful) == at_once:
             break
-    return found
+    return handful
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:  # calls that came in as the client was closed: their threads wait for an end
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -15,7 +15,7 @@ from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import DiallerConfig, Welcome
 from allsource.cluster.requests import Result
 from allsource.cluster.session import ClientSession, Established, Event, Results
-from allsource.storage.errors import AllsourceError
+from allsource.storage.errors import AllsourceError, InvalidRequest
 
 HANDSHAKE_TIMEOUT_S = 5.0
 
@@ -165,14 +165,16 @@ class NodeConnection(asyncio.Protocol):
         now = self._loop.time()
         request = self._session.request
         for call in calls:
+            if call.future.done():
+                continue  # its caller was cancelled: what was not sent does not happen
             left_ms = int((call.deadline - now) * 1000)
             try:
                 # The node answers a little before our own deadline: it knows better what happened.
                 request(call.id, max(1, left_ms - min(_GRACE_MS, left_ms // 10)), call.request)
                 call.sent_at = now
-            except AllsourceError as error:
+            except Exception as error:  # whatever is wrong with one call, the others are sent
                 del self.pending[call.id]
-                self._listener.refused(self, call, error)
+                self._listener.refused(self, call, _refusal(error))
         self._write()
 
     def _write(self) -> None:
@@ -182,3 +184,9 @@ class NodeConnection(asyncio.Protocol):
 
     def _handshake_is_late(self) -> None:
         self.close(TimeoutError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))
+
+
+def _refusal(error: Exception) -> AllsourceError:
+    if isinstance(error, AllsourceError):
+        return error
+    return InvalidRequest(f"this request cannot be sent: {error!r}")

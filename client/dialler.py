@@ -19,11 +19,10 @@ _RETRY_MAX_S = 0.5
 
 
 class Dialler:
-    """Dials addresses until it is closed. `failures` tells why each address cannot be reached now."""
+    """Dials addresses until it is closed. `failures` tells why each address cannot be reached now;
+    `on_failure` is called for each new one."""
 
-    def __init__(
-        self, config: DiallerConfig, listener: Listener, on_failure: Callable[[Address], None]
-    ) -> None:
+    def __init__(self, config: DiallerConfig, listener: Listener, on_failure: Callable[[], None]) -> None:
         self._config = config
         self._listener = listener
         self._on_failure = on_failure
@@ -78,9 +77,12 @@ class Dialler:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await asyncio.get_running_loop().create_connection(lambda: connection, *address)
-        except OSError as error:  # refused, unreachable, unknown host, and TimeoutError
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # refused, unreachable, unknown or impossible host, TimeoutError
             connection.close(error)
 
     def _failed(self, address: Address, why: Exception) -> None:
         self.failures[address] = why
-        self._on_failure(address)
+        self._on_failure()

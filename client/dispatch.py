@@ -20,7 +20,7 @@ from allsource.client.watch import Watch
 from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import Welcome
 from allsource.cluster.requests import ClusterView, Request, Result
-from allsource.storage.errors import AllsourceError, NotOwner, Unavailable
+from allsource.storage.errors import AllsourceError, InvalidRequest, NotOwner, Unavailable
 
 SWEEP_S = 0.02
 """How exact deadlines and waits are."""
@@ -47,6 +47,15 @@ class Dispatcher:
         self._closed = False
 
     # -- calls
+
+    def check_usable(self) -> None:
+        """Raise what tells a caller that it comes too late, or from a place that would wait for ever."""
+        if self._closed:
+            raise Unavailable("this client is closed")
+        if self._loop is not asyncio.get_running_loop():
+            raise InvalidRequest(
+                "this client was opened in another event loop; open one in each loop, or use BlockingClient"
+            )
 
     def start(
         self, request: Request, partition: int, *, timeout_s: float, size: int, local: bool = False

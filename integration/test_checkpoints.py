@@ -32,7 +32,7 @@ async def events_in(copy: Path) -> list[list[bytes]]:
     async with open_repository(f"rocksdb://{copy}") as events:
         found = []
         for partition in range(events.partition_count):
-            page = await events.read_partition(partition, limit=0)
+            page = await events.read_partition(partition, limit=None)
             assert [event.position for event in page] == list(range(1, len(page) + 1))
             found.append([event.id for event in page])
         return found

@@ -180,15 +180,15 @@ async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> N
         command, *rest = arguments
         return allsource(command, "--config", one.config, *rest, **options)
 
-    first = run("append", "s", '{"n": 1}', "--type", "Counted", "--expected", "no_stream", "--json")
+    first = run("append", "s", '{"n": 1}', "--type", "Counted", "--expected-version", "no_stream", "--json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["last_version"] == 1
 
     lines = b'{"type": "Counted", "data": {"n": 2}}\n{"type": "Counted", "data": {"n": 3}}\n'
-    many = run("append", "s", "-", "--lines", "--expected", "1", stdin=lines)
+    many = run("append", "s", "-", "--lines", "--expected-version", "1", stdin=lines)
     assert many.stdout.startswith("s: versions 2-3, partition ")
 
-    conflict = run("append", "s", "4", "--expected", "1")
+    conflict = run("append", "s", "4", "--expected-version", "1")
     assert (conflict.returncode, conflict.stdout) == (1, "")
     assert "expected 1, got 3" in conflict.stderr
     assert len(conflict.stderr.splitlines()) == 1

@@ -7,6 +7,7 @@ the words. The words are those of the HTTP API.
 
 from __future__ import annotations
 
+from allsource.storage.arguments import NUMBER_MAX, shown
 from allsource.storage.errors import InvalidRequest
 
 ANY = -1
@@ -20,7 +21,7 @@ ExpectedVersion = int
 
 _WORDS = {"any": ANY, "exists": EXISTS, "no_stream": NO_STREAM}
 _NAMES = {value: word for word, value in _WORDS.items()}
-VERSION_MAX = 2**63 - 1
+VERSION_MAX = NUMBER_MAX
 
 
 def parse_expected(value: object) -> ExpectedVersion:
@@ -30,7 +31,7 @@ def parse_expected(value: object) -> ExpectedVersion:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VERSION_MAX:
         return value
     raise InvalidRequest(
-        f'expected_version must be "any", "no_stream", "exists" or a version from 0, not {value!r}'
+        f'expected_version must be "any", "no_stream", "exists" or a version from 0, not {shown(value)}'
     )
 
 

@@ -22,6 +22,7 @@ from allsource.storage.answers import (
     as_datetime,
     as_microseconds,
 )
+from allsource.storage.arguments import flag, text
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.errors import (
     EventIdConflict,
@@ -33,7 +34,7 @@ from allsource.storage.events import Event, same_content
 from allsource.storage.expected import is_met, parse_expected, show_expected
 from allsource.storage.group_sync import GroupSync
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
-from allsource.storage.stream_repository import EventStreamRepository, page_size
+from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20
@@ -175,15 +176,15 @@ class LogRepository(EventStreamRepository):
         entity_id: str,
         *,
         from_version: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         as_of: datetime | None = None,
     ) -> list[Event]:
-        partition = self._partition_of(entity_id)
-        head = self._existing_head(partition, entity_id)
-        version = from_version if from_version is not None else (head.version if backward else 1)
+        partition, start = self._partition_of(entity_id), start_of("from_version", from_version)
+        wanted, backward = page_size(limit), flag("backward", backward)
         until_us = None if as_of is None else as_microseconds(as_of)
-        wanted = page_size(limit)
+        head = self._existing_head(partition, entity_id)
+        version = start if start is not None else (head.version if backward else 1)
         found: list[Event] = []
         while len(found) < wanted and (version >= 1 if backward else version <= head.version):
             # Each slice has an event at least, which only `as_of` can leave out.
@@ -209,15 +210,17 @@ class LogRepository(EventStreamRepository):
         partition: int,
         *,
         from_position: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         types: Collection[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Event]:
-        end, wanted = self._end(self._checked_partition(partition)), page_size(limit)
-        newest = end.next_position - 1
-        low, high = (1, newest) if from_position is None else _span(from_position, newest, backward)
+        self._checked_partition(partition)
+        start, backward = start_of("from_position", from_position), flag("backward", backward)
+        wanted = page_size(limit)
+        newest = self._end(partition).next_position - 1
+        low, high = (1, newest) if start is None else _span(start, newest, backward)
         if low > high:
             return []
         first, last = self._index_of(partition, low), self._index_of(partition, high)
@@ -279,9 +282,11 @@ class LogRepository(EventStreamRepository):
         return _info(partition, entity_id, head)
 
     async def get_streams_by_partition(
-        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
         self._checked_partition(partition)
+        text("prefix", prefix)
+        text("after", after)
         found = self._storage.streams(partition, prefix=prefix, after=after, limit=page_size(limit))
         if found:
             await self._wait_until_durable(partition, max(head.index for _, head in found))

@@ -26,6 +26,7 @@ from typing import Self
 
 from allsource.config.schema import Limits
 from allsource.storage.answers import Appended, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.arguments import whole_number
 from allsource.storage.checkpoint import CheckpointsUnsupported
 from allsource.storage.entry import Part
 from allsource.storage.errors import InvalidRequest, NotFound, TooLarge
@@ -81,7 +82,7 @@ class EventStreamRepository(ABC):
 
         A stream of the past can be looked at but not saved: by then it is stale.
         """
-        events = await self.read_stream(entity_id, limit=0, as_of=as_of)
+        events = await self.read_stream(entity_id, limit=None, as_of=as_of)
         if not events:
             raise NotFound(f"stream {entity_id!r} did not exist at that time", stream=entity_id)
         version = len(events)
@@ -165,14 +166,14 @@ class EventStreamRepository(ABC):
         entity_id: str,
         *,
         from_version: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         as_of: datetime | None = None,
     ) -> list[Event]:
-        """Up to `limit` events (0: all) from a version on, ascending or, `backward`, descending.
+        """Up to `limit` events (None: all) from a version on, ascending or, `backward`, descending.
 
-        Without `from_version` it begins at the stream's natural end. With `as_of`, events that came
-        later are left out. Raises `NotFound` if there is no such stream.
+        Without `from_version` (1 or more) it begins at the stream's natural end. With `as_of`, events
+        that came later are left out. Raises `NotFound` if there is no such stream.
         """
 
     @abstractmethod
@@ -181,17 +182,17 @@ class EventStreamRepository(ABC):
         partition: int,
         *,
         from_position: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         types: Collection[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Event]:
-        """Up to `limit` events (0: all) of a partition by position, ascending or, `backward`, descending.
+        """Up to `limit` events (None: all) of a partition by position, ascending or descending.
 
         Without `from_position` it begins at the partition's natural end. Only events of these `types`,
-        not before `since` and not after `until`, where given. Read on from the last event's position,
-        plus or minus 1.
+        not before `since` and not after `until`, where given. Read on from the last event's position plus
+        1, or backward minus 1; position 1 is the first.
         """
 
     async def read_all(
@@ -260,14 +261,14 @@ class EventStreamRepository(ABC):
 
     @abstractmethod
     async def get_streams_by_partition(
-        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
-        """Up to `limit` streams (0: all) of a partition behind `after`, ordered by their UTF-8 bytes."""
+        """Up to `limit` streams (None: all) of a partition behind `after`, ordered by their UTF-8 bytes."""
 
     async def list_streams(
-        self, *, prefix: str = "", after: str = "", limit: int = 1000
+        self, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
-        """Up to `limit` streams (0: all) of all partitions in one order, those behind `after`."""
+        """Up to `limit` streams (None: all) of all partitions in one order, those behind `after`."""
         pages = [
             await self.get_streams_by_partition(partition, prefix=prefix, after=after, limit=limit)
             for partition in range(self.partition_count)
@@ -303,13 +304,14 @@ class EventStreamRepository(ABC):
         return partition_of(EntityId(entity_id), self.partition_count)
 
     def _checked_partition(self, partition: int) -> int:
-        if not 0 <= partition < self.partition_count:
-            raise InvalidRequest(f"partition {partition} is out of range: 0 to {self.partition_count - 1}")
-        return partition
+        return whole_number("partition", partition, 0, self.partition_count - 1)
 
 
-def page_size(limit: int) -> int:
-    """How many a page may hold; 0 is all. Raises `InvalidRequest` below that."""
-    if limit < 0:
-        raise InvalidRequest(f"a limit is 0 (all) or more, not {limit}")
-    return limit or NO_LIMIT
+def page_size(limit: int | None) -> int:
+    """How many a page may hold; None is all. Raises `InvalidRequest` below 1."""
+    return NO_LIMIT if limit is None else whole_number("limit", limit)
+
+
+def start_of(name: str, value: int | None) -> int | None:
+    """Where a read begins: a version or position, or None for the natural end."""
+    return None if value is None else whole_number(name, value)

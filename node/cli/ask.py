@@ -61,7 +61,7 @@ async def _status(target: Target) -> dict[str, Any]:
 @click.option("--metadata", help="JSON that goes with the event.")
 @click.option("--id", "id_", type=click.UUID, help="The event's id; repeating an append with it is safe.")
 @click.option(
-    "--expected",
+    "--expected-version",
     default="any",
     show_default=True,
     help="any, no_stream, exists, or the stream's exact version.",
@@ -78,7 +78,7 @@ def append(
     type_: str,
     metadata: str | None,
     id_: UUID | None,
-    expected: str,
+    expected_version: str,
     binary: bool,
     lines: bool,
     as_json: bool,
@@ -95,7 +95,11 @@ def append(
         events = [NewEvent(type_, raw, packed, BINARY, **({} if id_ is None else {"id": id_.bytes}))]
     else:
         events = [NewEvent.json(type_, _parse_json(raw, "DATA"), extra, id_)]
-    wanted = int(expected) if expected.isascii() and expected.isdigit() else expected
+    wanted = (
+        int(expected_version)
+        if expected_version.isascii() and expected_version.isdigit()
+        else expected_version
+    )
     result = run_loop(_append(target, stream, events, wanted))
     if as_json:
         echo_json(_appended(result))
@@ -186,7 +190,7 @@ def read(
         raise click.UsageError("read what? Give a STREAM, or --partition N")
     if partition is not None and backward:
         raise click.UsageError("--backward is for streams; partitions are read in order of position")
-    wanted = _Wanted(stream, partition, from_ or 0, limit, backward, "local" if local else "linearizable")
+    wanted = _Wanted(stream, partition, from_, limit, backward, "local" if local else "linearizable")
     run_loop(_read(target, wanted, as_json=as_json))
     return 0
 
@@ -196,8 +200,8 @@ class _Wanted(NamedTuple):
 
     stream: str | None
     partition: int | None
-    start: int
-    """0: the natural end."""
+    start: int | None
+    """None: the natural end."""
     limit: int | None
     backward: bool
     consistency: str

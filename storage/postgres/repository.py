@@ -42,6 +42,7 @@ from allsource.storage.answers import (
     StreamInfo,
     as_microseconds,
 )
+from allsource.storage.arguments import flag, text
 from allsource.storage.entry import Part
 from allsource.storage.errors import (
     EventIdConflict,
@@ -68,7 +69,7 @@ from allsource.storage.postgres.driver import (
 )
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
 from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
-from allsource.storage.stream_repository import EventStreamRepository, page_size
+from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
 
 TRIES = 5
 RETRY_AFTER_S = 0.01
@@ -263,16 +264,17 @@ class PostgresEventStreamRepository(EventStreamRepository):
         entity_id: str,
         *,
         from_version: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         as_of: datetime | None = None,
     ) -> list[Event]:
         """As the others; raises `NotFound`, `Unavailable` or `Overloaded`."""
         stream = EntityId(entity_id)
-        version = from_version if from_version is not None else (VERSION_MAX if backward else 1)
+        start, backward = start_of("from_version", from_version), flag("backward", backward)
+        version = start if start is not None else (VERSION_MAX if backward else 1)
         where = _Where()
         where.add("stream_id = {}", stream)
-        where.add("version <= {}" if backward else "version >= {}", max(min(version, VERSION_MAX), 0))
+        where.add("version <= {}" if backward else "version >= {}", version)
         if as_of is not None:
             as_microseconds(as_of)
             where.add("timestamp <= {}", as_of)
@@ -290,7 +292,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
         partition: int,
         *,
         from_position: int | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         backward: bool = False,
         types: Collection[str] | None = None,
         since: datetime | None = None,
@@ -299,8 +301,9 @@ class PostgresEventStreamRepository(EventStreamRepository):
         """As the others, with the filters in the database."""
         where = _Where()
         where.add("partition_id = {}", self._checked_partition(partition))
-        position = from_position if from_position is not None else (VERSION_MAX if backward else 1)
-        where.add("position <= {}" if backward else "position >= {}", max(min(position, VERSION_MAX), 0))
+        start, backward = start_of("from_position", from_position), flag("backward", backward)
+        position = start if start is not None else (VERSION_MAX if backward else 1)
+        where.add("position <= {}" if backward else "position >= {}", position)
         if types is not None:
             where.add("event_type = ANY ({}::text[])", list(types))
         for bound, condition in ((since, "timestamp >= {}"), (until, "timestamp <= {}")):
@@ -333,25 +336,25 @@ class PostgresEventStreamRepository(EventStreamRepository):
         return bool(rows[0][0])
 
     async def get_streams_by_partition(
-        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
         """Streams of a partition, ordered by their UTF-8 bytes, those behind `after`."""
         return await self._streams(self._checked_partition(partition), prefix, after, limit)
 
     async def list_streams(
-        self, *, prefix: str = "", after: str = "", limit: int = 1000
+        self, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
         """Streams of all partitions in one order, a page of `limit` behind `after`."""
         return await self._streams(None, prefix, after, limit)
 
     async def _streams(
-        self, partition: int | None, prefix: str, after: str, limit: int
+        self, partition: int | None, prefix: str, after: str, limit: int | None
     ) -> list[StreamInfo]:
         where = _Where("current_version > 0")
         if partition is not None:
             where.add("partition_id = {}", partition)
-        where.add("stream_id > {}", after)
-        where.add("stream_id >= {}", prefix)
+        where.add("stream_id > {}", text("after", after))
+        where.add("stream_id >= {}", text("prefix", prefix))
         where.add("starts_with(stream_id, {})", prefix)
         rows = await self._fetch(
             f"SELECT {_INFO} FROM event_streams {where} ORDER BY stream_id {where.limit(limit)}",
@@ -423,8 +426,8 @@ class _Where:
         self.arguments.append(argument)
         self._conditions.append(condition.format(f"${len(self.arguments)}"))
 
-    def limit(self, limit: int) -> str:
-        """A page's size; 0 is all."""
+    def limit(self, limit: int | None) -> str:
+        """A page's size; None is all."""
         self.arguments.append(page_size(limit))
         return f"LIMIT ${len(self.arguments)}"
 

@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from allsource.client import BlockingClient, ConnectionRefused, NewEvent, NotFound, Unavailable
+from allsource.client import (
+    BlockingClient,
+    ConnectionRefused,
+    NewEvent,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from allsource.storage.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster
 
@@ -86,3 +93,27 @@ def test_life(fake: FakeCluster) -> None:
     with pytest.raises(ConnectionRefused), BlockingClient(fake["n1"].address, secret="guess"):
         pass
     assert threading.active_count() == before
+
+
+def test_a_client_that_is_closed_while_others_use_it_leaves_nobody_waiting(fake: FakeCluster) -> None:
+    """Whoever comes late is told so; whoever has been heard gets an end. Many rounds: it is a race."""
+    for _ in range(20):
+        client = BlockingClient(fake["n1"].address, secret=SECRET)
+        client.open()
+        begun = threading.Barrier(9)
+
+        def use(client: BlockingClient = client, begun: threading.Barrier = begun) -> type[Exception]:
+            begun.wait()
+            while True:
+                try:
+                    client.append("s", NewEvent.json("T"))
+                    list(client.stream("s", page=1))
+                except Exception as error:
+                    return type(error)
+
+        with ThreadPoolExecutor(8) as pool:
+            ends = [pool.submit(use) for _ in range(8)]
+            begun.wait()
+            client.close()
+            found = {end.result(30) for end in ends}
+        assert found <= {Unavailable, OutcomeUnknown}

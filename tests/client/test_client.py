@@ -85,32 +85,6 @@ async def test_append_many_is_one_append(client: Client, cluster: FakeCluster) -
         await client.stream_info("{t}new")
 
 
-@pytest.mark.parametrize(
-    ("stream", "events", "expected", "word"),
-    [
-        ("", [NewEvent("T")], "any", "must not be empty"),
-        ("a\n", [NewEvent("T")], "any", "control"),
-        ("a", [NewEvent("T")], "sometimes", "expected_version"),
-        ("a", [NewEvent("T")], -1, "expected_version"),
-        ("a", [object()], "any", "cannot be packed"),
-        ("a", [NewEvent("\ud800")], "any", "cannot be packed"),
-    ],
-)
-async def test_what_cannot_be_right_is_refused_without_asking(
-    client: Client, cluster: FakeCluster, stream: str, events: list[NewEvent], expected: str, word: str
-) -> None:
-    with pytest.raises(InvalidRequest, match=word):
-        await client.append(stream, events, expected)
-    for bad in (
-        [("a", numbered(1), "any"), ("b", numbered(1), "any")],
-        [("a", numbered(1), "any")] * 2,
-        [],
-    ):
-        with pytest.raises(InvalidRequest, match=r"partition|twice|at least one"):
-            await client.append_many(bad)
-    assert not any(isinstance(r, AppendRequest) for node in cluster.nodes.values() for r in node.requests)
-
-
 async def test_an_append_that_no_frame_can_hold_is_refused_here(cluster: FakeCluster) -> None:
     for node in cluster.nodes.values():
         node.limits = WireLimits(frame_bytes_max=10_000)
@@ -121,8 +95,8 @@ async def test_an_append_that_no_frame_can_hold_is_refused_here(cluster: FakeClu
 
 
 async def test_calls_go_straight_to_the_owner(client: Client, cluster: FakeCluster) -> None:
-    await until(lambda: sum(node.requests.count(DescribeCluster()) for node in cluster.nodes.values()) > 0)
-    await until(lambda: all(len(node.connections) == 1 for node in cluster.nodes.values()))
+    assert client._dispatcher is not None
+    await until(client._dispatcher.routes.all_owners_are_connected)
     for n in range(64):
         await client.append(f"s{n}", numbered(1))
         await client.read_stream(f"s{n}")
@@ -295,12 +269,6 @@ async def test_local_reads_are_spread_over_the_replicas(client: Client, cluster:
         ) in range(15, 26)
 
 
-@pytest.mark.parametrize("consistency", ["Local", "", "eventual"])
-async def test_unknown_consistency(client: Client, consistency: str) -> None:
-    with pytest.raises(InvalidRequest, match="linearizable"):
-        await client.read_stream("s", consistency=consistency)
-
-
 async def test_cluster_is_what_a_node_says(client: Client, cluster: FakeCluster) -> None:
     assert await client.cluster() == cluster.store.view
 
@@ -314,17 +282,6 @@ async def test_a_client_that_is_not_open_says_so(cluster: FakeCluster) -> None:
     await client.close()
     with pytest.raises(Unavailable, match="closed"):
         await client.append("s", numbered(1))
-
-
-@pytest.mark.parametrize("address", ["", "localhost", ":7101", "host:", "host:x", "host:0", "host:70000"])
-def test_bad_addresses(address: str) -> None:
-    with pytest.raises(InvalidRequest, match="host:port"):
-        Client(address, secret=SECRET)
-
-
-def test_no_address() -> None:
-    with pytest.raises(InvalidRequest, match="at least one"):
-        Client([], secret=SECRET)
 
 
 async def test_an_idle_node_is_not_silent(client: Client) -> None:

@@ -22,7 +22,9 @@ from allsource.client import (
     UnreadableAnswer,
     WrongExpectedVersion,
 )
+from allsource.client.opening import connect_to_one
 from allsource.client.watch import SILENT_S
+from allsource.cluster.frames import ProtocolError
 from allsource.cluster.requests import AppendRequest, AppendResult, Chunk, DescribeCluster, PartitionPage
 from allsource.storage.errors import NotOwner, Overloaded, ShuttingDown
 from allsource.storage.events import blob_ids
@@ -497,6 +499,48 @@ async def test_wrong_secret_is_told_at_once(cluster: FakeCluster) -> None:
             pass
     assert asyncio.get_running_loop().time() - started < 2
     assert (caught.value.details, caught.value.definite) == ({"reason": "wrong_secret"}, True)
+
+
+async def test_wrong_secret_is_told_at_once_also_when_other_nodes_are_down(cluster: FakeCluster) -> None:
+    dead = cluster["n2"].address
+    await cluster["n2"].kill()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(ConnectionRefused, match=f"{cluster['n1'].address}.*secret"):
+        await Client([dead, cluster["n1"].address], secret="guess", timeout_s=60).open()
+    assert loop.time() - started < 10
+
+
+async def test_one_node_with_another_secret_does_not_keep_a_client_out(cluster: FakeCluster) -> None:
+    """Secrets are changed one node after the other."""
+    cluster["n1"].secret = "new"
+    async with Client([cluster["n1"].address, cluster["n2"].address], secret=SECRET) as client:
+        assert client._dispatcher is not None
+        assert "n2" in client._dispatcher.routes.open
+
+
+async def test_a_refusal_that_may_pass_is_waited_out(cluster: FakeCluster) -> None:
+    """Too many connections now is not too many for ever."""
+    dialler = FullAtFirst()
+    news, connected = asyncio.Event(), asyncio.Event()
+    address = ("127.0.0.1", 1)
+    dialler.failures[address] = ProtocolError("too_many_connections", "full")
+    opening = asyncio.create_task(connect_to_one([address], dialler, connected, news, 60))  # type: ignore[arg-type]
+    await until(lambda: dialler.dialled == [address])
+    connected.set()
+    news.set()
+    await opening
+    with pytest.raises(Unavailable, match="full"):
+        await connect_to_one([address], dialler, asyncio.Event(), news, 0.01)  # type: ignore[arg-type]
+
+
+class FullAtFirst:
+    def __init__(self) -> None:
+        self.failures: dict[tuple[str, int], Exception] = {}
+        self.dialled: list[tuple[str, int]] = []
+
+    def dial(self, addresses: list[tuple[str, int]]) -> None:
+        self.dialled += addresses
 
 
 async def test_wrong_cluster_is_told_at_once(cluster: FakeCluster) -> None:

@@ -116,7 +116,7 @@ async def test_three_nodes_serve_both_doors(three: Nodes) -> None:
     )
     assert (status, answer["first_version"]) == (201, 1)
     async with three.client() as client:
-        result = await client.append("a", [NewEvent.json("T", 2)], expected=1)
+        result = await client.append("a", [NewEvent.json("T", 2)], expected_version=1)
         assert result.streams[0][2] == 2
         page = await client.read_stream("a")
         assert [event.json() for event in page.events] == [1, 2]

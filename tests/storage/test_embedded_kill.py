@@ -146,7 +146,7 @@ def random() -> Random:
 async def check_repository(address: str, done: set[Append], interrupted: set[Append]) -> int:
     """Returns how many of the interrupted appends are stored."""
     async with open_repository(address) as events:
-        found = [event for stream in STREAMS for event in await events.read_stream(stream, limit=0)]
+        found = [event for stream in STREAMS for event in await events.read_stream(stream, limit=None)]
         ids = {event.id.hex() for event in found}
         assert len(ids) == len(found)
         assert all(ids.issuperset(append) for append in done)
@@ -156,7 +156,7 @@ async def check_repository(address: str, done: set[Append], interrupted: set[App
         assert halves == []
         for stream in STREAMS:
             assert await events.verify_gapless(stream)
-        both = await events.read_partition(partition_of("a{kill}"), limit=0)
+        both = await events.read_partition(partition_of("a{kill}"), limit=None)
         assert [event.position for event in both] == list(range(1, len(both) + 1))
         pairs = [event.stream for event in both if event.stream != "c"]
         assert pairs == ["a{kill}", "a{kill}", "b{kill}", "b{kill}"] * (len(pairs) // 4), "half an append"

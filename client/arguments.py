@@ -1,0 +1,207 @@
+"""From the arguments of a call to the request that is sent, or `InvalidRequest` before anything is.
+
+Every argument of every public call passes through here. A request that comes out can be encoded, and every
+node reads it as one: what a caller got wrong costs nobody else on the same connection anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from allsource.client.addresses import read_address
+from allsource.client.cluster_map import Address
+from allsource.cluster.requests import AppendPart, ReadPartition, ReadStream, parse_token
+from allsource.storage.arguments import flag, seconds, shown, text, whole_number
+from allsource.storage.errors import InvalidRequest
+from allsource.storage.events import NewEvent, encode_blob
+from allsource.storage.expected import ANY, parse_expected
+from allsource.storage.partition import check_stream_id, partition_of
+
+Events: TypeAlias = NewEvent | Sequence[NewEvent]
+Expected: TypeAlias = str | int
+
+TIMEOUT_S_MAX = 600.0
+"""Nodes give up on a request that is older, whatever its caller says."""
+SECRET_CHARACTERS_MAX = 1024
+NAME_CHARACTERS_MAX = 255
+"""As the handshake has it."""
+
+
+# -- a client
+
+
+def seeds(addresses: str | Iterable[str]) -> list[Address]:
+    """The addresses that a client begins with."""
+    given = [addresses] if isinstance(addresses, str) else addresses
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise InvalidRequest(f'addresses must be "host:port", or several of them, not {shown(addresses)}')
+    found = [read_address(address) for address in given]
+    if not found:
+        raise InvalidRequest("a client needs the address of at least one node, as host:port")
+    return found
+
+
+def secret_of(value: object) -> str:
+    """The secret, which is never shown."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"secret must be a string, not a {type(value).__name__}")
+    if not value or (not value.isascii() and _has_surrogates(value)):
+        raise InvalidRequest("secret is empty or not text: clients prove to the nodes that they know it")
+    if len(value) > SECRET_CHARACTERS_MAX:
+        raise InvalidRequest(f"secret has at most {SECRET_CHARACTERS_MAX} characters")
+    return value
+
+
+def name_of(argument: str, value: object) -> str:
+    """A name that goes into the handshake; may be empty."""
+    name = text(argument, value)
+    if len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
+        raise InvalidRequest(
+            f"{argument} has at most {NAME_CHARACTERS_MAX} printable characters, not {shown(value)}"
+        )
+    return name
+
+
+def timeout(value: float | None, default_s: float) -> float:
+    """How long a call may take."""
+    return default_s if value is None else seconds("timeout_s", value, TIMEOUT_S_MAX)
+
+
+def _has_surrogates(value: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in value)
+
+
+# -- appending
+
+
+def append_part(stream: str, events: Events, expected_version: Expected) -> AppendPart:
+    """The events for one stream, packed."""
+    check_stream_id(stream)
+    given = (events,) if isinstance(events, NewEvent) else events
+    if type(given) not in (tuple, list):
+        _check_sequence(given)
+    for number, event in enumerate(given):
+        if not isinstance(event, NewEvent):
+            raise InvalidRequest(f"events[{number}] must be a NewEvent, not {shown(event)}; {_MAKE_ONE}")
+    if not given:
+        raise InvalidRequest("events is empty: an append needs at least one event for each stream")
+    expected = ANY if expected_version == "any" else parse_expected(expected_version)
+    return AppendPart(stream, expected, encode_blob(given))
+
+
+_MAKE_ONE = 'make one with NewEvent.json("OrderPlaced", {"total": 42})'
+
+
+def _check_sequence(events: object) -> None:
+    if not isinstance(events, Sequence) or isinstance(events, str | bytes | bytearray | memoryview):
+        raise InvalidRequest(
+            f"events must be a NewEvent or a list of them, not {shown(events)}; {_MAKE_ONE}"
+        )
+
+
+def append_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:
+    """The events for several streams of one partition, packed."""
+    if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
+        raise InvalidRequest(f"parts must be (stream, events, expected_version) tuples, not {shown(parts)}")
+    packed = []
+    for number, part in enumerate(parts):
+        if not isinstance(part, tuple | list) or len(part) != 3:
+            raise InvalidRequest(
+                f"parts[{number}] must be (stream, events, expected_version), not {shown(part)}"
+            )
+        packed.append(append_part(*part))
+    if not packed:
+        raise InvalidRequest("parts is empty: an append needs at least one stream")
+    _check_one_partition(packed, partitions)
+    return tuple(packed)
+
+
+def _check_one_partition(parts: list[AppendPart], partitions: int) -> None:
+    found = {part.stream: partition_of(part.stream, partitions) for part in parts}
+    if len(found) != len(parts):
+        raise InvalidRequest("a stream stands twice in one append; put its events in one list")
+    if len(set(found.values())) > 1:
+        raise InvalidRequest(
+            "an append goes to one partition, and these streams are of several; "
+            "ids that share a {tag} share a partition",
+            partitions=found,
+        )
+
+
+# -- reading
+
+
+def stream_read(
+    stream: str,
+    from_version: int | None,
+    limit: int,
+    *,
+    backward: bool,
+    consistency: str,
+    token: str,
+    limit_name: str = "limit",
+) -> ReadStream:
+    """A page of a stream. The token is checked by `check_token`, once the number of partitions is known."""
+    check_stream_id(stream)
+    start = 0 if from_version is None else whole_number("from_version", from_version)
+    return ReadStream(
+        stream,
+        start,
+        whole_number(limit_name, limit),
+        not flag("backward", backward),
+        is_local(consistency),
+        text("token", token),
+    )
+
+
+def stream_facts(stream: str, *, consistency: str, token: str) -> ReadStream:
+    """A stream's facts without its events."""
+    check_stream_id(stream)
+    return ReadStream(stream, limit=0, local=is_local(consistency), token=text("token", token))
+
+
+def partition_read(
+    partition: int,
+    from_position: int,
+    limit: int,
+    *,
+    consistency: str,
+    token: str = "",
+    limit_name: str = "limit",
+) -> ReadPartition:
+    """A page of a partition."""
+    return ReadPartition(
+        whole_number("partition", partition, 0),
+        whole_number("from_position", from_position),
+        whole_number(limit_name, limit),
+        is_local(consistency),
+        text("token", token),
+    )
+
+
+def partition_numbers(partitions: Iterable[int] | None) -> list[int] | None:
+    """The partitions to be scanned; None for all."""
+    if partitions is None:
+        return None
+    if isinstance(partitions, str | bytes) or not isinstance(partitions, Iterable):
+        raise InvalidRequest(f"partitions must be partition numbers, not {shown(partitions)}")
+    return [whole_number("partitions", one, 0) for one in partitions]
+
+
+def check_partition(partition: int, partitions: int) -> None:
+    """Whether the cluster has such a partition."""
+    whole_number("partition", partition, 0, partitions - 1)
+
+
+def check_token(token: str, partition: int) -> None:
+    """Whether a token is one of this partition, or none."""
+    if token:
+        parse_token(token, partition)
+
+
+def is_local(consistency: str) -> bool:
+    """Whether any replica may answer."""
+    if isinstance(consistency, str) and consistency in ("linearizable", "local"):
+        return consistency == "local"
+    raise InvalidRequest(f'consistency must be "linearizable" or "local", not {shown(consistency)}')

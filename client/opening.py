@@ -1,0 +1,70 @@
+"""How a client opens: it waits for the first node, and knows when waiting has no point.
+
+A node that is down may come up, so it is waited for until the time is up. A node that answers and will not
+have this client (wrong secret, another cluster, no node at all) will not have it later either: then the
+caller hears so at once, and not that something timed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from allsource.client.cluster_map import Address
+from allsource.client.dialler import Dialler
+from allsource.client.errors import ConnectionRefused
+from allsource.cluster.frames import ProtocolError
+from allsource.storage.errors import AllsourceError, Unavailable
+
+OTHERS_S = 0.5
+"""How long other nodes have to do better when one has refused for good: their secret may be changed one
+after the other."""
+
+_LASTING = frozenset(("frame_too_large", "malformed", "version", "wrong_cluster", "wrong_secret"))
+"""The protocol's codes for refusals that stay; any other may pass (too many connections, a timeout)."""
+
+
+async def connect_to_one(
+    seeds: Sequence[Address],
+    dialler: Dialler,
+    connected: asyncio.Event,
+    news: asyncio.Event,
+    timeout_s: float,
+) -> None:
+    """Dial, and return when a node is connected; raises `ConnectionRefused` or `Unavailable`.
+
+    `news` is set whenever a node was connected or an address could not be reached.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout_s
+    dialler.dial(seeds)
+    while not connected.is_set():
+        refused = [seed for seed in seeds if _lasting(dialler.failures.get(seed))]
+        if len(refused) == len(seeds):
+            break
+        if refused:
+            end = min(end, loop.time() + OTHERS_S)
+        news.clear()
+        try:
+            async with asyncio.timeout_at(end):
+                await news.wait()
+        except TimeoutError:
+            break
+    if not connected.is_set():
+        raise _why_not(seeds, dialler, timeout_s)
+
+
+def _lasting(failure: Exception | None) -> bool:
+    return isinstance(failure, ProtocolError) and failure.code in _LASTING
+
+
+def _why_not(seeds: Sequence[Address], dialler: Dialler, timeout_s: float) -> AllsourceError:
+    failures = [dialler.failures.get(seed) for seed in seeds]
+    for (host, port), failure in zip(seeds, failures, strict=True):
+        if isinstance(failure, ProtocolError) and failure.code in _LASTING:
+            return ConnectionRefused(f"{host}:{port}: {failure.message}", reason=failure.code)
+    reasons = "; ".join(
+        f"{host}:{port}: {failure or 'no answer'}"
+        for (host, port), failure in zip(seeds, failures, strict=True)
+    )
+    return Unavailable(f"no node could be reached within {timeout_s:g} s ({reasons})")

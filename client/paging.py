@@ -1,0 +1,123 @@
+"""Reads that go on over many pages, and what becomes of a page's bytes.
+
+The next page is asked for before the events of this one are handed out, and a scan reads several partitions
+at a time. What a node says is checked on the way: bytes that are no events, and a page that does not lead
+on, end the read instead of going round for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+
+from allsource.client.calls import Call
+from allsource.client.errors import UnreadableAnswer
+from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
+from allsource.cluster.frames import ProtocolError
+from allsource.cluster.requests import PartitionPage, ReadPartition, ReadStream, StreamPage
+from allsource.storage.events import Event
+
+PAGES_AHEAD = 16
+"""Partitions that a scan reads at the same time."""
+
+
+async def whole_stream(
+    first: ReadStream, start: Callable[[ReadStream], Awaitable[Call]]
+) -> AsyncGenerator[Event, None]:
+    """Every event of a stream from the first page on; `start` sends a read."""
+    ahead = deque([await start(first)])
+    try:
+        while ahead:
+            call = ahead.popleft()
+            found = stream_events(await call.future, call)
+            if found.next_from:
+                last = found.events[-1].version if found.events else 0
+                _check_advance(*((last, found.next_from) if first.forward else (found.next_from, last)))
+                ahead.append(await start(replace(first, from_version=found.next_from)))
+            for event in found.events:
+                yield event
+    finally:
+        _abandon(ahead)
+
+
+async def scan(
+    partitions: Callable[[], Iterable[int]],
+    first: ReadPartition,
+    start: Callable[[ReadPartition], Awaitable[Call]],
+) -> AsyncGenerator[tuple[Call, PartitionPage], None]:
+    """Every page of these partitions, each with the call that brought it; every read is like `first`."""
+    todo = deque((partition, 1) for partition in partitions())
+    ahead: deque[tuple[Call, int]] = deque()
+    try:
+        while todo or ahead:
+            while todo and len(ahead) < PAGES_AHEAD:
+                partition, position = todo.popleft()
+                read = replace(first, partition=partition, from_position=position)
+                ahead.append((await start(read), position))
+            call, position = ahead.popleft()
+            found: PartitionPage = await call.future
+            if found.chunks and found.next_from <= found.last_position:
+                _check_advance(position, found.next_from)
+                todo.appendleft((found.partition, found.next_from))
+            yield call, found
+    finally:
+        _abandon(call for call, _ in ahead)
+
+
+async def events_of(
+    pages: AsyncGenerator[tuple[Call, PartitionPage], None],
+) -> AsyncGenerator[Event, None]:
+    """The events of pages, one by one."""
+    async with aclosing(pages):
+        async for call, found in pages:
+            for event in _decode(found, call):
+                yield event
+
+
+async def without_calls(
+    pages: AsyncGenerator[tuple[Call, PartitionPage], None],
+) -> AsyncGenerator[PartitionPage, None]:
+    """The pages alone."""
+    async with aclosing(pages):
+        async for _, found in pages:
+            yield found
+
+
+def stream_events(page: StreamPage, call: Call) -> StreamEvents:
+    """A page of a stream, unpacked."""
+    return StreamEvents(info_of(page), _decode(page, call), page.next_from)
+
+
+def partition_events(page: PartitionPage, call: Call) -> PartitionEvents:
+    """A page of a partition, unpacked."""
+    return PartitionEvents(page.partition, _decode(page, call), page.last_position, page.next_from)
+
+
+def info_of(page: StreamPage) -> StreamInfo:
+    """What a page says about its stream."""
+    return StreamInfo(page.stream, page.partition, page.current_version, page.created_us, page.updated_us)
+
+
+def _decode(page: StreamPage | PartitionPage, call: Call) -> list[Event]:
+    try:
+        return page.events()
+    except Exception as error:  # the bytes are a node's word: anything may be wrong with them
+        message = f"a node answered a read with unreadable events: {error!r}"
+        if call.connection is not None:
+            call.connection.close(ProtocolError("malformed", message))
+        raise UnreadableAnswer(f"{message}; its connection is closed") from error
+
+
+def _check_advance(low: int, high: int) -> None:
+    """A page that leads back would be read for ever."""
+    if low >= high:
+        raise UnreadableAnswer("a node answered a read with a page that does not lead on")
+
+
+def _abandon(calls: Iterable[Call]) -> None:
+    """Nobody will look at these answers any more."""
+    for call in calls:
+        if not call.future.cancel() and not call.future.cancelled():
+            call.future.exception()
