@@ -13,13 +13,18 @@ Two promises about the disk are kept here:
 * A node whose disk stalls does not look alive (rule 25): while one sync has been running for longer
   than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
   others take over what it leads.
+
+And one about ourselves (rule 31): whatever raises while orders are carried out or facts are fed in, an
+owner's callback included, leaves a decision half done. So the replica is stopped, for good, before
+anybody is told (`Owner.broken`, `Owner.sync_failed`): no later turn can confirm what this one dropped.
+What can wait, as metrics can, comes behind the consequences.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from allsource.cluster.consensus.messages import (
     Beat,
@@ -39,6 +44,9 @@ from allsource.storage.interface import PartitionState, Storage
 
 DISK_FULL_RETRY_US = 250_000
 """How soon a log that found no room on the disk is written again."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 EXIT_BROKEN = 70
 """Exit status (EX_SOFTWARE) of a process that found its own state wrong."""
@@ -123,6 +131,7 @@ class Replica:
         )
         self.is_leader = core.is_leader
         self.can_propose = core.can_propose
+        self.entry_term = core.entry_term
         self.propose: Callable[[int, tuple[Part, ...], int], Entry] = core.propose
 
     @property
@@ -148,11 +157,9 @@ class Replica:
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Messages of a peer's data connection."""
-        try:
-            self.core.receive(peer, messages, self._clock())
-        except Exception as error:
-            self.owner.broken(error)
-            raise
+        if self._stopped:
+            return
+        self._feed(self.core.receive, peer, messages, self._clock())
         if (
             len(messages) == 1
             and isinstance(messages[0], ReadRound | ReadRoundReply)
@@ -164,38 +171,44 @@ class Replica:
 
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
-        try:
-            self.core.receive_beat(peer, beat, self._clock())
-        except Exception as error:
-            self.owner.broken(error)
-            raise
-        self.schedule()
+        self._hear(self.core.receive_beat, peer, beat, self._clock())
 
     def connected(self, peer: str) -> None:
         """Both our connections to the peer finished their handshakes."""
-        self.core.peer_connected(peer, self._clock())
-        self.schedule()
+        self._hear(self.core.peer_connected, peer, self._clock())
 
     def lost(self, peer: str) -> None:
         """EOF or reset on a connection with the peer."""
-        self.core.peer_lost(peer, self._clock())
-        self.schedule()
+        self._hear(self.core.peer_lost, peer, self._clock())
 
     def refused(self, peer: str) -> None:
         """The peer's address refuses connections."""
-        self.core.peer_refused(peer, self._clock())
-        self.schedule()
+        self._hear(self.core.peer_refused, peer, self._clock())
+
+    def _hear(self, fact: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        if not self._stopped:
+            self._feed(fact, *args, **kwargs)
+            self.schedule()
+
+    def _feed(self, fact: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Tell the core something; if it finds its rules broken, go no further."""
+        try:
+            return fact(*args, **kwargs)
+        except Exception as error:
+            self._break(error)
+            raise
 
     # -- what the node asks
 
     def read(self, partition: int, ticket: object, min_index: int) -> None:
         """Ask for a read barrier; the answer comes to `owner.read_ended`."""
-        self.core.read(partition, ticket, min_index, self._clock())
-        self.schedule()
+        self._hear(self.core.read, partition, ticket, min_index, self._clock())
 
     def hand_over(self) -> bool:
         """Leaving: move every leadership away. True when nothing is left to move."""
-        done = self.core.hand_over(self._clock())
+        if self._stopped:
+            return True
+        done = self._feed(self.core.hand_over, self._clock())
         self.schedule()
         return done
 
@@ -204,15 +217,14 @@ class Replica:
 
         Raises `DiskFull` if the log cannot be written now.
         """
-        self.core.save_commits()
+        self._feed(self.core.save_commits)
         self._turn()
         if self._stuck is not None:
             raise DiskFull("the disk is full: the log cannot be written; nothing was done, try again later")
 
     def yield_leadership(self, yields: bool) -> None:
         """Lead only where nobody else can (the disk is nearly full), or as placement says again."""
-        self.core.yield_leadership(yields, self._clock())
-        self.schedule()
+        self._hear(self.core.yield_leadership, yields, self._clock())
 
     def commit_index(self, partition: int) -> int:
         """Everything up to it is committed and readable in storage; 0 if not hosted here.
@@ -262,8 +274,13 @@ class Replica:
             self._carry_out_all()
         except Exception as error:
             # Orders were taken from the core and not carried out: nothing can be trusted any more.
-            self.owner.broken(error)
+            self._break(error)
             raise
+
+    def _break(self, error: Exception) -> None:
+        if not self._stopped:  # a failed sync has been told already
+            self._stopped = True
+            self.owner.broken(error)
 
     def _carry_out_all(self) -> None:
         if self._stuck is not None and not self._try_again():
@@ -287,12 +304,13 @@ class Replica:
                 return False
             if not self._sync_inline:
                 self._syncer.request(ready.number)
+        beats_sent = 0
         for peer, messages in ready.send.items():
             self._links.send_messages(peer, messages)
         if ready.beats and self._syncer.running_for(self._clock()) <= self._suspicion_us:
             for peer, beat in ready.beats.items():
                 self._links.send_beat(peer, beat)
-            self.owner.beats_sent(len(ready.beats))
+            beats_sent = len(ready.beats)
         owner = self.owner
         for change in ready.changes:
             owner.changed(change)
@@ -303,6 +321,8 @@ class Replica:
             owner.read_ended(result)
         if ready.number and self._sync_inline:
             self._sync_now(ready.number)
+        if beats_sent:
+            owner.beats_sent(beats_sent)
         return True
 
     def _sync_now(self, number: int) -> None:
@@ -310,11 +330,11 @@ class Replica:
         try:
             self._storage.sync()
         except Exception as error:
-            self.owner.sync_failed(error)
+            self._on_sync_failed(error)
             raise
         now = self._clock()
-        self.owner.synced(now - began)
         self.core.persisted(number, now)
+        self.owner.synced(now - began)
 
     def _try_again(self) -> bool:
         """Write what found no room. Until it succeeds nothing else of the core's orders is carried
@@ -331,11 +351,13 @@ class Replica:
     def _on_synced(self, number: int, took_us: int) -> None:
         if self._stopped:
             return
-        self.owner.synced(took_us)
-        self.core.persisted(number, self._clock())
+        self._feed(self.core.persisted, number, self._clock())
         self._turn()
+        self.owner.synced(took_us)
 
     def _on_sync_failed(self, error: BaseException) -> None:
+        """In the sync thread, or in a turn: from now on this node says nothing, whatever `owner` does."""
+        self._stopped = True
         self.owner.sync_failed(error)
 
     # -- time
@@ -354,5 +376,5 @@ class Replica:
         self._timer = None
         if self._stopped:
             return
-        self.core.tick(self._clock())
+        self._feed(self.core.tick, self._clock())
         self._turn()

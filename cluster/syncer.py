@@ -6,7 +6,8 @@ once for all of them, and tells the loop the highest. What is written during a s
 next one: group commit without a timer.
 
 A sync that fails ends the process (CONSENSUS.md rule 16): a kernel may report a failed write-back
-once and then forget it, so nothing that a retry says could be believed.
+once and then forget it, so nothing that a retry says could be believed. Whatever else ends the thread
+is no better: nothing would be durable any more, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from queue import Empty, SimpleQueue
 
 
 class Syncer:
-    """Runs `sync` in a thread of its own. `done(number, seconds)` is called on the loop after each;
-    `failed(error)` is called *in the thread* and must not return."""
+    """Runs `sync` in a thread of its own. `done(number, microseconds)` is called on the loop after each;
+    `failed(error)` is called *in the thread*, which ends then: no later number is ever done, and
+    `running_for` grows for ever."""
 
     def __init__(
         self,
@@ -58,6 +60,13 @@ class Syncer:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # whatever it was, the data may not be on the disk
+            self._began_us = self._began_us or 1
+            self._failed(error)
+
+    def _serve(self) -> None:
         while True:
             numbers = [self._numbers.get()]
             try:
@@ -73,14 +82,11 @@ class Syncer:
 
     def _sync_once(self, number: int) -> None:
         began = self._began_us = self._clock()
-        try:
-            self._sync()
-        except BaseException as error:  # whatever it was, the data may not be on the disk
-            self._failed(error)
-            raise
+        self._sync()
+        took_us = self._clock() - began
         self._began_us = 0
         try:
-            self._loop.call_soon_threadsafe(self._done, number, self._clock() - began)
+            self._loop.call_soon_threadsafe(self._done, number, took_us)
         except RuntimeError:
             return  # the loop is closed: nobody waits for this any more
 

@@ -6,13 +6,18 @@ the best must keep the time. What must never happen must not happen in any.
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
 import time
+from pathlib import Path
 from random import Random
+from typing import IO
 
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.drill.history import REJECTED, UNKNOWN
 from allsource.node.cli.drill.rounds import KILL, PAUSE, Injury, Round, run_round
 from allsource.node.cli.drill.writers import Writers
+from allsource.node.cli.processes import NodeProcess, node_command
 from allsource.storage.partition import partition_of
 from integration.harness import Clusters, ask, end, faults, greeting, wait_for, written_to
 
@@ -63,6 +68,38 @@ async def test_a_paused_owner_is_replaced_and_acknowledges_nothing_stale(cluster
     # node for them: that too must end with its leadership, not with the requests' deadlines (5 s).
     assert max(worst) < FORGOTTEN_S, worst
     assert await faults(cluster, writers.history) == []
+
+
+async def test_nodes_whose_log_goes_nowhere_lose_nothing_through_changes_of_owner(
+    clusters: Clusters,
+) -> None:
+    """`node 2>&1 | tee` and the reader dies; a log on a full disk; a reader that reads no more."""
+    cluster = await clusters.adopt(clusters.config(3))
+    outputs: dict[str, int | Path] = {"n1": subprocess.PIPE, "n2": Path("/dev/full"), "n3": subprocess.PIPE}
+    for node_id, output in outputs.items():
+        command = node_command(cluster.config, node_id)
+        cluster.nodes[node_id] = NodeProcess(node_id, command, output=output)
+    cluster.start()
+    fcntl.fcntl(_pipe_of(cluster, "n3"), fcntl.F_SETPIPE_SZ, 4096)  # full after some lines
+    await cluster.settled()
+    async with written_to(cluster, SEED) as writers:
+        _pipe_of(cluster, "n1").close()
+        random, pids = Random(SEED), [cluster.nodes[node_id].pid for node_id in cluster.ids]
+        for number in range(1, 5):
+            await run_round(number, PAUSE, cluster, writers, random, 1)
+        assert await writers.all_accept(writers.now(), 30.0) == []
+    assert [cluster.nodes[node_id].pid for node_id in cluster.ids] == pids
+    assert all(cluster.nodes[node_id].running for node_id in cluster.ids)
+    assert await faults(cluster, writers.history) == []
+    for node_id in cluster.ids:
+        assert await end(cluster, node_id) == 0
+    _pipe_of(cluster, "n3").close()
+
+
+def _pipe_of(cluster: ClusterProcess, node_id: str) -> IO[bytes]:
+    node = cluster.nodes[node_id]
+    assert isinstance(node, NodeProcess)
+    return node.output
 
 
 async def test_five_nodes_survive_two_kills_at_once(clusters: Clusters) -> None:

@@ -41,7 +41,7 @@ from allsource.node.faults import Faults
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import HttpServer, make_app
-from allsource.node.logging import configure_logging
+from allsource.node.logging import node_log
 from allsource.node.measures import Measures
 from allsource.node.member import Member
 from allsource.node.metrics import LockFreeMetrics
@@ -66,16 +66,16 @@ would be ten times the sync itself, and would stand in every commit of a busy no
 
 def run_node(settings: Settings, node_id: str, *, warnings: Sequence[str] = ()) -> int:
     """Run one node until SIGTERM or SIGINT; the exit status as above. `warnings`: what to log first."""
-    try:
-        settings.node(node_id)
-    except LookupError as error:
-        return _refuse(node_id, str(error), EXIT_SETTINGS)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    log = configure_logging(settings.log, node_id)
-    for sentence in warnings:
-        log.warning(sentence)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_live(settings, node_id, log))
+    with node_log(settings.log, node_id) as log:
+        try:
+            settings.node(node_id)
+        except LookupError as error:
+            return _refuse(node_id, str(error), EXIT_SETTINGS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        for sentence in warnings:
+            log.warning(sentence)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_live(settings, node_id, log))
 
 
 async def _live(settings: Settings, node_id: str, log: FilteringBoundLogger) -> int:
@@ -356,6 +356,8 @@ class Node:
 
     def refused(self, peer: str, error: Exception) -> None:
         """A peer cannot be reached, or will not have us."""
+        if self.member is not None:
+            self.member.refused(peer)
         if isinstance(error, ProtocolError) and self._complaints.get(peer) != str(error):
             self._complaints[peer] = str(error)
             self._log.error("no agreement with a peer", peer=peer, reason=str(error))
@@ -364,5 +366,3 @@ class Node:
                     "this node has forgotten what it held in memory, and its peers do not take it back: "
                     "leave it stopped while they go on, or stop all nodes and begin with an empty cluster"
                 )
-        if self.member is not None:
-            self.member.refused(peer)

@@ -5,9 +5,10 @@ loop turn the pump drains it and proposes everything, so that one write, one syn
 peer carry them all; when the core says that a partition is committed up to an index, everything that
 waited for it is answered in one go.
 
-Invariant: an append is answered as committed only from `committed`, and a leadership that ends takes
-all its waiting answers with it (CONSENSUS.md rule 6): they become "in doubt" and are routed anew with
-the same event ids, never guessed.
+Invariant: an append is answered as committed only from `committed`, and only if the entry that is
+committed at its index is its own, term and all (CONSENSUS.md rules 6 and 32). A leadership that ends takes
+all its waiting answers with it: they become "in doubt" and are routed anew with the same event ids, never
+guessed. The two do not rest on each other: an answer is right also if the news of the end never came.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Proposer(Protocol):
 
     def commit_index(self, partition: int) -> int: ...
 
+    def entry_term(self, partition: int, index: int) -> int | None: ...
+
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry: ...
 
     def read(self, partition: int, ticket: object, min_index: int) -> None: ...
@@ -77,16 +80,16 @@ class Store(Indexes, Protocol):
 
 
 class Lane:
-    """One partition's waiting answers. Indexes in `pending` only grow; so commits pop from the left."""
+    """One partition's waiting answers."""
 
-    __slots__ = ("pending", "term", "view", "waiting")
+    __slots__ = ("pending", "view", "waiting")
 
     def __init__(self, view: LogView) -> None:
         self.view = view
-        self.term = 0
         self.pending: deque[tuple[Entry, Ticket]] = deque()
-        self.waiting: list[tuple[int, Ticket]] = []
-        """Retries of appends that are in the log but not committed: `(index, ticket)`."""
+        """Indexes only grow within a term, so commits pop from the left."""
+        self.waiting: list[tuple[int | None, int, Ticket]] = []
+        """Retries of appends that are in the log but not committed: `(term, index, ticket)`."""
 
 
 class Ingest:
@@ -172,7 +175,6 @@ class Ingest:
             if pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
                 entry = core.propose(partition, decision, timestamp_us)
                 ticket.out = True
-                lane.term = entry.term
                 lane.view.proposed(entry)
                 lane.pending.append((entry, ticket))
                 self._touched[partition] = lane.view
@@ -220,37 +222,58 @@ class Ingest:
         if pending:
             now = self._now_us()
             waited = self._measures.append_waited
+            term_at = self._core.entry_term
+            term = term_at(partition, commit)
             appends = events = size = 0
             while pending and pending[0][0].index <= commit:
                 entry, ticket = pending.popleft()
+                # What this node proposed in the term of the newest committed entry, and before it, is in
+                # the same log; of an older term, it has to be looked up.
+                if entry.term != term and term_at(partition, entry.index) != entry.term:
+                    self._lose(ticket)
+                    continue
                 appends += 1
                 events += entry.count
                 size += len(entry.record)
-                waited(now - ticket.started_us)
                 ticket.finish(result_of(entry, duplicate=False))
+                waited(now - ticket.started_us)
             self._measures.appended(appends, events, size)
         if lane.waiting:
             waiting, lane.waiting = lane.waiting, []
-            for index, ticket in waiting:
-                self._answer_or_wait(lane, index, ticket)
+            for known_term, index, ticket in waiting:
+                if index > commit:
+                    lane.waiting.append((known_term, index, ticket))
+                elif self._core.entry_term(partition, index) == known_term:
+                    self._answer_again(partition, index, ticket)
+                else:
+                    self._lose(ticket)
 
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed. Answers that wait on an older leadership are in
         doubt now; what the lane remembers of the log may be truncated by others."""
         lane = self._lanes.get(change.partition)
-        if lane is None or (change.role == Role.LEADER and change.term == lane.term):
+        if lane is None:
             return
-        lane.view.forget()
-        self._touched.pop(change.partition, None)
+        leads_in = change.term if change.role == Role.LEADER else None
         pending, lane.pending = lane.pending, deque()
+        lost = []
+        for waits in pending:  # the pump may have proposed in a new term before its beginning is told
+            if waits[0].term == leads_in:
+                lane.pending.append(waits)
+            else:
+                lost.append(waits[1])
+        if not lane.pending:
+            lane.view.forget()
+            self._touched.pop(change.partition, None)
         waiting, lane.waiting = lane.waiting, []
-        lane.term = change.term
-        for _, ticket in pending:
-            ticket.lost()
-            self._retry(ticket)
-        for _, ticket in waiting:
-            ticket.lost()
-            self._retry(ticket)
+        lost += [ticket for _, _, ticket in waiting]
+        for ticket in lost:
+            self._lose(ticket)
+
+    def _lose(self, ticket: Ticket) -> None:
+        """Its attempt here has ended without an answer: it is in doubt, and routed anew."""
+        ticket.lost()
+        self._retry(ticket)
 
     def under_way(self) -> int:
         """How many appends are queued here, or wait for a majority."""
@@ -263,8 +286,12 @@ class Ingest:
         partition = ticket.partition
         if index > self._core.commit_index(partition):
             ticket.out = True
-            lane.waiting.append((index, ticket))
-        elif ticket.reply is not None:
+            lane.waiting.append((self._core.entry_term(partition, index), index, ticket))
+        else:
+            self._answer_again(partition, index, ticket)
+
+    def _answer_again(self, partition: int, index: int, ticket: Ticket) -> None:
+        if ticket.reply is not None:
             request = ticket.request
             assert isinstance(request, AppendRequest)
             entry = self._store.entries_at(partition, [index])[0]

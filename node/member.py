@@ -193,8 +193,8 @@ class Member:
 
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
-        self._measures.beat_received()
         self.replica.beat(peer, beat)
+        self._measures.beat_received()
         self._look_at_peers()
 
     def connected(self, peer: str, incarnation: int) -> None:
@@ -216,7 +216,11 @@ class Member:
     # -- from the replica (`cluster.replica.Owner`); `pump`, `read_ended`, `committed` are bound above
 
     def changed(self, change: RoleChange) -> None:
-        """A group's role, term or leader changed."""
+        """A group's role, term or leader changed: first whoever waits, then the log (rule 31)."""
+        self.service.changed(change)
+        self._tell_leadership(change)
+
+    def _tell_leadership(self, change: RoleChange) -> None:
         if change.role == Role.LEADER:
             self._led.add(change.partition)
             self._measures.leadership("gained")
@@ -227,7 +231,6 @@ class Member:
             self._log.info("leads no more", partition=change.partition, term=change.term)
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
-        self.service.changed(change)
 
     def beats_sent(self, n: int) -> None:
         """Heartbeats went out."""
@@ -248,26 +251,32 @@ class Member:
 
     def sync_failed(self, error: BaseException) -> None:
         """CONSENSUS.md rule 16: a failed sync is never retried."""
-        self._log.critical(
-            "the disk failed to sync; this process ends at once, since nothing it holds can be trusted to "
-            "be stored. Check the disk, then start the node again",
-            error=repr(error),
-        )
-        os._exit(EXIT_SYNC_FAILED)
+        try:
+            self._log.critical(
+                "the disk failed to sync; this process ends at once, since nothing it holds can be trusted "
+                "to be stored. Check the disk, then start the node again",
+                error=repr(error),
+            )
+        finally:
+            os._exit(EXIT_SYNC_FAILED)
 
     def broken(self, error: Exception) -> None:
         """An assertion of ours failed, or the storage did: go no further."""
-        self._log.critical(
-            "this node found its own state wrong and ends at once, before it does harm; `allsource verify` "
-            "checks its data, and the others go on without it",
-            exc_info=error,
-        )
-        os._exit(EXIT_BROKEN)
+        try:
+            self._log.critical(
+                "this node found its own state wrong and ends at once, before it does harm; `allsource "
+                "verify` checks its data, and the others go on without it",
+                exc_info=error,
+            )
+        finally:
+            os._exit(EXIT_BROKEN)
 
     def _watch_disk(self) -> None:
         """For ever, and not with the beats: a single node sends none, nor does one that cannot write."""
-        self._look_at_disk()
-        self._disk_timer = self._loop.call_later(self._look_every_s, self._watch_disk)
+        try:
+            self._look_at_disk()
+        finally:
+            self._disk_timer = self._loop.call_later(self._look_every_s, self._watch_disk)
 
     def _look_at_disk(self) -> None:
         """Have others lead while appends are refused here for want of room (rule 24)."""
@@ -276,14 +285,14 @@ class Member:
         if refusal is not None and refusal.error is DiskFull:
             self._full_at = now
             if not yields:
+                self.replica.yield_leadership(True)
                 self._log.warning(
                     "leads no partition that another node can lead, until there is room",
                     reason=refusal.reason,
                 )
-                self.replica.yield_leadership(True)
         elif yields and now - self._full_at >= _ROOM_US:
-            self._log.info("there is room again: leads as before")
             self.replica.yield_leadership(False)
+            self._log.info("there is room again: leads as before")
 
     def _look_at_peers(self) -> None:
         """Log and count changes of the failure detector's word."""

@@ -348,15 +348,20 @@ class Service:
     def _sweep(self) -> None:
         """Every few milliseconds while anything is under way: deadlines, and another try for the parked."""
         self._timer = None
+        try:
+            self._expire()
+            self._try_parked()
+            self._take_back()
+        finally:  # one sweep that fails must not be the last
+            if self._deadlines:
+                self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _expire(self) -> None:
         late = self._deadlines.expire(self._now_us())
         if late:
             self._reads.forget_finished()
             for error in late:
                 self._measures.refused(error)
-        self._try_parked()
-        self._take_back()
-        if self._deadlines:
-            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     # -- what the replica tells (`cluster.replica.Owner`)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
+import structlog
+
 from allsource.cluster.requests import AppendRequest, AppendResult, ReadPartition, ReadStream, Result
 from allsource.storage.errors import (
     AllsourceError,
@@ -99,7 +101,10 @@ class Ticket:
             self.bucket = None
         if self.in_doubt and isinstance(result, AppendResult) and result.duplicate:
             result = replace(result, duplicate=False)
-        reply(result)
+        try:
+            reply(result)
+        except Exception:  # a door that fails to answer one caller is nothing to those who are next
+            structlog.get_logger("allsource").error("an answer could not be given", exc_info=True)
 
     def refuse(self, error: AllsourceError) -> None:
         """Answer with an error of the present attempt, in the light of the earlier ones."""

@@ -31,7 +31,7 @@ class GroupSync:
         """Who waits for the sync that runs now, or that begins in this turn of the loop."""
         self._next: asyncio.Future[None] | None = None
         """Who waits for the one behind it."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         """The first sync that failed, if any: nothing may be written after it (CONSENSUS.md rule 16)."""
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread = Thread(target=self._work, name="allsource-sync", daemon=True)
@@ -63,11 +63,11 @@ class GroupSync:
             if failure is None:  # a failed sync is never tried again
                 try:
                     self._storage.sync()
-                except Exception as error:
+                except BaseException as error:  # else this thread would end, and its waiters wait for ever
                     failure = error
             self._loop.call_soon_threadsafe(self._ended, failure)
 
-    def _ended(self, failure: Exception | None) -> None:
+    def _ended(self, failure: BaseException | None) -> None:
         waiters = self._running
         assert waiters is not None, "a sync ended that nobody asked for"
         self.failure = failure

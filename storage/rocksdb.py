@@ -16,6 +16,7 @@ configurations by small marks in `meta`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -384,7 +385,10 @@ class RocksStorage:
 
     @named_faults
     def properties(self) -> Mapping[str, int]:
-        return {**figures(self._database), "disk_free_bytes": free_bytes(self.path)}
+        found = figures(self._database)
+        with suppress(OSError):  # the disk does not say; the other figures are still of interest
+            found = {**found, "disk_free_bytes": free_bytes(self.path)}
+        return found
 
     # -- copies
 

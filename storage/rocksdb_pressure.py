@@ -25,6 +25,8 @@ _DISK_EVERY_S = 0.1
 _IMMUTABLE_MAX = MEMTABLES_MAX // 2
 # Reads consult every file of level 0; many of them mean that compaction does not keep up.
 _LEVEL0_MAX = 64
+# Until the disk has been asked: assume room, for what does not fit fails anyway.
+_UNKNOWN = 1 << 62
 # What is left to writes that may not be refused early (see `refuses`).
 _RESERVE_BYTES_MAX = 64 << 20
 
@@ -51,7 +53,7 @@ class Pressure:
         self._reserve_bytes = min(disk_free_bytes_min // 4, _RESERVE_BYTES_MAX)
         self._clock = clock
         self._measure = free
-        self._free = 0
+        self._free = _UNKNOWN
         self._refusal: Refusal | None = None
         self._look_at = self._disk_at = float("-inf")
 
@@ -80,7 +82,12 @@ class Pressure:
     def _look_at_disk(self, now: float) -> None:
         if now >= self._disk_at:
             self._disk_at = now + _DISK_EVERY_S
-            self._free = self._measure(self._database.path)
+            try:
+                self._free = self._measure(self._database.path)
+            except OSError:
+                # A disk that does not answer even this fails a write or a sync, which is where it counts.
+                # Until then, what was known of its room stands.
+                return
 
     def _room(self) -> Refusal | None:
         if self._free >= self._disk_free_bytes_min:

@@ -479,6 +479,12 @@ class MultiRaft:
         leadership = group.leadership if group is not None else None
         return leadership is not None and leadership.successor is not None
 
+    def entry_term(self, partition: int, index: int) -> int | None:
+        """The term of an entry of a hosted partition's log; None past its end. Who waits for an entry
+        recognises it by `(term, index)`, never by the index alone (rule 32)."""
+        group = self.groups.get(partition)
+        return group.log.term_at(index) if group is not None else None
+
     def commit_index(self, partition: int) -> int:
         """0 for a partition that is not hosted here."""
         group = self.groups.get(partition)

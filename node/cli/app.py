@@ -88,7 +88,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    with contextlib.suppress(BrokenPipeError):  # nobody may be left to read it; the status still tells
+    with contextlib.suppress(OSError):  # nobody may be left to read it; the status still tells
         click.echo(f"allsource: {message}", err=True)
     return status
 

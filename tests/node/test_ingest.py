@@ -14,6 +14,7 @@ from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.errors import NoMajority, Overloaded, WrongExpectedVersion
+from allsource.storage.events import encode_blob
 from allsource.storage.expected import NO_STREAM
 from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
@@ -51,6 +52,9 @@ class Core:
 
     def commit_index(self, partition: int) -> int:
         return self.commit
+
+    def entry_term(self, partition: int, index: int) -> int | None:
+        return self.log[index - 1].term if 0 < index <= len(self.log) else None
 
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
         entry = make_entry(
@@ -115,6 +119,11 @@ class Desk:
         """The next owner overwrote what was not committed."""
         del self.core.log[index - 1 :]
         self.storage.write([PartitionWrite(P, truncate_from=index)])
+
+    def core_part(self, stream: str) -> tuple[Part, ...]:
+        """What another owner would have appended."""
+        (event,) = events()
+        return (Part(stream, 1, 1, event.id, encode_blob([event])),)
 
     def lead_again(self) -> None:
         self.core.leads = True
@@ -185,6 +194,54 @@ def test_a_new_term_of_the_same_leader_flushes_the_older_ones() -> None:
     assert desk.retried == [first]
     desk.commit(1)
     assert answers == []
+
+
+def test_an_entry_of_another_term_at_the_same_index_confirms_nothing() -> None:
+    """Whether or not the news of the lost leadership ever came (CONSENSUS.md rule 32)."""
+    desk = Desk()
+    request = append(("a", events()))
+    first, answers = desk.ask(request)
+    retry, again = desk.ask(request)
+    desk.turn()
+    desk.truncate(1)
+    desk.core.term = 2
+    desk.core.propose(P, desk.core_part("b"), 0)
+    desk.turn()
+    desk.commit(1)
+    assert (answers, again) == ([], [])
+    assert desk.retried == [first, retry]
+    assert first.in_doubt
+    assert retry.in_doubt
+
+
+def test_what_was_proposed_before_the_news_of_a_new_term_does_not_save_what_is_older() -> None:
+    desk = Desk()
+    old, old_answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.core.term = 3
+    desk.truncate(1)
+    new, new_answers = desk.ask(append(("b", events())))
+    desk.turn()
+    desk.ingest.changed(RoleChange(P, 3, Role.LEADER, "n1"))
+    assert desk.retried == [old]
+    desk.commit(1)
+    assert old_answers == []
+    assert len(new_answers) == 1
+    assert not new.in_doubt
+
+
+def test_a_door_that_fails_to_answer_one_caller_keeps_no_other_from_its_answer() -> None:
+    desk = Desk()
+
+    def broken_door(_: Any) -> None:
+        raise ValueError("no such connection")
+
+    ticket = Ticket(append(("a", events())), P, 0, 0, False, broken_door)
+    desk.ingest.submit(ticket)
+    _, answers = desk.ask(append(("b", events())))
+    desk.turn()
+    desk.commit(2)
+    assert len(answers) == 1
 
 
 def test_the_news_of_an_own_leadership_keeps_what_was_proposed_in_it() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 import structlog
 from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Beat
+from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED
+from allsource.cluster.requests import AppendResult
+from allsource.node import member as member_module
+from allsource.node.member import Member
 from allsource.storage.memory import MemoryStorage
-from tests.node.members import Cluster, Link, until
+from tests.node.members import Cluster, Link, append, events, streams_in, until
 
 
 async def test_a_peer_that_was_never_heard_of_is_no_news_until_it_is_down() -> None:
@@ -25,6 +31,69 @@ async def test_a_peer_that_was_never_heard_of_is_no_news_until_it_is_down() -> N
         ("peer is down", "n2"),
         ("peer is down", "n3"),
     ]
+
+
+class DeadLog:
+    """A log that cannot be written and says so by raising, as structlog's does when its reader is gone."""
+
+    def __getattr__(self, level: str) -> Any:
+        def say(*_: object, **__: object) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+        return say
+
+
+async def test_a_log_that_raises_loses_no_append(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner is cut off with an append under way and deposed; the others go on past its index."""
+    exits: list[int] = []
+    monkeypatch.setattr(member_module.os, "_exit", exits.append)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with Cluster(3) as cluster:
+        old = cluster.leader(0)
+        old_id = old.core.node_id
+        others = [node for node in cluster.members if node != old_id]
+        stream, other_stream = streams_in(0, 2)
+        for other in others:
+            cluster.cut(old_id, other)
+        answers: list[Any] = []
+        lost = events()
+        old.submit(append((stream, lost)), timeout_ms=60_000, forwarded=False, reply=answers.append)
+        await until(lambda: old.core.groups[0].log.last_index > old.replica.commit_index(0))
+        old._log = DeadLog()  # type: ignore[assignment]
+        await until(lambda: [node for node in others if cluster.members[node].replica.is_leader(0)])
+        new = next(node for node in others if cluster.members[node].replica.is_leader(0))
+        for _ in range(3):
+            assert isinstance(await cluster.ask(new, append((other_stream, events()))), AppendResult)
+        cluster.cuts.clear()
+        await until(lambda: bool(answers or exits), "an answer, or the end")
+        for _ in range(20):  # were it not stopped, it would hear of this
+            assert isinstance(await cluster.ask(new, append((other_stream, events()))), AppendResult)
+        assert not any(isinstance(answer, AppendResult) for answer in answers)
+
+
+def test_a_node_that_must_end_does_so_whatever_its_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(member_module.os, "_exit", exits.append)
+    member = object.__new__(Member)
+    member._log = DeadLog()  # type: ignore[assignment]
+    with pytest.raises(BrokenPipeError):
+        member.sync_failed(OSError(5, "Input/output error"))
+    with pytest.raises(BrokenPipeError):
+        member.broken(AssertionError("two leaders"))
+    assert exits == [EXIT_SYNC_FAILED, EXIT_BROKEN]
+
+
+async def test_a_look_at_the_disk_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with Cluster(1) as cluster:
+        looks: list[int] = []
+
+        def fails() -> None:
+            looks.append(1)
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(cluster.storages["n1"], "pressure", fails)
+        await until(lambda: len(looks) >= 3, "further looks")
 
 
 async def test_nothing_of_a_killed_member_arrives_after_its_end() -> None:

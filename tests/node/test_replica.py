@@ -46,11 +46,14 @@ class Core:
     def receive(self, peer: str, messages: list[Any], now: int) -> None:
         raise AssertionError("two leaders in term 4 of partition 0")
 
+    receive_beat = peer_connected = receive
+
     def is_leader(self, partition: int) -> bool:
         return False
 
     can_propose = is_leader
     propose = is_leader
+    entry_term = is_leader
 
 
 class World:
@@ -65,6 +68,13 @@ class World:
         self.sync_error: Exception | None = None
         self.full = False
         self.replica: Replica | None = None
+        self.raises: dict[str, Exception] = {}
+        """What a callback of the owner raises, by its name."""
+
+    def told(self, name: str, words: str) -> None:
+        self.story.append(words)
+        if error := self.raises.get(name):
+            raise error
 
     # storage
     def write(self, writes: list[PartitionWrite]) -> None:
@@ -92,29 +102,34 @@ class World:
         return self.more > 0
 
     def changed(self, change: RoleChange) -> None:
-        self.story.append("changed")
+        self.told("changed", "changed")
 
     def committed(self, partition: int, commit: int) -> None:
         assert self.replica is not None
-        self.story.append(f"committed {commit}, told {self.replica.commit_index(partition)}")
+        self.told("committed", f"committed {commit}, told {self.replica.commit_index(partition)}")
 
     def read_ended(self, result: ReadResult) -> None:
-        self.story.append("read")
+        self.told("read_ended", "read")
 
     def beats_sent(self, n: int) -> None:
-        pass
+        if error := self.raises.get("beats_sent"):
+            raise error
 
     def synced(self, took_us: int) -> None:
-        pass
+        if error := self.raises.get("synced"):
+            raise error
 
     def stuck(self, error: DiskFull | None) -> None:
         self.story.append("stuck" if error else "unstuck")
 
     def sync_failed(self, error: BaseException) -> None:
-        self.story.append(f"sync failed: {error}")
+        self.told("sync_failed", f"sync failed: {error}")
 
     def broken(self, error: Exception) -> None:
-        self.story.append(f"broken: {error}")
+        assert self.replica is not None
+        self.replica.schedule()  # nothing may come of it
+        self.replica.beat("n2", BEAT)
+        self.told("broken", f"broken: {error}")
 
 
 class Shell:
@@ -281,15 +296,69 @@ async def test_broken_rules_end_the_process() -> None:
 
     shell.world.write = write  # type: ignore[method-assign]
     shell.order(full_ready())
-    await asyncio.sleep(0.001)
-    with pytest.raises(AssertionError):
-        shell.replica.messages("n2", [])
-    assert shell.world.story == [
-        "pump",
-        "broken: record 7 fails its CRC",
-        "broken: two leaders in term 4 of partition 0",
-    ]
+    await until(lambda: bool(found))
+    shell.replica.messages("n2", [])  # nothing is fed to what is broken
+    assert shell.world.story == ["pump", "broken: record 7 fails its CRC"]
     assert len(found) == 1
+
+    other = Shell()
+    with pytest.raises(AssertionError):
+        other.replica.messages("n2", [])
+    assert other.world.story == ["broken: two leaders in term 4 of partition 0"]
+
+
+@pytest.mark.parametrize("name", ["changed", "committed", "read_ended", "beats_sent"])
+async def test_an_owner_that_raises_stops_the_replica_before_anybody_is_told(
+    shell: Shell, name: str
+) -> None:
+    """Half of a Ready was carried out: no later turn may confirm what this one dropped (rules 31, 32)."""
+    quiet(asyncio.get_running_loop())
+    shell.world.raises = {name: OSError(32, "Broken pipe"), "broken": OSError(32, "Broken pipe")}
+    shell.order(full_ready(), Ready(committed=[(0, 10)]))
+    await until(lambda: any("broken" in words for words in shell.world.story))
+    told = list(shell.world.story)
+    shell.replica.schedule()
+    shell.replica.messages("n2", [])
+    shell.replica.connected("n2")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert shell.world.story == told
+    assert told[-1] == "broken: [Errno 32] Broken pipe"
+    assert "committed 10, told 10" not in told
+
+
+@pytest.mark.parametrize("sync_inline", [False, True])
+async def test_a_failed_sync_stops_the_replica_though_its_teller_fails(sync_inline: bool) -> None:
+    """Rule 16 with a dead standard error: the sync thread was the only thing that ended."""
+    shell = Shell(sync_inline=sync_inline)
+    quiet(asyncio.get_running_loop())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)
+        shell.replica.start()
+        shell.world.sync_error = OSError(5, "Input/output error")
+        shell.world.raises = {"sync_failed": OSError(32, "Broken pipe")}
+        shell.order(Ready(writes=[WRITE], number=1))
+        await until(lambda: any("sync failed" in words for words in shell.world.story))
+        told = list(shell.world.story)
+        shell.order(Ready(writes=[WRITE], number=2, beats={"n2": BEAT}))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert shell.world.story == told
+        assert shell.core.done == []
+        shell.replica.stop()
+
+
+async def test_metrics_come_behind_the_consequences(shell: Shell) -> None:
+    quiet(asyncio.get_running_loop())
+    shell.world.raises = {"synced": RuntimeError("no more memory for counters")}
+    shell.order(full_ready())
+    await until(lambda: shell.core.done == [1])
+    assert shell.world.story.count("committed 9, told 9") == 1
+
+
+def quiet(loop: asyncio.AbstractEventLoop) -> None:
+    """What the replica raises ends the process of a real node; here the loop would print it."""
+    loop.set_exception_handler(lambda *_: None)
 
 
 async def test_time_passes_at_the_deadline(shell: Shell) -> None:

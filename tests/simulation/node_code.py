@@ -255,6 +255,7 @@ class _Shell:
         self.applied = {partition: node.disk.load(partition).hard.commit for partition in node.hosted}
         self.is_leader = core.is_leader
         self.can_propose = core.can_propose
+        self.entry_term = core.entry_term
         self.is_handing_over = core.is_handing_over
         self.leader_of = core.leader_of
         self.quorum_is_up = core.registry.quorum_is_up

@@ -463,3 +463,19 @@ def test_everything_survives_flushes_and_compactions(tmp_path: Path) -> None:
     again = open_rocks(tmp_path)
     check_equal(again, logs)
     again.close()
+
+
+def test_a_disk_that_does_not_say_how_full_it_is_counts_as_it_was(tmp_path: Path) -> None:
+    storage, now, answers = open_rocks(tmp_path), [0.0], [10]
+
+    def free(_: Path) -> int:
+        if not answers:
+            raise OSError(5, "Input/output error")
+        return answers.pop()
+
+    pressure = Pressure(storage._database, 1, clock=lambda: now[0], free=free)
+    assert pressure.refusal() is None
+    now[0] += 1
+    assert pressure.refusal() is None
+    assert pressure.refuses(20) is not None
+    storage.close()
