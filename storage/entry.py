@@ -16,6 +16,9 @@ A record is a fixed header and a payload, big-endian::
 
 The same bytes go to disk, to the followers and (the blobs within) to readers: an entry is encoded
 once, by the owner. A follower decodes the parts' heads, which its indexes need, never the blobs.
+
+A record comes from a disk or a peer, and is decoded by its type: what a payload may become in memory is
+bounded by its own bytes and `PARTS_MAX`, whatever it holds.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgpack
+import msgspec
 
 from allsource.storage.errors import Corrupt
-from allsource.storage.events import Event, decode_blob
+from allsource.storage.events import Event, array_length, decode_blob
 
 EVENTS, NOOP, CONFIG = 1, 2, 3
 _KINDS = frozenset((EVENTS, NOOP, CONFIG))
@@ -41,18 +45,27 @@ _SPAN_AT = _HEADER.size - 20  # first_position and count are followed by the tim
 HEADER_BYTES = _HEADER.size
 
 
+PARTS_MAX = 100_000
+"""Parts of one entry: the highest `append_events_max` (config.schema), for each has an event."""
+
+_Number = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Part(NamedTuple):
     """What an entry adds to one stream: `count` events from `first_version`, packed in `blob`."""
 
     stream: str
-    first_version: int
-    count: int  # type: ignore[assignment]  # a field, not tuple.count
-    first_id: bytes
+    first_version: _Number
+    count: _Number  # type: ignore[assignment]  # a field, not tuple.count
+    first_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     blob: bytes
 
     @property
     def last_version(self) -> int:
         return self.first_version + self.count - 1
+
+
+_decode_parts = msgspec.msgpack.Decoder(tuple[Part, ...]).decode
 
 
 @dataclass(slots=True, eq=False)
@@ -137,13 +150,20 @@ def decode_entry(record: bytes) -> Entry:
         raise Corrupt(f"log record fails its CRC (claims partition {partition}, index {index})")
     parts: tuple[Part, ...] = ()
     if kind == EVENTS:
-        try:
-            parts = tuple(map(Part._make, msgpack.unpackb(record[HEADER_BYTES:], use_list=False)))
-        except (ValueError, TypeError) as error:
-            raise Corrupt(f"log record {partition}/{index}: unreadable parts: {error}") from error
+        parts = _parts_of(record, partition, index)
     elif kind not in _KINDS:
         raise Corrupt(f"log record {partition}/{index}: unknown kind {kind}; a newer version wrote it")
     return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, bytes(record))
+
+
+def _parts_of(record: bytes, partition: int, index: int) -> tuple[Part, ...]:
+    payload = memoryview(record)[HEADER_BYTES:]
+    if array_length(payload[:5]) > PARTS_MAX:
+        raise Corrupt(f"log record {partition}/{index}: it claims more than {PARTS_MAX} parts")
+    try:
+        return _decode_parts(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(f"log record {partition}/{index}: unreadable parts: {error}") from error
 
 
 def span_of(record: bytes) -> tuple[int, int]:
@@ -174,11 +194,20 @@ class Configuration(NamedTuple):
     def decode(cls, payload: bytes) -> Configuration:
         """Read a CONFIG entry's payload; raises `Corrupt`."""
         try:
-            value = msgpack.unpackb(payload)
-            return cls(tuple(value["voters"]), tuple(value["learners"]), tuple(value["outgoing"]))
-        except (ValueError, TypeError, KeyError) as error:
+            found = _decode_configuration(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Corrupt(f"unreadable configuration entry: {error}") from error
+        return cls(found.voters, found.learners, found.outgoing)
 
     def members(self) -> tuple[str, ...]:
         """Everybody who receives the log, sorted, each once."""
         return tuple(sorted({*self.voters, *self.learners, *self.outgoing}))
+
+
+class _Configuration(msgspec.Struct):
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    outgoing: tuple[str, ...]
+
+
+_decode_configuration = msgspec.msgpack.Decoder(_Configuration).decode

@@ -31,8 +31,6 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-import msgpack
-
 from allsource.config.schema import Limits
 from allsource.storage.answers import (
     Appended,
@@ -52,7 +50,7 @@ from allsource.storage.errors import (
     StorageFault,
     WrongExpectedVersion,
 )
-from allsource.storage.events import Event
+from allsource.storage.events import Event, unpack_blob
 from allsource.storage.expected import VERSION_MAX, is_met, parse_expected, show_expected
 from allsource.storage.partition import PARTITION_COUNT, EntityId
 from allsource.storage.postgres.driver import (
@@ -244,10 +242,10 @@ class PostgresEventStreamRepository(EventStreamRepository):
         for event in stored:
             streams.setdefault(event.stream, []).append(event)
         found = {
-            stream: [[e.id, e.type, e.data, e.metadata, e.encoding] for e in events]
+            stream: [(e.id, e.type, e.data, e.metadata, e.encoding) for e in events]
             for stream, events in streams.items()
         }
-        if found != {part.stream: msgpack.unpackb(part.blob) for part in parts}:
+        if found != {part.stream: unpack_blob(part.blob) for part in parts}:
             raise EventIdConflict(
                 f"these event ids are stored at position {position} of partition {partition}"
                 " with other content; a new append needs new event ids",

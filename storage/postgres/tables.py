@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import msgpack
-
 from allsource.storage.entry import Part
-from allsource.storage.events import Event
+from allsource.storage.events import Event, unpack_blob
 
 RECORD = """
 WITH wanted AS (
@@ -164,7 +162,7 @@ class Recording:
                 )
             )
             place = (len(self._parts), part.stream)
-            self._events += [(*place, *event) for event in msgpack.unpackb(part.blob)]
+            self._events += [(*place, *event) for event in unpack_blob(part.blob)]
             position += part.count
         self._ends[partition] = _End(position - 1, timestamp_us, log_index)
 

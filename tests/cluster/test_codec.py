@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import msgpack
@@ -38,6 +35,7 @@ from allsource.cluster.requests import (
 from allsource.storage.entry import Part, make_entry
 from allsource.storage.errors import AllsourceError, InvalidRequest, OutcomeUnknown
 from tests.cluster.wire_samples import BEAT, BLOB, MESSAGES, REQUESTS, RESULTS, entry
+from tests.memory import at_most
 
 
 def packed(kind: int, *items: object) -> bytes:
@@ -317,22 +315,10 @@ def test_a_record_with_a_part_of_another_shape_is_refused(part: Part) -> None:
     made = make_entry(
         partition=5, index=10, term=2, kind=1, first_position=1, timestamp_us=1, parts=(part,)
     )
-    assert refusal(decode_messages, with_record(made.record)).code == "malformed"
+    assert refusal(decode_messages, with_record(made.record)).code == "corrupt_entry"
 
 
 # -- memory
-
-
-@contextmanager
-def at_most(limit_bytes: int) -> Iterator[None]:
-    """Python allocates no more than this inside."""
-    tracemalloc.start()
-    try:
-        yield
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < limit_bytes
 
 
 BOMBS = {
