@@ -67,24 +67,26 @@ def decode_messages(frame: list[Any]) -> list[Message]:
 
 def encode_beat(beat: Beat) -> bytes:
     """A whole BEAT payload."""
-    return pack((Kind.BEAT, beat.sequence, beat.groups, beat.leaving, beat.yields))
+    return pack((Kind.BEAT, beat.sequence, beat.groups, beat.leaving, beat.yields, beat.hears))
 
 
 def decode_beat(frame: list[Any]) -> Beat:
     """The beat of an unpacked BEAT frame; raises `ProtocolError`."""
     match frame:
-        case [_, int(sequence), list(groups), bool(leaving), bool(yields)]:
+        case [_, int(sequence), list(groups), bool(leaving), bool(yields), list(hears)]:
             check_uints((sequence,))
-            return Beat(sequence, [_group_beat(group) for group in groups], leaving, yields)
-    raise malformed("a beat is [kind, sequence, groups, leaving, yields]")
+            if not all(type(name) is str for name in hears):
+                raise malformed("a beat ends with the names of the nodes that its sender hears")
+            return Beat(sequence, [_group_beat(group) for group in groups], leaving, yields, tuple(hears))
+    raise malformed("a beat is [kind, sequence, groups, leaving, yields, hears]")
 
 
 def _group_beat(value: Any) -> GroupBeat:
-    if type(value) is not list or len(value) != 4 or type(value[2]) is not bool:
-        raise malformed("a group's line in a beat is [partition, term, leads, commit]")
-    partition, term, leads, commit = value
-    check_uints((partition, term, commit))
-    return GroupBeat(partition, term, leads, commit)
+    match value:
+        case [int(partition), int(term), str(leader), int(commit), int(last), bool(wants)]:
+            check_uints((partition, term, commit, last))
+            return GroupBeat(partition, term, leader, commit, last, wants)
+    raise malformed("a group's line in a beat is [partition, term, leader, commit, last, wants]")
 
 
 # -- one encoder and one decoder for each type

@@ -49,6 +49,13 @@ class Environment(Protocol):
         """Whether sending to the peer makes sense (our own registry does not say that it is down)."""
         ...
 
+    def lane_moved(self, peer: str, now: int) -> None:
+        """Something that our data connection to the peer carried has arrived there."""
+
+    def lane_moves(self, peer: str, now: int) -> bool:
+        """Whether what we send the peer has arrived lately, given how much is under way."""
+        ...
+
     def may_stand(self) -> bool:
         """Whether this node may campaign: not leaving, and it trusts itself (rule 26)."""
         ...

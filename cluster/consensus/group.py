@@ -34,6 +34,15 @@ from allsource.storage.interface import HardState, PartitionState, PartitionWrit
 
 NEVER = 1 << 62
 
+LET_OTHERS_SUSPICIONS = 2
+"""A leader that could not replicate leaves the next election to the others for so many suspicion times;
+twice as long each further time, up to four times that."""
+VAIN_LEADERSHIPS_MAX = 2
+"""From this many vain leaderships on, waiting grows no longer."""
+WANT_AGAIN_GROWTH = 4
+"""As its owner (rule 36) it asks for the leadership back after the same time at first, and after so many
+times as long each further time: others lead meanwhile."""
+
 
 class Group:
     """See the module's page. Every input may `touch` the node, which then collects the outputs."""
@@ -62,6 +71,9 @@ class Group:
         self._leader_contact_us = 0
         self._verified = 0
         self._vain_terms = 0
+        self._vain_leaderships = 0
+        self._stands_again_us = 0
+        self._wants_again_us = 0
         self._told = RoleChange(self.partition, self.term, self.role, self.leader)
         self._commit_told = self.commit
         self._stand_soon(now)
@@ -92,19 +104,28 @@ class Group:
     def beat(self, sender: str, line: GroupBeat, now: int) -> None:
         """The group's line in a peer's beat: the heartbeat of Raft, carried by the node's own.
 
-        It vouches for the leader only in the very same term (rule 25).
+        It vouches for the leader only in the very same term (rule 25), and for a follower only if that
+        says that it follows (rule 35): who hears nothing of us may still be heard by us.
         """
         if line.term > self.term:
-            if line.leads:
+            if line.leader == sender:
                 self._follow(line.term, sender, now)
             elif self.role == Role.LEADER:
                 self._follow(line.term, None, now)  # it will refuse us; find out who leads
         elif line.term == self.term:
-            if line.leads:
+            if line.leader == sender:
                 self._hear_leader(sender, now)
                 self._follow_commit(line.commit)
             elif self.leadership is not None:
-                self.leadership.heard(sender, now)
+                self._hear_follower(self.leadership, sender, line, now)
+            elif self.leader == sender:
+                self._forget_leader(now)  # it stepped down, or is another process: it leads no more
+
+    def _hear_follower(self, leadership: Leadership, sender: str, line: GroupBeat, now: int) -> None:
+        if line.leader == self.node_id:
+            leadership.heard(sender, now)
+        if leadership.arrived(sender, line.last):
+            self._environment.lane_moved(sender, now)
 
     # ------------------------------------------------------------------ time and the registry's word
 
@@ -123,15 +144,31 @@ class Group:
             self._environment.touch(self.partition)
         if leadership.successor is not None and now >= leadership.transfer_deadline:
             leadership.end_transfer()
-        if now - leadership.checked_us >= config.suspicion_us // 2:
-            leadership.checked_us = now
-            if not leadership.quorum_answers(now):
-                self._follow(self.term, None, now)
-                return
-        self._wake(now + config.suspicion_us // 4)
+        lasts_until = leadership.quorum_lasts_until(now)
+        if now >= lasts_until:
+            self._follow(self.term, None, now)
+        elif leadership.cannot_replicate(self.commit, now):
+            self._let_others_lead(now)
+        else:
+            self._wake(min(now + config.suspicion_us // 4, lasts_until))
+
+    def _let_others_lead(self, now: int) -> None:
+        """Heard but not able to replicate (rule 35): step down, and leave the next election to others."""
+        vain = self._vain_leaderships
+        wait = LET_OTHERS_SUSPICIONS * self._environment.config.suspicion_us << vain
+        self._vain_leaderships = min(vain + 1, VAIN_LEADERSHIPS_MAX)
+        self._stands_again_us = now + wait
+        self._wants_again_us = now + wait * WANT_AGAIN_GROWTH**vain
+        self._follow(self.term, None, now)
+
+    def lets_others_lead(self, now: int) -> bool:
+        """Whether this node led lately and could not replicate: it does not want to be given the group."""
+        return now < self._wants_again_us
 
     def _tick_follower(self, now: int) -> None:
-        if self.node_id not in self.log.configuration.voters:
+        if now < self._stands_again_us:
+            self._wake(self._stands_again_us)
+        elif self.node_id not in self.log.configuration.voters:
             self._wake(now + self._environment.config.suspicion_us)
         elif self._environment.may_stand():
             self._stand(now)
@@ -142,12 +179,16 @@ class Group:
         """Our own registry says that the node is down: if it led, forget it (rule 12), and stand
         when our rank says so (rule 13)."""
         if self.leader == node and self.leadership is None:
-            self.leader = None
-            self._environment.touch(self.partition)
-            self._stand_by_rank(now)
+            self._forget_leader(now)
+
+    def _forget_leader(self, now: int) -> None:
+        self.leader = None
+        self._environment.touch(self.partition)
+        self._stand_by_rank(now)
 
     def peer_reachable(self, peer: str, now: int) -> None:
         """The peer is back: what was under way to it is lost, and a vote may be won now."""
+        self._stands_again_us = min(self._stands_again_us, now)  # perhaps it can be replicated to now
         if self.leadership is not None:
             progress = self.leadership.progress.get(peer)
             if progress is not None:
@@ -158,9 +199,9 @@ class Group:
 
     def forgive(self, gap: int, now: int) -> None:
         """This process slept for `gap` microseconds: nobody else is to blame for that (rule 26)."""
-        self._leader_contact_us += gap
+        self._leader_contact_us = min(now, self._leader_contact_us + gap)
         if self.leadership is not None:
-            self.leadership.forgive(gap)
+            self.leadership.forgive(gap, now)
         elif self.leader is not None:
             self._await_leader(now)
         else:
@@ -299,7 +340,7 @@ class Group:
 
     def _sticks_to_leader(self, now: int) -> bool:
         if self.leadership is not None:
-            return self.leadership.quorum_answers(now)
+            return now < self.leadership.quorum_lasts_until(now)
         return (
             self.leader is not None
             and now - self._leader_contact_us < self._environment.config.suspicion_us
@@ -466,6 +507,7 @@ class Group:
             self._environment.touch(self.partition)
             return
         if progress.accepted(min(reply.index, self.log.last_index)):
+            self._environment.lane_moved(sender, now)
             self._try_commit(leadership)
         if leadership.successor == sender:
             self._tell_successor(leadership)
@@ -475,6 +517,7 @@ class Group:
     def _try_commit(self, leadership: Leadership) -> None:
         commit = leadership.committable(self.durable_index)
         if commit > self.commit:
+            self._vain_leaderships = 0
             leadership.committed(commit)
             self._advance_commit(commit)
 
@@ -506,6 +549,11 @@ class Group:
     def committed_in_term(self) -> bool:
         """Leading, and the no-op of this term is committed: `commit` is the truth (rule 14)."""
         return self.leadership is not None and self.commit >= self.leadership.first_index
+
+    def inflight_bytes(self, peer: str) -> int:
+        """Bytes of entries that this group has under way to the peer."""
+        progress = self.leadership.progress.get(peer) if self.leadership is not None else None
+        return progress.inflight_bytes if progress is not None else 0
 
     def take_messages(self, now: int) -> list[tuple[str, Message]]:
         """What may be sent at once, a leader's appends included."""

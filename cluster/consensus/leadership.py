@@ -17,6 +17,10 @@ from allsource.cluster.consensus.messages import Append
 from allsource.cluster.consensus.progress import REPLICATE, Progress
 from allsource.cluster.consensus.quorum import has_majority, stored_by_majority
 
+STUCK_SUSPICIONS_MAX = 10
+"""So many suspicion times without a commit end a leadership although followers move: with the defaults 5 s,
+when a client's request has given up too."""
+
 
 class FollowerFigures(NamedTuple):
     """What an operator wants to know of a follower."""
@@ -49,7 +53,9 @@ class Leadership:
         self._environment = environment
         self._config: ConsensusConfig = environment.config
         self._configuration_index = -1
-        self.checked_us = now
+        self._seen_commit = -1
+        self._owed: tuple[int, int] | None = None
+        """`(index, time)`: up to where the log was not committed at that time, and nothing was since."""
         self.follow_configuration(now)
 
     # -- followers
@@ -67,10 +73,18 @@ class Leadership:
         }
 
     def heard(self, peer: str, now: int) -> None:
-        """The peer answered in our term."""
+        """The peer answered in our term, or its beat says that it follows us."""
         progress = self.progress.get(peer)
         if progress is not None:
             progress.contact_us = now
+
+    def arrived(self, peer: str, last: int) -> bool:
+        """By its beat, the peer's log ends at `last`. True if it has grown: what we send arrives there."""
+        progress = self.progress.get(peer)
+        if progress is None or last <= progress.arrived:
+            return False
+        progress.arrived = last
+        return True
 
     def followers(self) -> Iterator[FollowerFigures]:
         """The figures of each."""
@@ -81,18 +95,52 @@ class Leadership:
                 progress.state == REPLICATE and self._environment.reaches(peer),
             )
 
-    def quorum_answers(self, now: int) -> bool:
-        """CheckQuorum (rule 11): whether a majority answered within the suspicion time."""
-        oldest = now - self._config.suspicion_us
-        active = {peer for peer, p in self.progress.items() if p.contact_us >= oldest}
-        active.add(self._environment.node_id)
-        return has_majority(self._log.configuration, active)
+    def quorum_lasts_until(self, now: int) -> int:
+        """CheckQuorum (rule 11): when a majority will have been silent for the suspicion time, unless
+        somebody is heard."""
+        contacts = {peer: progress.contact_us for peer, progress in self.progress.items()}
+        contacts[self._environment.node_id] = now
+        return stored_by_majority(self._log.configuration, contacts) + self._config.suspicion_us
 
-    def forgive(self, gap: int) -> None:
+    def cannot_replicate(self, commit: int, now: int) -> bool:
+        """Rule 35: whether entries have waited in vain for a suspicion time. To be asked often.
+
+        Being heard is not enough: beats have a connection of their own, and the one that carries
+        entries may hang while they pass. But who is merely slow is not deposed, for its successor
+        would be as slow: a voter whose log grows (acknowledged, or only arrived and waiting for its
+        disk, for whatever group) counts as reached. When even so nothing is committed for many
+        suspicion times, somebody else may try.
+        """
+        if commit != self._seen_commit or self._owed is None:
+            self._seen_commit = commit
+            last = self._log.last_index
+            self._owed = (last, now) if commit < last else None
+            return False
+        owed, since = self._owed
+        suspicion_us = self._config.suspicion_us
+        if now - since < suspicion_us:
+            return False
+        if has_majority(self._log.configuration, self._reached(owed, now)):
+            return now - since >= STUCK_SUSPICIONS_MAX * suspicion_us and bool(self.progress)
+        return True
+
+    def _reached(self, index: int, now: int) -> set[str]:
+        """To whom the log up to `index` has come (it may wait for the disk there) or is coming, and this
+        node."""
+        moves = self._environment.lane_moves
+        reached = {
+            peer
+            for peer, progress in self.progress.items()
+            if max(progress.match, progress.arrived) >= index or moves(peer, now)
+        }
+        return {self._environment.node_id, *reached}
+
+    def forgive(self, gap: int, now: int) -> None:
         """This process slept for `gap`: the silence of that time was ours, not theirs (rule 26)."""
         for progress in self.progress.values():
-            progress.contact_us += gap
-        self.checked_us += gap
+            progress.forgive(gap, now)
+        if self._owed is not None:
+            self._owed = (self._owed[0], min(now, self._owed[1] + gap))
 
     # -- committing
 

@@ -117,9 +117,14 @@ class GroupBeat(NamedTuple):
 
     partition: int
     term: int
-    leads: bool
-    """Whether the sender leads the group in this term."""
+    leader: str
+    """Whom the sender follows in this term, itself if it leads, empty if nobody (rule 35)."""
     commit: int
+    last: int = 0
+    """The last index of the sender's log, on its disk or not yet: what has arrived there."""
+    wants: bool = False
+    """The sender would lead: placement gives it the partition as it sees the cluster, and it exchanges
+    beats with a majority of the voters, both ways (rule 36)."""
 
 
 @dataclass(slots=True)
@@ -127,7 +132,7 @@ class Beat:
     """A node's heartbeat: it is alive, its disk moves, and this is where its groups stand.
 
     A beat does not vouch for a group that is in another term (rule 25): `groups` is compared line
-    by line. It has a connection of its own.
+    by line. It has a connection of its own, so it does not vouch for the data connection either.
     """
 
     sequence: int
@@ -137,6 +142,8 @@ class Beat:
     yields: bool = False
     """The sender's disk is nearly full (rule 24): lead in its place, wherever another replica can. It
     votes and stores as ever."""
+    hears: tuple[str, ...] = ()
+    """The peers that the sender holds for alive, by name."""
 
 
 class Role:

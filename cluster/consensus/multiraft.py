@@ -17,8 +17,10 @@ import random
 from collections import deque
 from collections.abc import Mapping
 
+from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.group import NEVER, Group
+from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.log import LogReader
 from allsource.cluster.consensus.messages import (
     Beat,
@@ -93,8 +95,9 @@ class MultiRaft:
         self._beat_now = False
         self._save_commits = False
         self._leaving = False
+        self._led: set[int] = set()
         self._peers_leaving: set[str] = set()
-        self._up_since: dict[str, int] = {}
+        self._lanes = Lanes(config.suspicion_us)
         self._catch_up = _TokenBucket(config.catch_up_bytes_per_s, now)
         self._starved: dict[int, None] = {}
         self.groups: dict[int, Group] = {}
@@ -104,6 +107,7 @@ class MultiRaft:
             if not group.log.last_index:
                 self._bootstrap(group)
                 self.touch(partition)
+        self._balance = Balance(node_id, self.groups, self.registry, config)
         self._rounds = ReadRounds(node_id, self.groups, config.heartbeat_us, incarnation)
 
     def _bootstrap(self, group: Group) -> None:
@@ -133,6 +137,13 @@ class MultiRaft:
 
     def reaches(self, peer: str) -> bool:
         return self.detector.state(peer) != "down"
+
+    def lane_moved(self, peer: str, now: int) -> None:
+        self._lanes.moved(peer, now)
+
+    def lane_moves(self, peer: str, now: int) -> bool:
+        inflight_bytes = sum([group.inflight_bytes(peer) for group in self.groups.values()])
+        return self.reaches(peer) and self._lanes.moves(peer, inflight_bytes, now)
 
     def may_stand(self) -> bool:
         return not self._leaving and not self.detector.distrusts_itself(self._now)
@@ -180,12 +191,13 @@ class MultiRaft:
         if beat.leaving != (sender in self._peers_leaving):
             (self._peers_leaving.add if beat.leaving else self._peers_leaving.discard)(sender)
         self.registry.set_node_yields(sender, beat.yields)
+        self._balance.beat(sender, beat)
         self._judge(now)
         for line in beat.groups:
             group = self.groups.get(line.partition)
             if group is not None:
                 group.beat(sender, line, now)
-            elif line.leads:
+            elif line.leader == sender:
                 self.registry.record_leader(line.partition, sender, line.term)
             elif self.registry.leader_of(line.partition) == sender:
                 self.registry.record_leader(line.partition, None, line.term)
@@ -195,6 +207,7 @@ class MultiRaft:
         self._now = now
         self._peers_leaving.discard(peer)
         self.detector.heard(peer, now)
+        self._lanes.moved(peer, now)
         self._judge(now)
         for group in self.groups.values():
             group.peer_reachable(peer, now)
@@ -219,6 +232,7 @@ class MultiRaft:
         self._ticked = now
         self._judge(now)
         if gap > self.config.suspicion_us // 2:
+            self._lanes.forgive(gap, now)
             for group in self.groups.values():
                 group.forgive(gap, now)
         if now < self._deadline:
@@ -299,7 +313,7 @@ class MultiRaft:
         for partition, group in self.groups.items():
             if group.leadership is None:
                 continue
-            successor = group.leadership.best_successor(self.registry.succession(partition))
+            successor = group.leadership.best_successor(self._balance.preferred(partition))
             if successor is not None:
                 group.transfer(successor, now)
                 moving = True
@@ -324,35 +338,24 @@ class MultiRaft:
             self.registry.set_node_health(peer, healthy)
         for peer, state in changes:
             if state == "down":
-                self._up_since.pop(peer, None)
+                self._balance.peer_down(peer)
                 for group in self.groups.values():
                     group.leader_down(peer, now)
             elif state == "up":
-                self._up_since[peer] = now
+                self._balance.peer_up(peer, now)
                 for group in self.groups.values():
                     group.peer_reachable(peer, now)
         self.wake_at(self.detector.next_deadline())
 
     def _rebalance(self, now: int) -> None:
-        """Hand each partition that another healthy node should own to it, once it has everything.
-
-        It must have been up for two beats, so that leadership does not follow every flutter.
-        """
+        """Hand each partition that another node should own, and wants, to it (see `balance`)."""
         if self._leaving:
             return
         for partition, group in self.groups.items():
-            leadership = group.leadership
-            if leadership is None or leadership.successor is not None:
-                continue
-            owner = self.registry.owner_of(partition)
-            if owner is None or owner == self.node_id:
-                continue
-            progress = leadership.progress.get(owner)
-            up_for = now - self._up_since.get(owner, now)
-            if progress is None or up_for < 2 * self.config.heartbeat_us:
-                continue
-            if group.committed_in_term and progress.match >= group.commit:
-                group.transfer(owner, now)
+            successor = self._balance.successor(group, now)
+            if successor is not None:
+                self._balance.given(partition, now)
+                group.transfer(successor, now)
 
     def save_commits(self) -> None:
         """Have the next `ready` store every commit index that storage does not know yet."""
@@ -436,20 +439,35 @@ class MultiRaft:
     def _role_changed(self, change: RoleChange) -> None:
         self._rounds.lost(change.partition)
         self.registry.record_leader(change.partition, change.leader, change.term)
-        if change.role == Role.LEADER:
-            self._beat_now = True  # so that everybody learns at once where to go
+        leads = change.role == Role.LEADER
+        if leads != (change.partition in self._led):
+            self._beat_now = (
+                True  # so that everybody learns at once where to go, and whom to follow no more
+            )
+            (self._led.add if leads else self._led.discard)(change.partition)
+            if leads:
+                self._balance.leads(change.partition, self._now)
 
     def _send(self, peer: str, message: Message) -> None:
         self._out.setdefault(peer, []).append(message)
 
     def _make_beats(self) -> dict[str, Beat]:
         self._beat_sequence += 1
-        lines = [
-            GroupBeat(partition, group.term, group.leadership is not None, group.commit)
-            for partition, group in self.groups.items()
-        ]
-        beat = Beat(self._beat_sequence, lines, self._leaving, self.registry.yields(self.node_id))
+        hears = tuple([peer for peer in self._peers if self.reaches(peer)])
+        yields = self.registry.yields(self.node_id)
+        lines = [self._line(group) for group in self.groups.values()]
+        beat = Beat(self._beat_sequence, lines, self._leaving, yields, hears)
         return dict.fromkeys(self._peers, beat)
+
+    def _line(self, group: Group) -> GroupBeat:
+        return GroupBeat(
+            group.partition,
+            group.term,
+            group.leader or "",
+            group.commit,
+            group.log.last_index,
+            self.may_stand() and self._balance.wants(group, self._now),
+        )
 
     def next_deadline(self) -> int:
         """When `tick` has something to do, at the latest."""

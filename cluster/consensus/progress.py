@@ -19,12 +19,14 @@ class Progress:
     """One follower, seen from the leader.
 
     `match`: highest index known to be durable there and equal. `next`: first index to send.
-    `contact_us`: when it last answered in our term (rule 11, CheckQuorum).
+    `contact_us`: when it last answered in our term, or a beat of it said that it follows us (rule 11,
+    CheckQuorum). `arrived`: the end of its log by its own beats, synced or not.
     """
 
     __slots__ = (
         "_inflight",
         "_inflight_bytes",
+        "arrived",
         "commit_sent",
         "contact_us",
         "match",
@@ -35,6 +37,7 @@ class Progress:
 
     def __init__(self, next_index: int, now: int) -> None:
         self.match = 0
+        self.arrived = 0
         self.next = next_index
         self.state = PROBE
         self.contact_us = now
@@ -87,6 +90,19 @@ class Progress:
             # Before the first answer `next` is our only guess of where the follower stands: keep it.
             next_index = self.match + 1 if self.match else self.next
         self.next = max(self.match + 1, next_index)
+
+    @property
+    def inflight_bytes(self) -> int:
+        """Bytes of entries under way to it."""
+        return self._inflight_bytes
+
+    def forgive(self, gap: int, now: int) -> None:
+        """This process slept for `gap`: the silence of that time was ours (rule 26). Nothing moves into
+        the future: what arrived just before we noticed was heard now."""
+        self.contact_us = min(now, self.contact_us + gap)
+        if self.probe_sent_us is not None:
+            self.probe_sent_us = min(now, self.probe_sent_us + gap)
+        self._inflight = deque((last, size, min(now, sent + gap)) for last, size, sent in self._inflight)
 
     def silent_since(self) -> int | None:
         """When the oldest message without a reply was sent, None if nothing is under way."""

@@ -13,7 +13,10 @@ from allsource.storage.entry import Configuration
 
 
 def stored_by_majority(configuration: Configuration, match: Mapping[str, int]) -> int:
-    """The highest index that a majority of every voter set has stored durably (0 if unknown)."""
+    """The highest index that a majority of every voter set has stored durably (0 if unknown).
+
+    It serves times as well: the latest moment since which a majority has been heard.
+    """
     index = _stored(configuration.voters, match)
     if configuration.outgoing:
         index = min(index, _stored(configuration.outgoing, match))

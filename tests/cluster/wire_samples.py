@@ -103,7 +103,9 @@ MESSAGES: list[Message] = [
     ReadRoundReply(77, [(1, 4), (3, 2)]),
 ]
 
-BEAT = Beat(12, [GroupBeat(0, 1, True, 2), GroupBeat(31, 3, False, 2**40)])
+BEAT = Beat(
+    12, [GroupBeat(0, 1, "n1", 2, 3, False), GroupBeat(31, 3, "", 2**40, 2**41, True)], hears=("n2", "n3")
+)
 
 
 def acceptor(**changes: object) -> AcceptorConfig:

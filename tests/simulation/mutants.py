@@ -119,7 +119,7 @@ def _always_truncate(self: Group, entries: list[Entry], prev: int) -> None:
 
 def _beat_commits_unverified(self: Group, sender: str, line: GroupBeat, now: int) -> None:
     _beat(self, sender, line, now)
-    if line.leads and line.term == self.term and self.leadership is None:
+    if line.leader == sender and line.term == self.term and self.leadership is None:
         self._advance_commit(min(line.commit, self.log.last_index))
 
 

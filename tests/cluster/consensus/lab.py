@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
 from allsource.storage.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite
@@ -25,6 +26,7 @@ class FakeNode:
         self.trusted = True
         self.place: int | None = 0
         self.disk_budget = True
+        self.lanes = Lanes(self.config.suspicion_us)
 
     def touch(self, partition: int) -> None:
         self.touched += 1
@@ -37,6 +39,12 @@ class FakeNode:
 
     def reaches(self, peer: str) -> bool:
         return peer not in self.unreachable
+
+    def lane_moved(self, peer: str, now: int) -> None:
+        self.lanes.moved(peer, now)
+
+    def lane_moves(self, peer: str, now: int) -> bool:
+        return self.lanes.moves(peer, 0, now)
 
     def may_stand(self) -> bool:
         return self.trusted

@@ -109,7 +109,7 @@ def test_lost_leadership_refuses_waiting_asked_and_early_reads() -> None:
     reads.ask(0, "asked", 0)
     list(reads.begin(0))
     reads.ask(0, "waiting", 0)
-    bench.group.beat("b", GroupBeat(0, 9, True, 0), 0)
+    bench.group.beat("b", GroupBeat(0, 9, "b", 0), 0)
     reads.lost(0)
     results = reads.take_results()
     assert {r.ticket for r in results} == {"early", "asked", "waiting"}

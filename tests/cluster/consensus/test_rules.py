@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from allsource.cluster.consensus.environment import ConsensusConfig
+from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.messages import (
     Append,
     AppendReply,
@@ -131,7 +132,7 @@ def test_rule_5_what_the_leader_committed_is_known_before_it_can_be_followed() -
     assert (bench.group.commit, bench.group.leader_commit) == (2, 5)
     bench.step("b", CommitNotice(0, 1, 7))
     assert (bench.group.commit, bench.group.leader_commit) == (2, 7)
-    bench.group.beat("b", GroupBeat(0, 1, True, 9), bench.now)
+    bench.group.beat("b", GroupBeat(0, 1, "b", 9), bench.now)
     assert (bench.group.commit, bench.group.leader_commit) == (2, 9)
     bench.append("b", 1, (2, 1), [entry(3, 1)], commit=3)
     assert (bench.group.commit, bench.group.leader_commit) == (3, 9)
@@ -209,8 +210,9 @@ def test_rule_11_a_leader_without_an_answering_majority_steps_down() -> None:
 def test_rule_11_beats_of_the_same_term_are_answers() -> None:
     bench = Bench()
     bench.elect()
+    bench.accept("b")
     for _ in range(20):
-        bench.group.beat("b", GroupBeat(0, bench.group.term, False, 0), bench.now)
+        bench.group.beat("b", GroupBeat(0, bench.group.term, "a", 0), bench.now)
         bench.pass_time(100_000)
     assert bench.group.leadership is not None
 
@@ -389,7 +391,7 @@ def test_rule_25_a_beat_vouches_for_the_leader_only_in_the_same_term() -> None:
     bench = Bench()
     bench.append("b", 2, (1, 0), [])
     bench.now += bench.node.config.suspicion_us - 1
-    bench.group.beat("b", GroupBeat(0, 1, True, 0), bench.now)
+    bench.group.beat("b", GroupBeat(0, 1, "b", 0), bench.now)
     bench.now += 1
     bench.ask_vote("c", 3, (1, 0))
     assert bench.group.vote == "c", "a beat of term 1 says nothing of term 2"
@@ -414,3 +416,90 @@ def test_rule_1_what_was_truncated_before_it_was_written_is_not_acknowledged() -
     bench.append("c", 2, (1, 0), [noop(2, 2)])
     replies = [(to, m.term, m.index) for to, m in bench.sent() if isinstance(m, AppendReply)]
     assert replies == [("c", 2, 2)]
+
+
+def test_rule_25_a_leader_whose_beat_says_that_it_leads_no_more_is_forgotten_at_once() -> None:
+    """It stepped down, or is another process in the same term: nobody waits out its timeout."""
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.group.beat("b", GroupBeat(0, 1, "", 0), bench.now)
+    assert bench.group.leader is None
+    bench.ask_vote("c", 2, (9, 1), pre=True)
+    assert [m.granted for _, m in bench.sent() if isinstance(m, VoteReply)] == [True]
+
+
+def test_rule_26_a_leader_heard_after_our_sleep_is_not_heard_in_the_future() -> None:
+    bench = Bench()
+    bench.append("b", 1, (1, 0), [])
+    bench.now += SECOND
+    bench.group.beat("b", GroupBeat(0, 1, "b", 0), bench.now)
+    bench.group.forgive(SECOND, bench.now)
+    bench.now += bench.node.config.suspicion_us
+    bench.ask_vote("c", 2, (9, 1))
+    assert bench.group.vote == "c", "silent for the whole suspicion time, it binds nobody"
+
+
+def test_rule_26_followers_heard_after_our_sleep_are_not_heard_in_the_future() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    bench.now += SECOND
+    bench.accept("b")
+    bench.group.forgive(SECOND, bench.now)
+    bench.pass_time(bench.node.config.suspicion_us)
+    assert bench.group.leadership is None, "CheckQuorum counts from when they were heard"
+
+
+def test_rule_35_a_follower_counts_as_heard_only_if_it_follows() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    for leader in ("a", "a", "a", "", "", ""):
+        bench.group.beat("b", GroupBeat(0, bench.group.term, leader, 0), bench.now)
+        bench.pass_time(100_000)
+    assert bench.group.leadership is not None
+    bench.group.beat("b", GroupBeat(0, bench.group.term, "", 0), bench.now)
+    bench.pass_time(100_000)
+    assert bench.group.leadership is None
+
+
+def beats_of_a_follower(bench: Bench, count: int, last: int) -> None:
+    for _ in range(count):
+        bench.group.beat("b", GroupBeat(0, bench.group.term, "a", 0, last), bench.now)
+        bench.pass_time(100_000)
+
+
+def test_rule_35_a_leader_whose_entries_do_not_arrive_steps_down_and_lets_others_stand() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    bench.group.propose(part(), 0)
+    beats_of_a_follower(bench, 5, 2)
+    assert bench.group.leadership is not None
+    beats_of_a_follower(bench, 4, 2)
+    assert bench.group.leadership is None
+    stood = bench.group.term
+    bench.pass_time(bench.node.config.suspicion_us)
+    assert bench.group.role == Role.FOLLOWER, "the others stand first"
+    bench.pass_time(2 * bench.node.config.suspicion_us)
+    assert (bench.group.role, bench.group.term) == (Role.PRECANDIDATE, stood)
+
+
+def test_rule_35_entries_that_wait_for_a_followers_disk_have_arrived() -> None:
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    bench.group.propose(part(), 0)
+    beats_of_a_follower(bench, 40, 3)
+    assert bench.group.leadership is not None
+    beats_of_a_follower(bench, 40, 3)
+    assert bench.group.leadership is None, "but not for ever"
+
+
+def test_rule_35_a_large_entry_has_the_time_that_a_slow_link_needs() -> None:
+    lanes = Lanes(500_000)
+    lanes.moved("b", 0)
+    assert not lanes.moves("b", 0, 500_000)
+    assert lanes.moves("b", 8 << 20, 2_400_000)
+    assert not lanes.moves("b", 8 << 20, 2_500_000)
+    assert not lanes.moves("c", 8 << 20, 0), "never seen to move"

@@ -1,0 +1,181 @@
+"""Who leads when links fail in part: schedules that are told in full, on the simulated cluster.
+
+Each names the situation; what is demanded is that somebody commits soon, and that leadership then rests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from allsource.cluster.consensus.messages import Append
+from allsource.cluster.consensus.multiraft import ConsensusConfig
+from tests.simulation.clients import Client
+from tests.simulation.draw import draw_plan
+from tests.simulation.history import OK, AppendOperation
+from tests.simulation.node import SimNode
+from tests.simulation.plan import DiskPlan, LoadPlan, NetworkPlan
+from tests.simulation.simulation import Simulation
+
+SECOND = 1_000_000
+SYNC_US = 200
+SUSPICION = ConsensusConfig().suspicion_us
+
+
+class Cluster:
+    """A calm cluster of the simulation, with every partition in its owner's hands."""
+
+    def __init__(self, nodes: int, *, factor: int = 3, partitions: int = 1) -> None:
+        self.plan = replace(
+            draw_plan(1, "calm"),
+            nodes=nodes,
+            partitions=partitions,
+            replication_factor=factor,
+            consensus=ConsensusConfig(),
+            network=NetworkPlan(ordered=True, delay_us=200, jitter_us=100, give_up_us=SECOND),
+            disk=DiskPlan(SYNC_US, 1),
+            load=LoadPlan(clients=0, timeout_us=2 * SECOND, attempts=5),
+            tail_bytes=2 << 20,
+            turn_us=0,
+            skew=(1.0,) * nodes,
+            duration_us=30 * SECOND,
+            faults=(),
+            real_node=False,
+        )
+        self.simulation = Simulation(self.plan)
+        self.world = self.simulation.world
+        self.network = self.simulation.network
+        self.nodes = {node.name: node for node in self.simulation.nodes}
+        self._clients = 0
+        for node in self.nodes.values():
+            self.world.at(0, node.start)
+        self.pass_time(3 * SECOND)
+
+    def pass_time(self, microseconds: int) -> None:
+        self.world.run_until(self.world.now + microseconds)
+
+    def owners(self) -> tuple[str | None, ...]:
+        return self.simulation._owners([node for node in self.nodes.values() if node.alive])
+
+    def leader(self) -> SimNode:
+        name = self.owners()[0]
+        assert name is not None
+        return self.nodes[name]
+
+    def append(self) -> AppendOperation:
+        """One append to partition 0, by a client of its own, which tries for ten seconds."""
+        self._clients += 1
+        living = [node for node in self.nodes.values() if node.alive]
+        client = Client(self._clients, self.world, self.plan, living, self.simulation.history)
+        client.stopped = True
+        return client.append_any(0, self.simulation._stream(0))
+
+    def time_to_commit(self) -> int:
+        """Microseconds until an append to partition 0 succeeds, one being tried every 20 ms."""
+        began = self.world.now
+        tried: list[AppendOperation] = []
+        while not any(operation.outcome == OK for operation in tried):
+            assert self.world.now < began + 30 * SECOND, "nobody commits"
+            tried.append(self.append())
+            self.pass_time(20_000)
+        return min(o.returned for o in tried if o.outcome == OK) - began
+
+    def elections(self) -> int:
+        return len(self.simulation.history.elections)
+
+    def lose_appends_of(self, leader: str) -> None:
+        """The lane on which it sends entries hangs; its beats, and what is small, pass."""
+        send = self.network.send_data
+
+        def lossy(source: str, target: str, messages: list[object]) -> None:
+            kept = [m for m in messages if not (source == leader and isinstance(m, Append) and m.entries)]
+            send(source, target, kept)
+
+        self.network.send_data = lossy  # type: ignore[method-assign]
+
+
+def test_one_dead_node_and_one_cut_link_do_not_make_two_polite_leaders() -> None:
+    """Four nodes: with n1 dead, n2 and n3 that do not see each other deal its partitions otherwise."""
+    cluster = Cluster(4, partitions=32)
+    cluster.nodes["n1"].crash()
+    cluster.pass_time(3 * SECOND)
+    assert Counter(cluster.owners()).most_common() == [("n2", 11), ("n3", 11), ("n4", 10)]
+    cluster.network.cut("n2", "n3")
+    cluster.network.cut("n3", "n2")
+    cluster.pass_time(3 * SECOND)
+    settled = cluster.elections()
+    cluster.pass_time(10 * SECOND)
+    assert cluster.elections() == settled, cluster.simulation.history.elections[settled:]
+    cluster.network.heal()
+    cluster.nodes["n1"].start()
+    cluster.pass_time(4 * SECOND)
+    assert Counter(cluster.owners()) == {"n1": 8, "n2": 8, "n3": 8, "n4": 8}
+
+
+def test_a_flapping_link_moves_a_partition_ever_more_seldom() -> None:
+    """n1 comes and goes: each return is a view that changes, and every hand-over costs a no-op."""
+    cluster = Cluster(3)
+    before = cluster.elections()
+    for _ in range(20):
+        for peer in ("n2", "n3"):
+            cluster.network.cut("n1", peer)
+            cluster.network.cut(peer, "n1")
+        cluster.pass_time(SUSPICION * 3 // 2)
+        cluster.network.heal()
+        cluster.pass_time(SECOND)
+    assert cluster.elections() - before < 20
+    cluster.pass_time(6 * SECOND)
+    assert cluster.owners() == ("n1",)
+
+
+def test_a_leader_that_is_heard_and_cannot_replicate_makes_room() -> None:
+    """Its beats pass and its entries do not: two healthy followers commit without it."""
+    cluster = Cluster(3)
+    gray = cluster.leader().name
+    cluster.lose_appends_of(gray)
+    assert cluster.time_to_commit() < 2 * SUSPICION
+    assert cluster.leader().name != gray
+    cluster.pass_time(57 * SECOND)
+    assert cluster.elections() < 12, "asking for it back must become rare"
+
+
+def test_a_leader_whose_lane_is_mended_gets_its_partition_back() -> None:
+    cluster = Cluster(3)
+    gray = cluster.leader().name
+    send = cluster.network.send_data
+    cluster.lose_appends_of(gray)
+    cluster.time_to_commit()
+    assert cluster.leader().name != gray
+    cluster.network.send_data = send  # type: ignore[method-assign]
+    cluster.pass_time(20 * SECOND)
+    assert cluster.leader().name == gray
+
+
+def test_a_leader_that_is_not_heard_by_those_whom_it_hears_makes_room() -> None:
+    """Five nodes, two dead, one direction of one link cut: the leader hears three and reaches two."""
+    cluster = Cluster(5, factor=5)
+    leader = cluster.leader().name
+    others = [node for node in cluster.nodes.values() if node.name != leader]
+    for node in others[2:]:
+        node.crash()
+    cluster.pass_time(3 * SECOND)
+    cluster.network.cut(leader, others[0].name)
+    assert cluster.time_to_commit() < 2 * SUSPICION
+    cluster.pass_time(5 * SECOND)
+    settled = cluster.elections()
+    cluster.pass_time(30 * SECOND)
+    assert cluster.elections() == settled, "who reaches no majority does not want to be given the lead"
+
+
+def test_slow_disks_everywhere_depose_nobody() -> None:
+    """Syncs of nine tenths of the suspicion time: acknowledgements are late, entries arrive at once."""
+    cluster = Cluster(3)
+    settled = cluster.elections()
+    for node in cluster.nodes.values():
+        node.sync_factor = SUSPICION * 9 // 10 // SYNC_US
+    for _ in range(20):
+        cluster.append()
+        cluster.pass_time(700_000)
+    cluster.pass_time(2 * SECOND)
+    assert cluster.elections() == settled
+    assert {operation.outcome for operation in cluster.simulation.history.appends} == {OK}
