@@ -53,6 +53,8 @@ class Kind:
     PROOF: Final = 3
     WELCOME: Final = 4
     REFUSED: Final = 5
+    IDENTITY: Final = 6
+    ACCEPTED: Final = 7
     MESSAGES: Final = 16
     BEAT: Final = 17
     REQUESTS: Final = 32

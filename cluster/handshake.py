@@ -1,83 +1,111 @@
-"""Who are you, and can you prove it? The first four frames of every connection (CONSENSUS rule 10).
+"""Who are you, and can you prove it? The first frames of every connection (CONSENSUS rules 10 and 33).
 
 ::
 
     dialler                                  acceptor
-    HELLO      who I am, a nonce        ->
-                                        <-   CHALLENGE  who I am, the version, a nonce
-    PROOF      HMAC "dialler"           ->
-                                        <-   WELCOME    HMAC "acceptor", limits, addresses
+    HELLO      which cluster, which role, a nonce   ->
+                                        <-   CHALLENGE  the version, a nonce
+    PROOF      sealed                   ->
+                                        <-   WELCOME    sealed: who I am, limits, addresses
+    (a client is through here; a peer goes on)
+    IDENTITY   sealed: who I am         ->
+                                        <-   ACCEPTED   sealed
     (either side instead: REFUSED code, message; then it closes)
 
-Both prove that they know the cluster's secret without saying it: HMAC-SHA-256 over a label of their
-side and the very bytes of HELLO and CHALLENGE, in which both nonces, both identities, role, channel
-and the version ranges stand. The label differs by side, so that a proof cannot be sent back to its maker
-(reflection); the identities are inside, so that it is of no use towards or from anybody else; the version
-range is inside, so that nobody can talk both sides down to an older version. It authenticates the
-beginning of a connection; it does not encrypt what follows (PROTOCOL.md, "What this does not do").
+Both prove that they know the key of the role without saying it (`handshake_frames` has the seals), and
+**who has proved nothing is told nothing**: names, replica ids, starts and addresses stand in sealed frames
+behind both proofs, or behind the reader's. The key of role peer is the cluster's `secret`; that of role
+client is the cluster's `client_secret` (by default derived from the other, one way): a client's key makes
+nobody a peer. The dialler proves first, so that who merely knocks gets nothing that he could try passwords
+against.
 
-Each side is a pure machine: payloads in, payloads out, `ProtocolError` to refuse. Nonces are passed in.
+Peers also tell each other what they remember of one another, and show that their own data directory knows
+of it: an older copy is refused (`acquaintance` says how, and decides).
+
+Each side is a pure machine: payloads in, payloads out, `ProtocolError` to refuse. Nonces are passed in. It
+authenticates the beginning of a connection; it does not encrypt what follows (PROTOCOL.md, "What this does
+not do").
 
 API: `DiallerConfig`, `DiallerConfig.client`, `AcceptorConfig`, `DiallerHandshake`, `AcceptorHandshake`,
-`Hello` (what the acceptor learns), `Welcome` (what the dialler learns), `WireLimits`.
+`Hello` (what the acceptor learns), `Welcome` (what the dialler learns).
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from allsource.cluster.codec import Kind, check_uints, malformed, pack, unpack
+from allsource.cluster.acquaintance import (
+    REGRESSED,
+    Memory,
+    NoMemory,
+    Start,
+    check_history,
+    check_member,
+    check_other,
+    check_replica,
+)
+from allsource.cluster.codec import Kind, malformed, unpack
 from allsource.cluster.frames import ProtocolError
+from allsource.cluster.handshake_frames import (
+    BEAT,
+    CLIENT,
+    DATA,
+    NONCE_BYTES,
+    PEER,
+    VERSION_MAX,
+    VERSION_MIN,
+    Challenge,
+    IdentityBody,
+    Opening,
+    PeerPart,
+    Transcript,
+    WelcomeBody,
+    WireLimits,
+    check_not_refused,
+    encode_refused,
+    read_accepted,
+    read_challenge,
+    read_identity,
+    read_opening,
+    read_proof,
+    read_welcome,
+)
 from allsource.storage.interface import Identity
 
-VERSION_MIN = 1
-VERSION_MAX = 1
-"""Versions of the protocol that this code speaks."""
+__all__ = [
+    "BEAT",
+    "CLIENT",
+    "DATA",
+    "PEER",
+    "AcceptorConfig",
+    "AcceptorHandshake",
+    "DiallerConfig",
+    "DiallerHandshake",
+    "Hello",
+    "Welcome",
+    "WireLimits",
+    "check_not_refused",
+    "encode_refused",
+]
 
-MAGIC = "allsource"
-NONCE_BYTES = 32
 HELLO_BYTES_MAX = 4_096
-"""Largest frame that an acceptor takes before the other side has proved who it is."""
+"""Largest frame that an acceptor takes before the other side has proved that it belongs here."""
 WELCOME_BYTES_MAX = 65_536
-"""Largest frame that a dialler takes before it has been welcomed."""
-NAME_BYTES_MAX = 255
-MESSAGE_CHARACTERS_MAX = 500
-
-PEER, CLIENT = "peer", "client"
-"""Roles."""
-DATA, BEAT = "data", "beat"
-"""Channels of a peer; a client has DATA."""
-
-
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """What an accepted dialler must keep to; see `Limits` of the config."""
-
-    frame_bytes_max: int = 16 << 20
-    event_bytes_max: int = 1 << 20
-    append_bytes_max: int = 8 << 20
-    append_events_max: int = 10_000
-    inflight_requests_max: int = 4_096
-    """Requests of one connection that are answered at a time; further ones wait unread."""
+"""Largest frame of a handshake after that, and that a dialler takes before it is through."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a dialler says of itself; proved once the handshake has ended."""
+    """Who a proved dialler is."""
 
-    version_min: int
-    version_max: int
-    cluster_id: str
+    version: int
     role: str
     channel: str
     node_id: str
     """Of a client: a name for the log, or nothing."""
-    replica_id: str
-    incarnation: int
-    nonce: bytes
+    start: Start | None = None
+    """Of a peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,68 +115,49 @@ class Welcome:
     version: int
     cluster_id: str
     node_id: str
-    replica_id: str
-    incarnation: int
     partition_count: int
     limits: WireLimits
     addresses: dict[str, tuple[str, int]]
     """Node id -> host and port, of every member."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Challenge:
-    version: int
-    cluster_id: str
-    node_id: str
-    replica_id: str
-    incarnation: int
-    nonce: bytes
-
-
-def _nobody(_: str) -> str | None:
-    return None
-
-
-def _anybody(_: Hello) -> ProtocolError | None:
-    return None
+    start: Start | None = None
+    """For a peer: which start of the node this is."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiallerConfig:
-    """How to introduce ourselves, and whom we expect.
-
-    `remembered` gives the replica id that a node had when it was last met (None: never met).
-    """
+    """How to introduce ourselves, and whom we expect."""
 
     secret: str = field(repr=False)
+    """The key of the role."""
     identity: Identity
     role: str = PEER
     channel: str = DATA
     expected_node: str = ""
     """Node id that the dialled address should have; empty: any."""
-    remembered: Callable[[str], str | None] = _nobody
+    memory: Memory = field(default_factory=NoMemory, repr=False)
 
     @classmethod
     def client(cls, secret: str, *, cluster_id: str = "", name: str = "") -> DiallerConfig:
-        """For a client. Without `cluster_id`, any cluster that knows the secret will do."""
+        """For a client. Without `cluster_id`, any cluster that knows the key will do."""
         return cls(secret, Identity(cluster_id, name, "", 0), CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptorConfig:
-    """Who we are, whom we let in, and what we tell them.
-
-    `remembered` as for the dialler; `admit` may refuse somebody who has proved the secret.
-    """
+    """Who we are, whom we let in, and what we tell them."""
 
     secret: str = field(repr=False)
+    """The key of the role peer."""
+    client_secret: str = field(repr=False)
     identity: Identity
     addresses: Mapping[str, tuple[str, int]]
     """Every member, this node included: others may not call themselves peers."""
     partition_count: int
     limits: WireLimits = field(default_factory=WireLimits)
-    remembered: Callable[[str], str | None] = _nobody
-    admit: Callable[[Hello], ProtocolError | None] = _anybody
+    memory: Memory = field(default_factory=NoMemory, repr=False)
+
+    def key_of(self, role: str) -> str:
+        return self.secret if role == PEER else self.client_secret
 
 
 class DiallerHandshake:
@@ -157,78 +166,91 @@ class DiallerHandshake:
     def __init__(self, config: DiallerConfig, nonce: bytes) -> None:
         assert len(nonce) == NONCE_BYTES
         self._config = config
-        me = config.identity
-        self._hello = pack(
-            (
-                Kind.HELLO,
-                MAGIC,
-                VERSION_MIN,
-                VERSION_MAX,
-                me.cluster_id,
-                config.role,
-                config.channel,
-                me.node_id,
-                me.replica_id,
-                me.incarnation,
-                nonce,
-            )
-        )
-        self._challenge_bytes = b""
-        self._challenge: _Challenge | None = None
+        self._hello = Opening(
+            VERSION_MIN, VERSION_MAX, config.identity.cluster_id, config.role, config.channel, nonce
+        ).pack()
+        self._said = Transcript()
+        self._said.add(self._hello)
+        self._challenge: Challenge | None = None
+        self._welcome: Welcome | None = None
 
     def start(self) -> bytes:
         """The first payload."""
         return self._hello
 
     def receive(self, payload: bytes | memoryview) -> tuple[bytes | None, Welcome | None]:
-        """`(payload to send, welcome)`: PROOF for a CHALLENGE, a `Welcome` at the end."""
-        frame = unpack(payload)
-        check_not_refused(frame)
+        """`(payload to send, welcome)`; the `Welcome` comes at the end, and then both sides are sure."""
+        _check_refusal(payload, is_proved=self._welcome is not None)
         if self._challenge is None:
-            self._challenge = _read_challenge(frame)
-            self._challenge_bytes = bytes(payload)
-            self._check(self._challenge)
-            mac = _mac(self._config.secret, b"dialler", self._hello, self._challenge_bytes)
-            return pack((Kind.PROOF, mac)), None
-        return None, self._read_welcome(frame, self._challenge)
+            return self._prove(payload), None
+        if self._welcome is None:
+            return self._meet(payload, self._challenge)
+        return None, self._conclude(payload, self._welcome)
 
-    def _check(self, acceptor: _Challenge) -> None:
-        """Refuse the wrong server before telling it anything that it could use."""
-        me, expected = self._config.identity, self._config.expected_node
-        if not VERSION_MIN <= acceptor.version <= VERSION_MAX:
-            raise _wrong_version(acceptor.version, acceptor.version)
-        if me.cluster_id and acceptor.cluster_id != me.cluster_id:
-            raise _wrong_cluster(acceptor.cluster_id, me.cluster_id)
-        if self._config.role == CLIENT:
-            return
-        _check_other(me, acceptor.node_id, acceptor.replica_id)
-        if expected and acceptor.node_id != expected:
+    def _prove(self, payload: bytes | memoryview) -> bytes:
+        challenge = read_challenge(unpack(payload))
+        if not VERSION_MIN <= challenge.version <= VERSION_MAX:
+            raise _wrong_version(challenge.version, challenge.version)
+        self._said.add(payload)
+        self._challenge = challenge
+        name = self._config.identity.node_id if self._config.role == CLIENT else ""
+        return self._said.seal(self._config.secret, (Kind.PROOF, name))
+
+    def _meet(
+        self, payload: bytes | memoryview, challenge: Challenge
+    ) -> tuple[bytes | None, Welcome | None]:
+        config, me = self._config, self._config.identity
+        frame = self._said.open(config.secret, Kind.WELCOME, payload)
+        if frame is None:
+            raise ProtocolError(
+                "wrong_secret",
+                f"the node does not know {_KEYS[config.role]} that it was shown to know; "
+                "check the address, and that nobody else listens there",
+            )
+        self._said.add(payload)
+        body = read_welcome(frame, config.role)
+        if me.cluster_id and body.cluster_id != me.cluster_id:
+            raise _wrong_cluster(me.cluster_id)
+        welcome = Welcome(
+            challenge.version,
+            body.cluster_id,
+            body.node_id,
+            body.partition_count,
+            body.limits,
+            body.addresses,
+            body.peer.start if body.peer is not None else None,
+        )
+        if body.peer is None:
+            return None, welcome
+        self._welcome, self._peer = welcome, body.peer
+        return self._introduce(body, body.peer), None
+
+    def _introduce(self, acceptor: WelcomeBody, peer: PeerPart) -> bytes:
+        config, me, memory = self._config, self._config.identity, self._config.memory
+        check_other(me, acceptor.node_id, peer.start.replica_id)
+        if config.expected_node and acceptor.node_id != config.expected_node:
             raise ProtocolError(
                 "wrong_node",
-                f"the address of node {expected} is answered by node {acceptor.node_id}; "
+                f"the address of node {config.expected_node} is answered by node {acceptor.node_id}; "
                 "check the addresses of the configuration",
             )
-        _check_replica(acceptor.node_id, acceptor.replica_id, self._config.remembered(acceptor.node_id))
-
-    def _read_welcome(self, frame: list[Any], acceptor: _Challenge) -> Welcome:
-        match frame:
-            case [Kind.WELCOME, bytes(mac), int(partitions), dict(limits), dict(addresses), *_]:
-                check_uints((partitions,))
-            case _:
-                raise malformed("a WELCOME was expected")
-        expected = _mac(self._config.secret, b"acceptor", self._hello, self._challenge_bytes)
-        if not hmac.compare_digest(mac, expected):
-            raise _wrong_secret(f"node {acceptor.node_id}")
-        return Welcome(
-            acceptor.version,
-            acceptor.cluster_id,
-            acceptor.node_id,
-            acceptor.replica_id,
-            acceptor.incarnation,
-            partitions,
-            _read_limits(limits),
-            {_name(node): _read_address(address) for node, address in addresses.items()},
+        self._asked = memory.remembered().get(acceptor.node_id)
+        check_replica(acceptor.node_id, peer.start.replica_id, self._asked)
+        identity = IdentityBody(
+            me.node_id,
+            _peer_part(me, memory),
+            _answer(memory, acceptor.remembers.get(me.node_id, 0)),
+            self._asked.incarnation if self._asked is not None else 0,
         )
+        return self._said.seal(config.secret, identity.listed())
+
+    def _conclude(self, payload: bytes | memoryview, welcome: Welcome) -> Welcome:
+        frame = self._said.open(self._config.secret, Kind.ACCEPTED, payload)
+        if frame is None:
+            raise malformed("the seal of ACCEPTED is wrong")
+        check_history(welcome.node_id, self._asked, read_accepted(frame))
+        _meet(self._config.memory, welcome.node_id, self._peer, self._asked)
+        return welcome
 
 
 class AcceptorHandshake:
@@ -238,212 +260,127 @@ class AcceptorHandshake:
         assert len(nonce) == NONCE_BYTES
         self._config = config
         self._nonce = nonce
-        self._hello: Hello | None = None
-        self._hello_bytes = b""
-        self._challenge_bytes = b""
+        self._said = Transcript()
+        self._opening: Opening | None = None
+        self._version = 0
+        self._asked: dict[str, Start] = {}
+        self.is_proved = False
+        """Whether the other side has shown that it knows the key of its role."""
 
     def receive(self, payload: bytes | memoryview) -> tuple[bytes, Hello | None]:
-        """`(payload to send, hello)`: CHALLENGE for a HELLO, then WELCOME and the proved `Hello`."""
-        frame = unpack(payload)
-        check_not_refused(frame)
-        if self._hello is None:
-            return self._challenge(frame, bytes(payload)), None
-        return self._welcome(frame, self._hello), self._hello
+        """`(payload to send, hello)`; the `Hello` comes at the end, with the last payload."""
+        _check_refusal(payload, is_proved=self.is_proved)
+        if self._opening is None:
+            return self._challenge(payload), None
+        if not self.is_proved:
+            return self._welcome(payload, self._opening)
+        return self._accept(payload, self._opening)
 
-    def _challenge(self, frame: list[Any], payload: bytes) -> bytes:
-        hello = _read_hello(frame)
-        me = self._config.identity
-        version = min(VERSION_MAX, hello.version_max)
-        if version < max(VERSION_MIN, hello.version_min):
-            raise _wrong_version(hello.version_min, hello.version_max)
-        if hello.cluster_id != me.cluster_id and (hello.role == PEER or hello.cluster_id):
-            raise _wrong_cluster(me.cluster_id, hello.cluster_id)
-        self._hello, self._hello_bytes = hello, payload
-        self._challenge_bytes = pack(
-            (Kind.CHALLENGE, version, me.cluster_id, me.node_id, me.replica_id, me.incarnation, self._nonce)
+    def _challenge(self, payload: bytes | memoryview) -> bytes:
+        opening = read_opening(unpack(payload))
+        version = min(VERSION_MAX, opening.version_max)
+        if version < max(VERSION_MIN, opening.version_min):
+            raise _wrong_version(opening.version_min, opening.version_max)
+        if opening.cluster_id and opening.cluster_id != self._config.identity.cluster_id:
+            raise _wrong_cluster(opening.cluster_id)
+        self._opening, self._version = opening, version
+        challenge = Challenge(version, self._nonce).pack()
+        self._said.add(payload)
+        self._said.add(challenge)
+        return challenge
+
+    def _welcome(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello | None]:
+        config, role = self._config, opening.role
+        key = config.key_of(role)
+        frame = self._said.open(key, Kind.PROOF, payload)
+        if frame is None:
+            raise self._wrong_key(role, payload)
+        name = read_proof(frame)
+        self.is_proved = True
+        self._said.add(payload)
+        me, is_peer = config.identity, role == PEER
+        if is_peer:
+            self._asked = dict(config.memory.remembered())
+        welcome = WelcomeBody(
+            me.cluster_id,
+            me.node_id,
+            config.partition_count,
+            config.limits,
+            dict(config.addresses),
+            _peer_part(me, config.memory) if is_peer else None,
+            {peer: start.incarnation for peer, start in self._asked.items()},
         )
-        return self._challenge_bytes
+        hello = None if is_peer else Hello(self._version, role, opening.channel, name)
+        return self._said.seal(key, welcome.listed()), hello
 
-    def _welcome(self, frame: list[Any], hello: Hello) -> bytes:
-        match frame:
-            case [Kind.PROOF, bytes(mac), *_]:
-                pass
-            case _:
-                raise malformed("a PROOF was expected")
-        secret = self._config.secret
-        if not hmac.compare_digest(mac, _mac(secret, b"dialler", self._hello_bytes, self._challenge_bytes)):
-            raise _wrong_secret(f"{hello.role} {hello.node_id}".rstrip())
-        self._admit(hello)
-        limits = self._config.limits
-        return pack(
-            (
-                Kind.WELCOME,
-                _mac(secret, b"acceptor", self._hello_bytes, self._challenge_bytes),
-                self._config.partition_count,
-                {f.name: getattr(limits, f.name) for f in fields(limits)},
-                dict(self._config.addresses),
+    def _wrong_key(self, role: str, payload: bytes | memoryview) -> ProtocolError:
+        """Somebody who shows the other role's key belongs here, and is told which one to take."""
+        other = CLIENT if role == PEER else PEER
+        if self._said.open(self._config.key_of(other), Kind.PROOF, payload) is None:
+            return ProtocolError(
+                "wrong_secret", f"{_KEYS[role]} of this cluster is another one; give both sides the same"
             )
+        if role == PEER:
+            return ProtocolError(
+                "wrong_secret",
+                "this is the clients' key (`client_secret`); nodes need the cluster's `secret`",
+            )
+        return ProtocolError(
+            "wrong_secret",
+            "this is the nodes' key (`secret`), which clients should not have; they need `client_secret` "
+            "(`allsource config client-secret FILE` prints it)",
         )
 
-    def _admit(self, hello: Hello) -> None:
-        """The secret is proved; is it somebody whom we let in?"""
-        if hello.role == PEER:
-            _check_other(self._config.identity, hello.node_id, hello.replica_id)
-            if hello.node_id not in self._config.addresses:
-                raise unknown_node(hello.node_id, self._config.addresses)
-            _check_replica(hello.node_id, hello.replica_id, self._config.remembered(hello.node_id))
-        refusal = self._config.admit(hello)
-        if refusal is not None:
-            raise refusal
+    def _accept(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello]:
+        config = self._config
+        frame = self._said.open(config.secret, Kind.IDENTITY, payload)
+        if frame is None:
+            raise malformed("the seal of IDENTITY is wrong")
+        self._said.add(payload)
+        body = read_identity(frame)
+        start = body.peer.start
+        check_other(config.identity, body.node_id, start.replica_id)
+        check_member(body.node_id, config.addresses)
+        asked = self._asked.get(body.node_id)
+        check_replica(body.node_id, start.replica_id, asked)
+        check_history(body.node_id, asked, body.answer)
+        _meet(config.memory, body.node_id, body.peer, asked)
+        accepted = self._said.seal(config.secret, (Kind.ACCEPTED, _answer(config.memory, body.asks)))
+        return accepted, Hello(self._version, PEER, opening.channel, body.node_id, start)
 
 
-# -- REFUSED
+_KEYS = {PEER: "the nodes' key (`secret`)", CLIENT: "the clients' key (`client_secret`)"}
 
 
-def encode_refused(error: ProtocolError) -> bytes:
-    """The last payload of a side that closes because of `error`."""
-    return pack((Kind.REFUSED, error.code, _printable(error.message)))
+def _peer_part(me: Identity, memory: Memory) -> PeerPart:
+    nonce = memory.nonce_of(me.incarnation)
+    assert nonce is not None, "a start is written down before the first handshake"
+    return PeerPart(Start(me.replica_id, me.incarnation, nonce), tuple(memory.log_ends()))
 
 
-def check_not_refused(frame: list[Any]) -> None:
-    """Raise the other side's refusal, if this is one."""
-    if frame[0] != Kind.REFUSED:
-        return
-    match frame:
-        case [_, str(code), str(message), *_]:
-            raise ProtocolError(_printable(code), _printable(message), by_peer=True)
-    raise malformed("a refusal is [kind, code, message]")
+def _answer(memory: Memory, number: int) -> bytes:
+    """What our directory knows of a start of ours that somebody remembers; empty if nothing."""
+    return (memory.nonce_of(number) or b"") if number else b""
 
 
-def _printable(text: str) -> str:
-    """Text from the other side, fit for a log line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MESSAGE_CHARACTERS_MAX])
+def _meet(memory: Memory, peer: str, part: PeerPart, asked: Start | None) -> None:
+    refusal = memory.meet(peer, part.start, part.log_ends, asked)
+    if refusal is not None:
+        raise refusal
 
 
-# -- reading
+def _check_refusal(payload: bytes | memoryview, *, is_proved: bool) -> None:
+    try:
+        check_not_refused(unpack(payload))
+    except ProtocolError as error:
+        if error.by_peer and error.code == REGRESSED and not is_proved:
+            raise malformed("a judgement of our history by one who has proved nothing") from error
+        raise
 
 
-def _read_hello(frame: list[Any]) -> Hello:
-    match frame:
-        case [
-            Kind.HELLO,
-            str(magic),
-            int(version_min),
-            int(version_max),
-            str(cluster_id),
-            str(role),
-            str(channel),
-            str(node_id),
-            str(replica_id),
-            int(incarnation),
-            bytes(nonce),
-            *_,
-        ] if magic == MAGIC:
-            check_uints((version_min, version_max, incarnation))
-        case _:
-            raise malformed("a connection begins with HELLO")
-    if role not in (PEER, CLIENT) or channel not in (DATA, BEAT) or (role == CLIENT and channel == BEAT):
-        raise malformed(f"no such role and channel: {role!r}, {channel!r}")
-    if len(nonce) != NONCE_BYTES:
-        raise malformed(f"a nonce has {NONCE_BYTES} bytes")
-    names = (_name(cluster_id), _name(node_id), _name(replica_id))
-    if role == PEER and not all(names):
-        raise malformed("a peer says its cluster, node and replica id")
-    return Hello(
-        version_min, version_max, cluster_id, role, channel, node_id, replica_id, incarnation, nonce
-    )
-
-
-def _read_challenge(frame: list[Any]) -> _Challenge:
-    match frame:
-        case [
-            Kind.CHALLENGE,
-            int(version),
-            str(cluster_id),
-            str(node_id),
-            str(replica_id),
-            int(incarnation),
-            bytes(nonce),
-            *_,
-        ]:
-            check_uints((version, incarnation))
-            if len(nonce) != NONCE_BYTES or not (_name(node_id) and _name(replica_id)):
-                raise malformed("a CHALLENGE has a nonce of 32 bytes and says node and replica id")
-            return _Challenge(version, _name(cluster_id), node_id, replica_id, incarnation, nonce)
-    raise malformed("a CHALLENGE was expected")
-
-
-def _read_limits(value: dict[Any, Any]) -> WireLimits:
-    """Limits that this version does not know are for later versions."""
-    known = {f.name: value[f.name] for f in fields(WireLimits) if f.name in value}
-    check_uints(known.values())
-    return WireLimits(**known)
-
-
-def _read_address(value: Any) -> tuple[str, int]:
-    match value:
-        case [str(host), int(port)] if 0 < port < 65_536:
-            return _name(host), port
-    raise malformed(f"an address is [host, port], not {value!r}")
-
-
-def _name(value: Any) -> str:
-    if type(value) is not str or len(value) > NAME_BYTES_MAX or not (value.isprintable() or not value):
-        raise malformed(f"a name has at most {NAME_BYTES_MAX} printable characters")
-    return value
-
-
-def _mac(secret: str, side: bytes, hello: bytes, challenge: bytes) -> bytes:
-    transcript = b"%s %s\0" % (MAGIC.encode(), side)
-    for part in (hello, challenge):
-        transcript += len(part).to_bytes(4, "big") + part
-    return hmac.digest(secret.encode(), transcript, "sha256")
-
-
-# -- refusals
-
-
-def _check_other(me: Identity, node_id: str, replica_id: str) -> None:
-    if replica_id == me.replica_id:
-        raise ProtocolError(
-            "self", f"node {me.node_id} is connected to itself; check the addresses of the configuration"
-        )
-    if node_id == me.node_id:
-        raise ProtocolError(
-            "identity_changed",
-            f"two processes call themselves node {node_id}, from different data directories; stop one",
-        )
-
-
-def _check_replica(node_id: str, replica_id: str, remembered: str | None) -> None:
-    if remembered is not None and remembered != replica_id:
-        raise ProtocolError(
-            "identity_changed",
-            f"node {node_id} was replica {remembered} and now says it is {replica_id}: its data directory "
-            "was wiped or swapped, or it was restarted with its storage in memory. Bring the old directory "
-            "back; a node that has forgotten what it promised must not vote in its place",
-        )
-
-
-def unknown_node(node_id: str, members: Collection[str]) -> ProtocolError:
-    """The refusal of a peer that is not a member."""
+def _wrong_cluster(meant: str) -> ProtocolError:
     return ProtocolError(
-        "unknown_node",
-        f"{node_id} is not a member of this cluster ({', '.join(sorted(members))}); "
-        "give all nodes the same configuration",
-    )
-
-
-def _wrong_secret(who: str) -> ProtocolError:
-    return ProtocolError(
-        "wrong_secret", f"{who} does not know this cluster's secret; give both sides the same one"
-    )
-
-
-def _wrong_cluster(acceptor: str, dialler: str) -> ProtocolError:
-    return ProtocolError(
-        "wrong_cluster",
-        f"the node is of cluster {acceptor} and the caller of cluster {dialler}; check the address",
+        "wrong_cluster", f"the node at this address is not of cluster {meant}, which the caller means"
     )
 
 

@@ -225,10 +225,12 @@ class Server:
         client_idle_s: float = CLIENT_IDLE_S,
         on_peer: Callable[[Hello], None] = lambda _: None,
         on_fault: Callable[[Exception], AllsourceError] = _unexpected,
+        on_refusal: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
     ) -> None:
         """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is:
         `PeerLinks.nudge` dials it back at once. `on_fault` hears of every error of ours that the handler
-        raised in place of taking a request, and says what to answer."""
+        raised in place of taking a request, and says what to answer. `on_refusal` hears why a proved peer
+        ended its connection, if it said so."""
         self.handler = handler
         self.acceptor = acceptor
         self.host = host
@@ -237,6 +239,7 @@ class Server:
         self.client_idle_s = client_idle_s
         self._on_peer = on_peer
         self.on_fault = on_fault
+        self._on_refusal = on_refusal
         self._connections_max = connections_max
         self._connections: set[ServerConnection] = set()
         self._peers: dict[tuple[str, str], ServerConnection] = {}
@@ -296,7 +299,15 @@ class Server:
         self._peers[key] = connection
         if old is not None:
             old.fail(ProtocolError("superseded", f"node {hello.node_id} has connected again"))
+        self._end_earlier_starts(hello)
         self._on_peer(hello)
+
+    def _end_earlier_starts(self, hello: Hello) -> None:
+        """What an earlier process of a peer still had under way is not delivered after its successor."""
+        for key, other in list(self._peers.items()):
+            if key[0] == hello.node_id and other.hello is not None and other.hello.start != hello.start:
+                del self._peers[key]  # its end is no news: the peer is there
+                other.fail(ProtocolError("superseded", f"node {hello.node_id} has started again"))
 
     def _too_many(self) -> ProtocolError:
         limit = self._connections_max
@@ -314,6 +325,8 @@ class Server:
         if self._peers.get(key) is connection:
             del self._peers[key]
             self.handler.lost(hello.node_id)
+        if connection.error is not None and connection.error.by_peer:
+            self._on_refusal(hello.node_id, connection.error)
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:

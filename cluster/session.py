@@ -267,6 +267,8 @@ class ServerSession(_Session):
             answer, hello = self._handshake.receive(payload)
             self._ready.append(encode_frame(answer))
             if hello is None:
+                if self._handshake.is_proved:
+                    self._parser.limit = WELCOME_BYTES_MAX
                 return None
             self.hello = hello
             return self._established(hello)

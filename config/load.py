@@ -22,6 +22,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from allsource.config.client_secret import derived_client_secret
 from allsource.config.document import ConfigFault, Fault, Item, Items, Keys, Text, read_document
 from allsource.config.knobs import NODES, SECTIONS, Knob, all_knobs, keys_of, knobs_of
 from allsource.config.rules import contradictions
@@ -37,7 +38,7 @@ __all__ = ["ENVIRONMENT_PREFIX", "ConfigFault", "Fault", "load_settings"]
 
 ENVIRONMENT_PREFIX = "ALLSOURCE__"
 
-_COMPUTED = frozenset(("cluster_id", "replication_factor", "data_dir"))
+_COMPUTED = frozenset(("client_secret", "cluster_id", "replication_factor", "data_dir"))
 """Keys without a fixed default that a file may leave out."""
 
 
@@ -79,6 +80,7 @@ class _Reader:
             keys = self._section(top, section)
             values[section] = cls(**self._knobs(cls, keys, section))
         values["nodes"] = self._nodes(top, values["cluster_name"])
+        values["client_secret"] = values["client_secret"] or derived_client_secret(values["secret"])
         values["cluster_id"] = values["cluster_id"] or default_cluster_id(values["cluster_name"])
         values["replication_factor"] = values["replication_factor"] or default_replication_factor(
             len(values["nodes"])

@@ -30,12 +30,22 @@ class Contradiction(NamedTuple):
 
 def contradictions(settings: Settings) -> Iterator[Contradiction]:
     """Every rule that the settings break."""
+    yield from _two_keys(settings)
     yield from _times(settings)
     yield from _sizes(settings.limits)
     yield from _storage(settings)
     yield from _secrets(settings)
     yield from _replication(settings)
     yield from _nodes(settings.nodes)
+
+
+def _two_keys(settings: Settings) -> Iterator[Contradiction]:
+    if settings.client_secret == settings.secret:
+        yield Contradiction(
+            ("client_secret", "secret"),
+            "is the same as `secret`, so every client could be a node; allowed: another one, or none (then "
+            "one is derived)",
+        )
 
 
 def _times(settings: Settings) -> Iterator[Contradiction]:

@@ -165,9 +165,15 @@ class Settings:
     so that two clusters need two names. Stored in the data directories: it cannot change later."""
 
     secret: Annotated[str, Secret(8, 1024)] = field(repr=False)
-    """Shared by nodes and native clients, who prove to each other that they know it. It encrypts
-    nothing. Better in a file or the environment: `{file: PATH}`, `{env: NAME}`. The examples' secrets
-    (`change-me...`) are refused where a node listens on an address that others can reach."""
+    """The nodes' key: they prove to each other that they know it, and whoever knows it can be a node.
+    Not for clients. It encrypts nothing. Better in a file or the environment: `{file: PATH}`, `{env:
+    NAME}`. The examples' secrets (`change-me...`) are refused where a node listens on an address that
+    others can reach."""
+
+    client_secret: Annotated[str, Secret(8, 1024)] = field(repr=False)
+    """The clients' key: native clients and nodes prove to each other that they know it. It makes nobody a
+    node, so it is the one to hand out. Default: derived from `secret`, one way; `allsource config
+    client-secret FILE` prints it. Another one than `secret`."""
 
     partitions: Annotated[int, Count(1, 1024)] = 32
     """Into how many logs the streams are hashed. More spread more evenly over more nodes, and each

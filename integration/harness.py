@@ -22,6 +22,7 @@ from allsource.node.cli.processes import NodeProcess, stop_all, until
 from allsource.node.cli.targets import connect
 
 SECRET = "integration-secret"
+CLIENT_SECRET = "integration-secret-of-clients"
 PATIENCE_S = 30.0
 """Far more than anything here takes; a story that reaches it fails."""
 
@@ -42,7 +43,9 @@ class Clusters:
         directory = self._directory / name
         directory.mkdir()
         ids = [f"n{number}" for number in range(1, nodes + 1)]
-        return write_config(directory, ids, cluster_name=name, secret=SECRET, **settings)
+        return write_config(
+            directory, ids, cluster_name=name, secret=SECRET, client_secret=CLIENT_SECRET, **settings
+        )
 
     async def adopt(self, config: Path) -> ClusterProcess:
         """The cluster of a file, not started yet; its processes end with the test."""
@@ -118,4 +121,14 @@ async def faults(cluster: ClusterProcess, history: History) -> list[Fault]:
     return [*copies.faults, *judge(history, copies.logs)]
 
 
-__all__ = ["SECRET", "Clusters", "ask", "end", "faults", "greeting", "stop_all", "wait_for", "written_to"]
+__all__ = [
+    "CLIENT_SECRET",
+    "Clusters",
+    "ask",
+    "end",
+    "faults",
+    "greeting",
+    "stop_all",
+    "wait_for",
+    "written_to",
+]

@@ -216,7 +216,7 @@ async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> N
 
 async def test_a_cluster_can_be_named_by_a_node_and_the_secret(one: ClusterProcess) -> None:
     address = one.addresses[0]
-    by_node = allsource("status", "--node", address, "--json", ALLSOURCE_SECRET=one.settings.secret)
+    by_node = allsource("status", "--node", address, "--json", ALLSOURCE_SECRET=one.settings.client_secret)
     assert json.loads(by_node.stdout)["node"] == "n1"
     wrong = allsource("status", "--node", address, ALLSOURCE_SECRET="another-secret")
     assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)

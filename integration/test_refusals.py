@@ -15,7 +15,7 @@ from allsource.client import Client
 from allsource.client.errors import ConnectionRefused
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.processes import until
-from integration.harness import PATIENCE_S, SECRET, Clusters, ask, end, greeting, wait_for
+from integration.harness import CLIENT_SECRET, PATIENCE_S, Clusters, ask, end, greeting, wait_for
 
 LISTEN, STORAGE = 69, 73
 """Exit statuses of `allsource.node.daemon`."""
@@ -140,7 +140,7 @@ async def test_a_client_with_another_secret_is_refused(clusters: Clusters) -> No
     with pytest.raises(ConnectionRefused, match="secret"):
         async with Client(cluster.addresses, secret="not-the-secret"):
             pass
-    async with Client(cluster.addresses, secret=SECRET) as client:
+    async with Client(cluster.addresses, secret=CLIENT_SECRET) as client:
         assert (await client.cluster())["node"] == "n1"
 
 
@@ -148,7 +148,7 @@ async def test_a_client_of_another_cluster_is_refused(clusters: Clusters) -> Non
     cluster = await clusters.start(1)
     with pytest.raises(ConnectionRefused, match="cluster"):
         async with Client(
-            cluster.addresses, secret=SECRET, cluster_id="00000000-0000-4000-8000-000000000000"
+            cluster.addresses, secret=CLIENT_SECRET, cluster_id="00000000-0000-4000-8000-000000000000"
         ):
             pass
 

@@ -4,7 +4,8 @@ Exit statuses of `run_node`::
 
     0    stopped in order, by SIGTERM or SIGINT
     1    the settings do not allow it to start (no such node)
-    73   the data directory cannot be used as it is (EX_CANTCREAT); the message says what to do
+    73   the data directory cannot be used as it is (EX_CANTCREAT): at the start, or when a peer shows that
+         it is an older copy; the message says what to do
     69   an address cannot be listened on (EX_UNAVAILABLE)
     70   the node found its own state wrong and ended at once (EX_SOFTWARE; CONSENSUS.md rule 17)
     74   a sync failed and the process ended at once (EX_IOERR; rule 16)
@@ -29,14 +30,18 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
+from allsource.cluster.acquaintance import REGRESSED, LogEnd
 from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
 from allsource.cluster.peers import PeerLinks
+from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.cluster.server import Server
 from allsource.config.exposure import is_open_to_others
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
+from allsource.node.acquaintances import Acquaintances
 from allsource.node.checkpoints import Checkpoints
+from allsource.node.ending import EXIT_STORAGE
 from allsource.node.faults import Faults
 from allsource.node.formation import Formation
 from allsource.node.front import Front
@@ -54,7 +59,7 @@ from allsource.storage.errors import AllsourceError, StorageFault
 from allsource.storage.interface import Identity, Storage
 from allsource.storage.open import open_storage
 
-EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN, EXIT_STORAGE = 0, 1, 69, 73
+EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN = 0, 1, 69
 
 LEAVE_TIMEOUT_S = 2.0
 """How long a node that stops may take to give its leaderships away and answer what is under way."""
@@ -186,6 +191,14 @@ class Node:
             [node.id for node in settings.nodes],
             settings.partitions,
             settings.replication_factor,
+            incarnation=storage.identity.incarnation,
+        )
+        self._acquaintances = Acquaintances(
+            self._formation,
+            self._log,
+            log_ends=self._log_ends,
+            acknowledged_by=self._acknowledged_by,
+            takes_part=lambda: self.member is not None,
         )
         self._queue: LockFreeEventQueue[Ticket] = LockFreeEventQueue(settings.limits.queue_capacity)
         self._view = View(settings, self.node_id, storage, self._queue)
@@ -204,6 +217,7 @@ class Node:
             # Who dials us is there: do not wait out the pause between our own attempts.
             on_peer=lambda hello: self.links.nudge(hello.node_id),
             on_fault=Faults(self._log, self._measures, clock_us).met,
+            on_refusal=self._acquaintances.refused_by,
         )
         await self.server.start()
         self._undo.append(self.server.close)
@@ -211,9 +225,16 @@ class Node:
         await self.http.start()
         self._undo.append(self.http.stop)
         self._say_what_storage_promises()
-        # Only a node that has met everybody once may vote (formation.py); usually that was long ago.
-        if self._formation.is_formed:
+        # Only a node that has met everybody once, and that nobody takes for an older copy, may vote
+        # (formation.py).
+        if self._formation.may_take_part:
             self._take_part()
+        elif doubts := self._formation.doubts():
+            self._complaints.update((peer, f"{REGRESSED}: {why}") for peer, why in doubts.items())
+            self._log.error(
+                "takes no part until its peers accept it: its data directory is an older copy, they found",
+                doubts=dict(doubts),
+            )
         else:
             self._log.info(
                 "first start of this cluster: meeting the others", missing=self._formation.missing()
@@ -265,7 +286,7 @@ class Node:
         self._door.member = self.member
         self.member.start()
         for peer, welcome in self._connected.items():
-            self.member.connected(peer, welcome.incarnation)
+            self.member.connected(peer, _incarnation(welcome))
         self._log.info("takes part", partitions=len(self.member.core.groups))
 
     async def leave(self, timeout_s: float) -> None:
@@ -296,6 +317,7 @@ class Node:
         limits = self.settings.limits
         return AcceptorConfig(
             self.settings.secret,
+            self.settings.client_secret,
             identity,
             self._addresses(),
             self.settings.partitions,
@@ -305,11 +327,30 @@ class Node:
                 limits.append_bytes_max,
                 limits.append_events_max,
             ),
-            self._formation.remembered,
+            self._acquaintances,
         )
 
     def _dialler(self, identity: Identity) -> DiallerConfig:
-        return DiallerConfig(self.settings.secret, identity, PEER, remembered=self._formation.remembered)
+        return DiallerConfig(self.settings.secret, identity, PEER, memory=self._acquaintances)
+
+    # -- what handshakes rest on
+
+    def _log_ends(self) -> list[LogEnd]:
+        """How far our logs went when this process opened them."""
+        if self.member is not None:
+            return self.member.log_ends
+        assert self._storage is not None
+        members = tuple(node.id for node in self.settings.nodes)
+        groups = replica_sets(members, self.settings.partitions, self.settings.replication_factor)
+        states = [self._storage.load(partition) for partition in hosted_by(self.node_id, groups)]
+        return [LogEnd(state.partition, state.hard.term, state.last_index) for state in states]
+
+    def _acknowledged_by(self, peer: str) -> list[LogEnd]:
+        """What a peer's replica may not have lost. With `durability: os` a power cut may shorten a log,
+        with the operator's consent: nothing is held against it."""
+        if self.member is None or self.settings.durability != "fsync":
+            return []
+        return [LogEnd(*end) for end in self.member.core.acknowledged_by(peer)]
 
     def _http_app(self) -> web.Application:
         return make_app(
@@ -338,12 +379,12 @@ class Node:
         """Both our connections to a peer have finished their handshakes."""
         self._connected[peer] = welcome
         self._complaints.pop(peer, None)
-        self._view.met(peer, welcome.incarnation)
-        if self._formation.met(peer, welcome.replica_id):
-            self._log.info("the cluster has formed")
+        self._view.met(peer, _incarnation(welcome))
+        if self._acquaintances.greeted(peer):
             self._take_part()
+            self._log.info("met all members, and is doubted by none")
         elif self.member is not None:
-            self.member.connected(peer, welcome.incarnation)
+            self.member.connected(peer, _incarnation(welcome))
 
     def _forgets(self) -> bool:
         return self.settings.storage.backend == "memory"
@@ -356,6 +397,8 @@ class Node:
 
     def refused(self, peer: str, error: Exception) -> None:
         """A peer cannot be reached, or will not have us."""
+        if isinstance(error, ProtocolError) and error.by_peer:
+            self._acquaintances.refused_by(peer, error)
         if self.member is not None:
             self.member.refused(peer)
         if isinstance(error, ProtocolError) and self._complaints.get(peer) != str(error):
@@ -366,3 +409,8 @@ class Node:
                     "this node has forgotten what it held in memory, and its peers do not take it back: "
                     "leave it stopped while they go on, or stop all nodes and begin with an empty cluster"
                 )
+
+
+def _incarnation(welcome: Welcome) -> int:
+    assert welcome.start is not None, "peers say which start they are"
+    return welcome.start.incarnation

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from allsource.cluster.acquaintance import LogEnd
 from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.placement import hosted_by, replica_sets
@@ -72,6 +73,8 @@ class Member:
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
         states = {partition: storage.load(partition) for partition in hosted_by(node_id, groups)}
+        self.log_ends = [LogEnd(p, state.hard.term, state.last_index) for p, state in states.items()]
+        """How far the logs went when they were opened, durably."""
         self.core = MultiRaft(
             node_id,
             members,

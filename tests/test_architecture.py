@@ -47,10 +47,12 @@ MAY_IMPORT = {
 other people's services, so it takes only what it speaks. The command line is where both ends meet."""
 
 PURE = (
+    "allsource.cluster.acquaintance",
     "allsource.cluster.codec",
     "allsource.cluster.consensus",
     "allsource.cluster.frames",
     "allsource.cluster.handshake",
+    "allsource.cluster.handshake_frames",
     "allsource.cluster.liveness",
     "allsource.cluster.message_codec",
     "allsource.cluster.placement",

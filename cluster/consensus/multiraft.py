@@ -503,6 +503,16 @@ class MultiRaft:
         group = self.groups.get(partition)
         return group.log.term_at(index) if group is not None else None
 
+    def acknowledged_by(self, peer: str) -> list[tuple[int, int, int]]:
+        """`(partition, term, index)` up to which a peer's replica has acknowledged entries to this node, of
+        the partitions led here. Its log can be shorter only in a later term, or if it has forgotten."""
+        found = []
+        for partition, group in self.groups.items():
+            progress = group.leadership.progress.get(peer) if group.leadership is not None else None
+            if progress is not None and progress.match:
+                found.append((partition, group.term, progress.match))
+        return found
+
     def commit_index(self, partition: int) -> int:
         """0 for a partition that is not hosted here."""
         group = self.groups.get(partition)

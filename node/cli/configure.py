@@ -74,3 +74,11 @@ def _warnings(settings: Settings, file: Path) -> list[str]:
     except click.ClickException as missing:  # no fault of the file, and its nodes may run elsewhere
         found.append(f"here {missing.message}")
     return found
+
+
+@config.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def client_secret(file: Path) -> int:
+    """Print the clients' key of FILE's cluster: the one to hand out, which makes nobody a node."""
+    click.echo(load_settings(file).client_secret)
+    return 0

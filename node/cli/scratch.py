@@ -78,6 +78,7 @@ def copy_config(source: Path, directory: Path, backend: str | None = None) -> Pa
     keys = yaml.safe_load(source.read_text())
     del keys["nodes"]
     keys["secret"] = settings.secret  # its file may be named relative to somewhere else
+    keys["client_secret"] = settings.client_secret
     storage = keys.get("storage") or {}
     if backend:
         if _BACKEND_VARIABLE in os.environ:

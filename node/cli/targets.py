@@ -1,7 +1,7 @@
 """Which cluster a command means, and how to talk to it.
 
 `--config FILE` names the cluster by its file. `--node HOST:PORT` (a node's peer protocol port) names it
-by a node; the secret then comes from `--secret-file` or the environment, unless there is a file too.
+by a node; the clients' key then comes from `--secret-file` or the environment, unless there is a file too.
 Without either, `config/three-nodes.yaml` is meant, if the current directory has it.
 """
 
@@ -36,8 +36,9 @@ class Target:
 
     addresses: tuple[str, ...]
     secret: str
+    """The clients' key."""
     cluster_id: str = ""
-    """Empty: any cluster that knows the secret."""
+    """Empty: any cluster that knows the key."""
     timeout_s: float = 5.0
 
     def connect(self) -> Client:
@@ -60,7 +61,7 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--node", "nodes", multiple=True, metavar="HOST:PORT", help="A node's peer port; repeatable."
     )
     @click.option(
-        "--secret-file", type=_FILE, help=f"The secret, if --node is given; or ${SECRET_VARIABLE}."
+        "--secret-file", type=_FILE, help=f"The clients' key, if --node is given; or ${SECRET_VARIABLE}."
     )
     @click.option(
         "--timeout", type=click.FloatRange(0.05, 600), default=5.0, show_default=True, metavar="S"
@@ -85,12 +86,14 @@ def find_target(
     """The cluster that the options mean; a `UsageError` says what is missing."""
     if config is None and not nodes:
         if not DEFAULT_CONFIG.exists():
-            raise click.UsageError("which cluster? Give --config FILE, or --node HOST:PORT and the secret")
+            raise click.UsageError(
+                "which cluster? Give --config FILE, or --node HOST:PORT and the clients' key"
+            )
         config = DEFAULT_CONFIG
     known = _target_of(load_settings(config)) if config is not None else None
     secret = _given_secret(secret_file) or (known.secret if known else "")
     if not secret:
-        raise click.UsageError(f"--node needs the cluster's secret: --secret-file, or ${SECRET_VARIABLE}")
+        raise click.UsageError(f"--node needs the clients' key: --secret-file, or ${SECRET_VARIABLE}")
     return Target(
         nodes or (known.addresses if known else ()), secret, known.cluster_id if known else "", timeout_s
     )
@@ -102,4 +105,4 @@ def _given_secret(file: Path | None) -> str:
 
 def _target_of(settings: Settings) -> Target:
     addresses = tuple(f"{node.host}:{node.port}" for node in settings.nodes)
-    return Target(addresses, settings.secret, settings.cluster_id)
+    return Target(addresses, settings.client_secret, settings.cluster_id)

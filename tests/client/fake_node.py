@@ -86,7 +86,9 @@ class FakeNode:
         replica = f"replica-of-{self.node_id}"
         identity = Identity(CLUSTER, self.node_id, replica, 1)
         partitions = self.service.store.partitions
-        return AcceptorConfig(self.secret, identity, self._addresses, partitions, limits=self.limits)
+        return AcceptorConfig(
+            "not for clients", self.secret, identity, self._addresses, partitions, limits=self.limits
+        )
 
 
 class _Connection(asyncio.Protocol):

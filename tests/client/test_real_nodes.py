@@ -71,7 +71,7 @@ async def test_a_new_client_that_appends_at_once_asks_once(
     appended = []
     for number in range(ROUNDS):
         event = NewEvent.json("T", number)
-        async with Client(addresses, secret=nodes.settings.secret, timeout_s=60) as client:
+        async with Client(addresses, secret=nodes.settings.client_secret, timeout_s=60) as client:
             # At once, and again while the other connections and the map come in.
             events = [event, *(NewEvent.json("T", number) for _ in range(5))]
             calls = [client.append(f"{number}-{i}", one) for i, one in enumerate(events)]

@@ -68,7 +68,8 @@ class Recorder:
         self.beats_of.setdefault(peer, []).append(beat)
 
     def connected(self, peer: str, welcome: Welcome) -> None:
-        self.news.append(("connected", peer, welcome.replica_id))
+        assert welcome.start is not None
+        self.news.append(("connected", peer, welcome.start.replica_id))
 
     def lost(self, peer: str) -> None:
         self.news.append(("lost", peer))

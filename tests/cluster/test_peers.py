@@ -13,13 +13,27 @@ from typing import Any
 import pytest
 
 from allsource.cluster import peers
+from allsource.cluster.acquaintance import Start
 from allsource.cluster.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.peers import PeerLinks
 from allsource.cluster.requests import ClusterView, DescribeCluster, Result
 from allsource.storage.errors import AllsourceError, OutcomeUnknown, Unavailable
 from allsource.storage.interface import Identity
 from tests.cluster.live import Recorder, serve, until
-from tests.cluster.wire_samples import BEAT, CLUSTER, MESSAGES, N1, SECRET, acceptor
+from tests.cluster.wire_samples import (
+    BEAT,
+    CLUSTER,
+    MESSAGES,
+    N1,
+    SECRET,
+    START_1,
+    START_2,
+    Memory,
+    acceptor,
+)
+
+OTHER = Start("replica-0", 1, bytes(16))
+OLD_1, OLD_2 = START_1._replace(incarnation=9), START_2._replace(nonce=bytes(16))
 
 pytestmark = pytest.mark.usefixtures("hang_up")
 
@@ -28,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("hang_up")
 async def linked(port: int, **config: Any) -> Any:
     """Links of n1 to n2 at `port`, and what they tell."""
     told = Recorder()
-    dial = DiallerConfig(**{"secret": SECRET, "identity": N1, **config})
+    dial = DiallerConfig(**{"secret": SECRET, "identity": N1, "memory": Memory(START_1), **config})
     links = PeerLinks({"n1": ("127.0.0.1", 1), "n2": ("127.0.0.1", port)}, dial, told, lambda: 0.5)
     links.start()
     try:
@@ -143,9 +157,11 @@ async def test_closing_ends_whatever_an_attempt_has_come_to() -> None:
     [
         (acceptor(secret="another secret"), {}, "wrong_secret"),
         (acceptor(identity=Identity("other", "n2", "replica-2", 7)), {}, "wrong_cluster"),
-        (acceptor(identity=Identity(CLUSTER, "n3", "replica-3", 1)), {}, "wrong_node"),
-        (acceptor(remembered=lambda _: "replica-0"), {}, "identity_changed"),
-        (acceptor(), {"remembered": lambda _: "replica-0"}, "identity_changed"),
+        (acceptor(identity=Identity(CLUSTER, "n3", "replica-3", 7)), {}, "wrong_node"),
+        (acceptor(memory=Memory(START_2, known={"n1": OTHER})), {}, "identity_changed"),
+        (acceptor(), {"memory": Memory(START_1, known={"n2": OTHER})}, "identity_changed"),
+        (acceptor(memory=Memory(START_2, known={"n1": OLD_1})), {}, "regressed"),
+        (acceptor(), {"memory": Memory(START_1, known={"n2": OLD_2})}, "regressed"),
     ],
 )
 async def test_who_does_not_belong_is_refused(
@@ -165,7 +181,7 @@ async def test_a_peer_that_does_not_read_is_given_up() -> None:
     told = Recorder()
     links = PeerLinks(
         {"n2": ("127.0.0.1", server.port)},
-        DiallerConfig(secret=SECRET, identity=N1),
+        DiallerConfig(secret=SECRET, identity=N1, memory=Memory(START_1)),
         told,
         lambda: 0.5,
         outgoing_bytes_max=2 << 20,
@@ -270,7 +286,7 @@ async def test_an_answer_that_never_comes_is_given_up_on(monkeypatch: pytest.Mon
 async def test_a_host_name_with_two_addresses_refuses_as_one_with_one() -> None:
     """asyncio hides the refusal behind "Multiple exceptions" when both addresses refuse."""
     told = Recorder()
-    dial = DiallerConfig(secret=SECRET, identity=N1)
+    dial = DiallerConfig(secret=SECRET, identity=N1, memory=Memory(START_1))
     links = PeerLinks({"n2": ("localhost", 1)}, dial, told, lambda: 0.5)
     links.start()
     await until(lambda: told.told("refused"))

@@ -24,7 +24,7 @@ from allsource.cluster.requests import (
 from allsource.cluster.server import CannotListen, Server
 from allsource.storage.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from tests.cluster.live import Caller, Recorder, ended, serve, until
-from tests.cluster.wire_samples import BEAT, CHUNK, MESSAGES, SECRET, acceptor, client, dialler
+from tests.cluster.wire_samples import BEAT, CHUNK, CLIENT_SECRET, MESSAGES, acceptor, client, dialler
 
 pytestmark = pytest.mark.usefixtures("hang_up")
 
@@ -107,7 +107,7 @@ async def test_a_peer_that_connects_again_takes_its_own_place(handler: Recorder)
     ("config", "code"),
     [
         (DiallerConfig.client("wrong"), "wrong_secret"),
-        (DiallerConfig.client(SECRET, cluster_id="other"), "wrong_cluster"),
+        (DiallerConfig.client(CLIENT_SECRET, cluster_id="other"), "wrong_cluster"),
         (dialler(expected_node="n3"), "wrong_node"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from allsource.cluster.acquaintance import LogEnd, Start, lost_acknowledgement, outpaced
 from allsource.cluster.consensus.messages import (
     Append,
     AppendReply,
@@ -15,6 +18,7 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
+from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.requests import (
     AppendedStream,
@@ -38,6 +42,7 @@ from allsource.storage.events import NewEvent, encode_blob
 from allsource.storage.interface import Identity
 
 SECRET = "the cluster's secret"
+CLIENT_SECRET = "the clients' secret"
 CLUSTER = "5d0c2b3e"
 N1 = Identity(CLUSTER, "n1", "replica-1", 4)
 N2 = Identity(CLUSTER, "n2", "replica-2", 7)
@@ -108,25 +113,73 @@ BEAT = Beat(
 )
 
 
+START_1 = Start("replica-1", 4, b"start four of n1")
+START_2 = Start("replica-2", 7, b"start 7 of n two")
+
+
+class Memory:
+    """What a node remembers, in a test. `starts`: the nonces of its own, by number."""
+
+    def __init__(
+        self,
+        *starts: Start,
+        known: Mapping[str, Start] | None = None,
+        log_ends: Sequence[LogEnd] = (),
+        acknowledged: Sequence[LogEnd] = (),
+    ) -> None:
+        self.starts = {start.incarnation: start.nonce for start in starts}
+        self.known = dict(known or {})
+        self.ends = log_ends
+        self.acknowledged = acknowledged
+
+    def nonce_of(self, incarnation: int) -> bytes | None:
+        return self.starts.get(incarnation)
+
+    def log_ends(self) -> Sequence[LogEnd]:
+        return self.ends
+
+    def remembered(self) -> Mapping[str, Start]:
+        return self.known
+
+    def meet(
+        self, peer: str, start: Start, log_ends: Sequence[LogEnd], asked: Start | None
+    ) -> ProtocolError | None:
+        if self.known.get(peer) == start:
+            return None
+        refusal = outpaced(peer, start, asked, self.known.get(peer)) or lost_acknowledgement(
+            peer, self.acknowledged, log_ends
+        )
+        if refusal is None:
+            self.known[peer] = start
+        return refusal
+
+
 def acceptor(**changes: object) -> AcceptorConfig:
     """The configuration of n2's server."""
     values: dict[str, object] = {
         "secret": SECRET,
+        "client_secret": CLIENT_SECRET,
         "identity": N2,
         "addresses": ADDRESSES,
         "partition_count": 32,
+        "memory": Memory(START_2),
     }
     return AcceptorConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def dialler(**changes: object) -> DiallerConfig:
     """The configuration of n1's link to n2."""
-    values: dict[str, object] = {"secret": SECRET, "identity": N1, "expected_node": "n2"}
+    values: dict[str, object] = {
+        "secret": SECRET,
+        "identity": N1,
+        "expected_node": "n2",
+        "memory": Memory(START_1),
+    }
     return DiallerConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def client() -> DiallerConfig:
-    return DiallerConfig.client(SECRET)
+    return DiallerConfig.client(CLIENT_SECRET)
 
 
 def deliver(sender: ClientSession | ServerSession, receiver: ClientSession | ServerSession) -> list[Event]:
@@ -140,8 +193,7 @@ def pair(
     """Two sessions, their handshake behind them; or the `ProtocolError` of the side that refused."""
     one = ClientSession(dial or client(), NONCE_1)
     other = ServerSession(accept or acceptor(), NONCE_2)
-    deliver(one, other)
-    deliver(other, one)
-    deliver(one, other)
-    deliver(other, one)
+    for _ in range(3):
+        deliver(one, other)
+        deliver(other, one)
     return one, other

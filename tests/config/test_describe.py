@@ -23,8 +23,10 @@ log: {format: json, level: error}
 def test_what_is_described_can_be_loaded(load: Load, text: str) -> None:
     settings = load(text)
     shown = describe(settings)
-    unmasked = shown.replace("secret: '***'", "secret: correct horse").replace(
-        "dsn: '***'", f"dsn: '{settings.storage.dsn}'"
+    unmasked = (
+        shown.replace("client_secret: '***'", f"client_secret: {settings.client_secret}")
+        .replace("secret: '***'", "secret: correct horse")
+        .replace("dsn: '***'", f"dsn: '{settings.storage.dsn}'")
     )
     assert load(unmasked, whole=True) == settings
 
@@ -33,7 +35,7 @@ def test_secrets_are_masked_and_the_mask_is_no_secret(load: Load, faults: Faults
     shown = describe(load("storage: {backend: postgres, dsn: 'postgresql://me:hunter2@db/x'}\n"))
     assert "hunter2" not in shown
     assert "correct horse" not in shown
-    assert [fault.key for fault in faults(shown, whole=True)] == ["secret", "storage.dsn"]
+    assert [fault.key for fault in faults(shown, whole=True)] == ["secret", "client_secret", "storage.dsn"]
 
 
 def test_defaults_are_shown_as_people_write_them(load: Load) -> None:

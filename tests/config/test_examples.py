@@ -45,8 +45,9 @@ def test_the_usual_choice_shows_the_defaults(tmp_path: Path) -> None:
     """three-nodes.yaml writes them out, and must not go on saying one that has changed."""
     written = load_settings(example("three"), {})
     head, _, nodes = example("three").read_text().partition("\nnodes:")
-    name_and_secret = [line for line in head.splitlines() if line.startswith(("cluster_name:", "secret:"))]
-    assert len(name_and_secret) == 2
+    own = ("cluster_name:", "secret:", "client_secret:")
+    name_and_secret = [line for line in head.splitlines() if line.startswith(own)]
+    assert len(name_and_secret) == 3
     bare = tmp_path / "bare.yaml"
     bare.write_text("\n".join([*name_and_secret, "nodes:" + nodes]))
     loaded = load_settings(bare, {})

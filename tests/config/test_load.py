@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from allsource.config.client_secret import derived_client_secret
 from allsource.config.load import ConfigFault, Fault, load_settings
 from allsource.config.schema import (
     Limits,
@@ -25,6 +27,7 @@ def test_a_minimal_file_gets_every_default(load: Load, tmp_path: Path) -> None:
         cluster_name="demo",
         cluster_id=default_cluster_id("demo"),
         secret="correct horse",
+        client_secret=derived_client_secret("correct horse"),
         partitions=32,
         replication_factor=3,
         heartbeat_interval_ms=100,
@@ -46,6 +49,7 @@ def test_every_key_is_read(load: Load) -> None:
         cluster_name: all
         cluster_id: 6B3F0F6E-3C0E-5D0A-9A53-0D2F6D1F2F11
         secret: '12345678'
+        client_secret: for the clients
         partitions: 64
         replication_factor: 1
         heartbeat_interval: 50ms
@@ -82,6 +86,7 @@ def test_every_key_is_read(load: Load) -> None:
         cluster_name="all",
         cluster_id="6b3f0f6e-3c0e-5d0a-9a53-0d2f6d1f2f11",
         secret="12345678",
+        client_secret="for the clients",
         partitions=64,
         replication_factor=1,
         heartbeat_interval_ms=50,
@@ -126,6 +131,16 @@ def test_anchors_can_spare_repetition(load: Load, minimal: str) -> None:
 
 
 # -- secrets
+
+
+def test_the_clients_key_is_derived_one_way_and_always_the_same(load: Load, minimal: str) -> None:
+    """PROTOCOL.md says how, for clients in other languages: hold it to the letter."""
+    settings = load(minimal, whole=True)
+    expected = hmac.new(b"correct horse", b"allsource client secret\x01", "sha256").hexdigest()
+    assert settings.client_secret == expected
+    assert load(minimal + "client_secret: battery staple\n", whole=True).client_secret == "battery staple"
+    from_outside = load(minimal, whole=True, env={"ALLSOURCE__CLIENT_SECRET": "battery staple"})
+    assert from_outside.client_secret == "battery staple"
 
 
 def test_a_secret_from_the_environment(load: Load, minimal: str) -> None:

@@ -12,6 +12,7 @@ from allsource.config.values import Count, Duration, Name, Secret, Size, Uuid
 README = Path(__file__).resolve().parents[2] / "config" / "README.md"
 
 COMPUTED = {
+    "client_secret": "derived from `secret`",
     "cluster_id": "from the name",
     "replication_factor": "3, or the number of nodes if fewer",
     "storage.dsn": "none",

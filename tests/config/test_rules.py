@@ -151,3 +151,10 @@ def test_an_examples_secret_is_fine_on_this_machine_alone(load: Load, minimal: s
 
 def test_ones_own_secret_may_be_used_anywhere(load: Load, minimal: str) -> None:
     assert load(minimal.replace("127.0.0.1, port: 7002", "10.0.0.2, port: 7002"), whole=True).secret
+
+
+def test_clients_have_a_key_of_their_own(faults: Faults) -> None:
+    head = "cluster_name: a\nsecret: 12345678\nclient_secret: '12345678'\n"
+    (fault,) = faults(head + "nodes: [{id: n, host: h, port: 1, http_port: 2}]\n", whole=True)
+    assert (fault.line, fault.key) == (3, "client_secret")
+    assert "every client could be a node" in fault.message

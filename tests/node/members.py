@@ -50,6 +50,7 @@ def settings_for(
         cluster_name="test",
         cluster_id="00000000-0000-0000-0000-000000000000",
         secret="not a secret",
+        client_secret="not the clients' either",
         partitions=partitions,
         replication_factor=min(3, nodes),
         heartbeat_interval_ms=20,

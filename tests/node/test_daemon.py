@@ -21,7 +21,8 @@ from structlog.testing import LogCapture
 
 from allsource.client import Client
 from allsource.config.schema import NodeSettings, Settings, StorageSettings
-from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, EXIT_STORAGE, Node, run_node
+from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, Node, run_node
+from allsource.node.ending import EXIT_STORAGE
 from allsource.storage.errors import AllsourceError, NoOwner, StorageFault
 from allsource.storage.events import NewEvent
 from tests.node.members import settings_for, until
@@ -89,7 +90,9 @@ class Nodes:
     def client(self, *node_ids: str) -> Client:
         chosen = [self.settings.node(node_id) for node_id in node_ids] or list(self.settings.nodes)
         return Client.connect(
-            [f"{node.host}:{node.port}" for node in chosen], secret=self.settings.secret, timeout_s=10
+            [f"{node.host}:{node.port}" for node in chosen],
+            secret=self.settings.client_secret,
+            timeout_s=10,
         )
 
 

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from allsource.cluster.acquaintance import Start
 from allsource.node.formation import Formation
 from allsource.storage.errors import StorageFault
 from allsource.storage.memory import MemoryStorage
@@ -14,49 +15,93 @@ MEMBERS = ("n1", "n2", "n3")
 
 
 def start(storage: MemoryStorage, node_id: str = "n1", members: tuple[str, ...] = MEMBERS) -> Formation:
-    return Formation(storage, node_id, members, 32, 3)
+    return Formation(storage, node_id, members, 32, 3, incarnation=storage.identity.incarnation)
+
+
+def of(replica_id: str, incarnation: int = 1) -> Start:
+    return Start(replica_id, incarnation, replica_id.encode().ljust(16, b"."))
+
+
+def meet(formation: Formation, peer: str, start: Start) -> bool:
+    """A whole handshake that we began. True if it let us begin."""
+    formation.remember(peer, start)
+    return formation.greeted(peer)
 
 
 def test_a_sole_member_is_formed_at_once() -> None:
-    assert start(MemoryStorage(), members=("n1",)).is_formed
+    assert start(MemoryStorage(), members=("n1",)).may_take_part
 
 
 def test_a_node_is_formed_when_it_has_met_everybody_and_stays_so() -> None:
     storage = MemoryStorage()
     formation = start(storage)
     assert formation.missing() == ["n2", "n3"]
-    assert not formation.met("n3", "r3")
-    assert not formation.met("n3", "r3")
+    assert not meet(formation, "n3", of("r3"))
+    assert not meet(formation, "n3", of("r3"))
     assert formation.missing() == ["n2"]
-    assert formation.met("n2", "r2"), "this meeting formed the cluster"
-    assert formation.is_formed
-    assert not formation.met("n2", "r2"), "only once"
+    assert meet(formation, "n2", of("r2")), "this meeting formed the cluster"
+    assert formation.may_take_part
+    assert not meet(formation, "n2", of("r2")), "only once"
     again = start(storage)
-    assert again.is_formed
+    assert again.may_take_part
     assert again.missing() == []
 
 
 def test_meetings_are_remembered_over_a_restart() -> None:
     storage = MemoryStorage()
-    start(storage).met("n2", "r2")
+    meet(start(storage), "n2", of("r2"))
     storage.crash()
     again = start(storage)
-    assert again.remembered("n2") == "r2"
-    assert again.remembered("n3") is None
+    assert again.remembered() == {"n2": of("r2")}
     assert again.missing() == ["n3"]
 
 
-def test_what_was_remembered_is_not_replaced() -> None:
-    formation = start(MemoryStorage())
-    formation.met("n2", "r2")
-    formation.met("n2", "another")
-    assert formation.remembered("n2") == "r2"
+def test_the_newest_start_of_a_peer_is_remembered() -> None:
+    storage = MemoryStorage()
+    formation = start(storage)
+    formation.remember("n2", of("r2"))
+    formation.remember("n2", of("r2", 2))
+    assert formation.remembered() == start(storage).remembered() == {"n2": of("r2", 2)}
 
 
 def test_strangers_are_not_met() -> None:
     formation = start(MemoryStorage())
-    assert not formation.met("n9", "r9")
-    assert formation.remembered("n9") is None
+    assert not meet(formation, "n9", of("r9"))
+    assert formation.remembered() == {}
+
+
+def test_every_start_has_a_nonce_that_its_directory_knows_for_ever() -> None:
+    storage = MemoryStorage()
+    nonces = {}
+    for incarnation in (1, 2, 3):
+        nonces[incarnation] = start(storage).nonce_of(incarnation)
+        storage.crash()
+    last = start(storage)
+    assert {number: last.nonce_of(number) for number in nonces} == nonces
+    assert len({*nonces.values(), last.nonce_of(4)} - {None}) == 4
+    assert last.nonce_of(5) is None
+
+
+def test_who_is_taken_for_an_older_copy_waits_until_that_peer_accepts_it() -> None:
+    storage = MemoryStorage()
+    formation = start(storage)
+    meet(formation, "n2", of("r2"))
+    meet(formation, "n3", of("r3"))
+    formation.doubt("n2", "it is an older copy")
+    storage.crash()
+    again = start(storage)
+    assert not again.may_take_part
+    assert again.missing() == ["n2"]
+    assert again.doubts() == {"n2": "it is an older copy"}
+    assert not meet(again, "n3", of("r3")), "another one's word does not count"
+    assert meet(again, "n2", of("r2"))
+    assert start(storage).may_take_part
+
+
+def test_strangers_cast_no_doubts() -> None:
+    formation = start(MemoryStorage(), members=("n1",))
+    formation.doubt("n9", "it is an older copy")
+    assert formation.may_take_part
 
 
 @pytest.mark.parametrize(
@@ -74,10 +119,10 @@ def test_a_formed_node_refuses_another_cluster_shape(
 ) -> None:
     storage = MemoryStorage()
     formation = start(storage)
-    formation.met("n2", "r2")
-    formation.met("n3", "r3")
+    meet(formation, "n2", of("r2"))
+    meet(formation, "n3", of("r3"))
     with pytest.raises(StorageFault, match=key):
-        Formation(storage, "n1", members, partitions, factor)
+        Formation(storage, "n1", members, partitions, factor, incarnation=2)
 
 
 class Handshakes:
@@ -95,10 +140,11 @@ class Handshakes:
 
     def dial(self, one: str, other: str) -> bool:
         for here, there in ((one, other), (other, one)):
-            remembered = self.nodes[here].remembered(there)
-            if remembered not in (None, self.replica_id(there)):
+            remembered = self.nodes[here].remembered().get(there)
+            if remembered not in (None, of(self.replica_id(there))):
                 return False
-        self.nodes[one].met(other, self.replica_id(other))
+        self.nodes[other].remember(one, of(self.replica_id(one)))
+        meet(self.nodes[one], other, of(self.replica_id(other)))
         return True
 
     def dial_all(self) -> None:
@@ -114,7 +160,7 @@ def test_a_wiped_node_never_forms_again() -> None:
     cluster.dial_all()
     cluster.wipe("n2")
     cluster.dial_all()
-    assert not cluster.nodes["n2"].is_formed
+    assert not cluster.nodes["n2"].may_take_part
     assert cluster.nodes["n2"].missing() == ["n1", "n3"]
 
 
@@ -129,10 +175,10 @@ def test_whoever_may_have_voted_and_is_wiped_is_found_out(order: tuple[tuple[str
         for other in MEMBERS:
             if node != other:
                 cluster.dial(node, other)
-        if sum(formation.is_formed for formation in cluster.nodes.values()) == 2:
+        if sum(formation.may_take_part for formation in cluster.nodes.values()) == 2:
             break
-    formed = [node for node, formation in cluster.nodes.items() if formation.is_formed]
+    formed = [node for node, formation in cluster.nodes.items() if formation.may_take_part]
     assert len(formed) >= 2
     cluster.wipe(formed[0])
     cluster.dial_all()
-    assert not cluster.nodes[formed[0]].is_formed
+    assert not cluster.nodes[formed[0]].may_take_part

@@ -99,7 +99,7 @@ async def read_back(cluster: ClusterProcess) -> Copies:
     async with AsyncExitStack() as closing:
         settings = cluster.settings
         for node in map(settings.node, cluster.present):
-            reader = DirectReader(node.host, node.port, settings.secret, settings.cluster_id)
+            reader = DirectReader(node.host, node.port, settings.client_secret, settings.cluster_id)
             readers[node.id] = await closing.enter_async_context(reader)
         logs: dict[int, Log] = {}
         faults: list[Fault] = []
