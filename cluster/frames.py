@@ -70,6 +70,11 @@ class FrameParser:
         self.limit = limit
         self._partial = bytearray()
 
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes of a payload that is not complete yet."""
+        return len(self._partial)
+
     def feed(self, data: bytes) -> list[bytes | memoryview]:
         """The payloads that `data` completes, in order; raises `ProtocolError` (frame_too_large).
 

@@ -3,9 +3,11 @@
 `Server` listens; each `ServerConnection` hands what arrives to a `Handler` and takes the answers, at any
 later time. A connection that breaks the protocol, or reads too slowly, costs itself and nobody else:
 
+* requests are decoded and handed over in small steps, all connections in turn, within a budget for each
+  turn of the loop (`intake`, `turns`);
 * a **client** has so many requests answered at a time (`inflight_requests_max`); further ones wait, and its
-  socket is not read. The same when it does not read its answers. A page of events that would be queued
-  behind too many unread bytes is refused (`Overloaded`; a read can be repeated);
+  socket is not read. The same when it does not read its answers. What waits for clients to read it, or to
+  be completed, is bounded for all of them together (`holdings`), and not for longer than `STALLED_S`;
 * a **peer**'s socket is always read: consensus messages share it. If it does not read its answers until
   `outgoing_bytes_max` wait for it, it is dropped (so is a client).
 """
@@ -16,17 +18,20 @@ import asyncio
 import errno
 import os
 import socket
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from allsource.cluster.codec import RequestItem
-from allsource.cluster.connection import Connection
+from allsource.cluster.codec import RequestItem, malformed
+from allsource.cluster.connection import WRITE_HIGH_WATER_BYTES, Connection
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, Hello
+from allsource.cluster.holdings import Holdings
+from allsource.cluster.intake import Intake, Payload
 from allsource.cluster.requests import PartitionPage, Request, Result, StreamPage
 from allsource.cluster.session import BeatArrived, Established, Event, Messages, Requests, ServerSession
+from allsource.cluster.turns import Turns
 from allsource.storage.errors import AllsourceError, InvalidRequest, Overloaded
 
 OUTGOING_BYTES_MAX = 64 << 20
@@ -35,6 +40,16 @@ CONNECTIONS_MAX = 8_192
 STRANGERS_MAX = 256
 """So many more may still knock: a peer must get in when clients have taken every place."""
 CLIENT_IDLE_S = 900.0
+HELD_BYTES_MAX = 256 << 20
+"""Default of `limits.held_bytes_max`."""
+HELD_BYTES_COUNTED = 16 << 10
+"""Less than this is on its way through, and not counted."""
+STALLED_S = 30.0
+"""A client that for so long neither takes what waits for it nor completes a frame is let go."""
+LOOK_S = 0.25
+"""How often stalled clients are looked for, while anything is held."""
+TURN_US = 10_000
+"""About how long the requests of one loop turn may take to decode and hand over (`turns`)."""
 
 
 class CannotListen(AllsourceError):
@@ -65,6 +80,10 @@ class Handler(Protocol):
         """A heartbeat."""
         ...
 
+    def eased(self, connection: ServerConnection) -> None:
+        """A connection that `may_be_given_answers` said no for takes them now, or has ended."""
+        ...
+
     def lost(self, peer: str) -> None:
         """A connection that the peer had dialled has ended: a hint that it died (rule 29)."""
         ...
@@ -78,10 +97,11 @@ class ServerConnection(Connection):
         self._session = session
         self._server = server
         self._handler = server.handler
-        self._in_flight_max = server.acceptor.limits.inflight_requests_max
-        self._in_flight = 0
-        self._backlog: deque[RequestItem] = deque()
+        self._intake = Intake(self, server.turns, server.acceptor.limits.inflight_requests_max)
         self._reading = True
+        self._waits_for_ease = False
+        self._held = 0
+        self._held_since = 0.0
         self._is_peer = False
         self._peer = ""
         self._heard = 0.0
@@ -94,15 +114,27 @@ class ServerConnection(Connection):
 
     def reply(self, request_id: int, result: Result | AllsourceError) -> None:
         """Answer a request. Of no effect if the connection has ended."""
-        self._in_flight -= 1
         if self.closing:
             return
+        self._intake.answered()
         if isinstance(result, StreamPage | PartitionPage) and self._is_behind(2):
             result = Overloaded(
                 "too many answers wait for this connection to read them; read, then ask again"
             )
         self._session.reply(request_id, result)
         self.schedule_flush()
+
+    def may_be_given_answers(self) -> bool:
+        """Whether it takes what is sent to it: the moment to do work whose answer may be large.
+
+        If not, the handler is told (`eased`) when it does, or when the connection has ended.
+        """
+        if self.closing:
+            return True
+        self._waits_for_ease = self.write_paused or self._session.queued_bytes > WRITE_HIGH_WATER_BYTES
+        if not self._waits_for_ease and self._server.holdings.is_tight:
+            self._waits_for_ease = self.outgoing_bytes() > 0
+        return not self._waits_for_ease
 
     # -- from Connection
 
@@ -113,8 +145,7 @@ class ServerConnection(Connection):
     def on_event(self, event: Event) -> None:
         kind = type(event)
         if isinstance(event, Requests):
-            self._heard = self._loop.time()
-            self._accept(event.items)
+            self._intake.take_requests(event.items)
         elif isinstance(event, Messages):
             self._handler.messages(self._peer, event.items)
         elif isinstance(event, BeatArrived):
@@ -123,54 +154,54 @@ class ServerConnection(Connection):
             assert kind is Established
             self._admitted()
 
+    def data_received(self, data: bytes) -> None:
+        if self.closing or not self.established or self._is_peer:
+            super().data_received(data)
+            return
+        self._heard = self._loop.time()
+        try:
+            frames = self._session.cut(data)
+        except ProtocolError as error:
+            self.fail(error)
+            return
+        if frames:
+            self._intake.take_frames(frames)
+        self._note_held()
+
     def on_flushed(self) -> None:
-        if self._backlog:
-            self._drain()
-        if self.write_paused and self._is_behind(1):
-            self.drop(
-                ProtocolError("slow_reader", f"{self.outgoing_bytes()} bytes of answers were not read")
-            )
+        if self.write_paused:
+            if self._is_behind(1):
+                unread = f"{self.outgoing_bytes()} bytes of answers were not read"
+                self.drop(ProtocolError("slow_reader", unread))
+        elif self._waits_for_ease:
+            self._ease()
+        self._note_held()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._backlog:
-            self._drain()
+        self._ease()
+        self._note_held()
 
     def on_lost(self, error: Exception | None) -> None:
-        self._backlog.clear()
+        self._intake.forget()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._server.ended(self)
+        self._handler.eased(self)
 
-    # -- requests
+    # -- requests (`intake.Connection`)
 
-    def _accept(self, items: list[RequestItem]) -> None:
-        if self._is_peer or not (
-            self._backlog or self.write_paused or self._in_flight + len(items) > self._in_flight_max
-        ):
-            for item in items:
-                self._hand_over(item)
-        else:
-            self._backlog += items
-            self._drain()
+    def requests_in(self, payload: Payload) -> list[RequestItem]:
+        """The requests in a client's frame; raises `ProtocolError`."""
+        event = self._session.open(payload)
+        if not isinstance(event, Requests):
+            raise malformed("a client sends requests")
+        return event.items
 
-    def _drain(self) -> None:
-        """Hand over what waited, as far as the limits allow; read on when nothing waits any more."""
-        backlog = self._backlog
-        while backlog and not self.write_paused and self._in_flight < self._in_flight_max:
-            self._hand_over(backlog.popleft())
-        if self._transport is not None and self._reading != (not backlog) and not self.closing:
-            self._reading = not backlog
-            if backlog:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-
-    def _hand_over(self, item: RequestItem) -> None:
+    def hand_over(self, item: RequestItem) -> None:
         """Have one request answered. Whatever is wrong with it is its own failure, not the connection's:
         a peer's link carries everybody's requests."""
         request_id, timeout_ms, request = item
-        self._in_flight += 1
         if isinstance(request, InvalidRequest):
             self.reply(request_id, request)
             return
@@ -178,6 +209,50 @@ class ServerConnection(Connection):
             self._handler.request(self, request_id, timeout_ms, request, self._is_peer)
         except Exception as error:
             self.reply(request_id, self._server.on_fault(error))
+
+    def read(self, reads: bool) -> None:
+        """Read the socket of a client, or do not."""
+        if self._reading != reads and self._transport is not None and not self.closing:
+            self._reading = reads
+            if reads:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _ease(self) -> None:
+        self._waits_for_ease = False
+        self._intake.go_on()
+        self._handler.eased(self)
+
+    # -- what is held for it (`holdings.Holder`)
+
+    def held_bytes(self) -> int:
+        """Unread answers and unfinished frames, exactly."""
+        return self.outgoing_bytes() + self._session.partial_bytes + self._intake.held_bytes
+
+    def drop_as_worst(self, total: int) -> None:
+        """Of all clients' unread answers and unfinished frames, which are too many, most are this one's."""
+        self.drop(ProtocolError("slow_reader", f"{total} bytes are held for clients, most of them for it"))
+
+    def look_if_stalled(self, now: float) -> None:
+        """Called now and then while anything is held: end it if nothing has moved for long."""
+        held = self.held_bytes()
+        if not held and self._waits_for_ease:  # it waited because much was held for all, not for itself
+            self._ease()
+        if held != self._held:
+            self._held, self._held_since = held, now
+        elif held and now - self._held_since >= STALLED_S:
+            self.drop(ProtocolError("slow_reader", f"{held} bytes did not move for {STALLED_S:g} s"))
+
+    def _note_held(self) -> None:
+        if self._is_peer or self.closing:
+            return
+        held = self.held_bytes()
+        if held < HELD_BYTES_COUNTED:
+            held = 0
+        if held != self._held:
+            self._held, self._held_since = held, self._loop.time()
+            self._server.note_held(self, held)
 
     def _is_behind(self, divisor: int) -> bool:
         return self.outgoing_bytes() > self._server.outgoing_bytes_max // divisor
@@ -190,6 +265,7 @@ class ServerConnection(Connection):
         self._is_peer = hello.role == PEER
         if self._is_peer:
             self._peer = hello.node_id
+            self._intake.under_way_max = None
         else:
             self._heard = self._loop.time()
             self._idle_timer = self._loop.call_later(self._server.client_idle_s, self._look_idle)
@@ -197,13 +273,17 @@ class ServerConnection(Connection):
 
     def _look_idle(self) -> None:
         quiet = self._loop.time() - self._heard
-        if self._in_flight == 0 and quiet >= self._server.client_idle_s:
+        if self._intake.under_way == 0 and quiet >= self._server.client_idle_s:
             self.fail(
                 ProtocolError("idle", f"no request for {quiet:.0f} s; connect again when there is one")
             )
         else:
             wait = max(self._server.client_idle_s - quiet, 1.0)
             self._idle_timer = self._loop.call_later(wait, self._look_idle)
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _unexpected(error: Exception) -> AllsourceError:
@@ -223,6 +303,8 @@ class Server:
         outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
         connections_max: int = CONNECTIONS_MAX,
         client_idle_s: float = CLIENT_IDLE_S,
+        held_bytes_max: int = HELD_BYTES_MAX,
+        now_us: Callable[[], int] = _monotonic_us,
         on_peer: Callable[[Hello], None] = lambda _: None,
         on_fault: Callable[[Exception], AllsourceError] = _unexpected,
         on_refusal: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
@@ -237,6 +319,9 @@ class Server:
         self.port = port
         self.outgoing_bytes_max = outgoing_bytes_max
         self.client_idle_s = client_idle_s
+        self.holdings = Holdings(held_bytes_max)
+        self.turns = Turns(self._call_soon, now_us, TURN_US)
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._on_peer = on_peer
         self.on_fault = on_fault
         self._on_refusal = on_refusal
@@ -280,6 +365,25 @@ class Server:
 
     # -- called by connections
 
+    def _call_soon(self, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
+
+    def note_held(self, connection: ServerConnection, size: int) -> None:
+        """So many bytes wait for a client to read them, or to complete a frame."""
+        self.holdings.note(connection, size)
+        if self._stall_timer is None and size:
+            self._stall_timer = asyncio.get_running_loop().call_later(LOOK_S, self._look_for_stalled)
+
+    def _look_for_stalled(self) -> None:
+        self._stall_timer = None
+        loop = asyncio.get_running_loop()
+        for holder in self.holdings.holders():
+            assert isinstance(holder, ServerConnection)
+            holder.look_if_stalled(loop.time())
+        self.holdings.recount()
+        if self.holdings.total:
+            self._stall_timer = loop.call_later(LOOK_S, self._look_for_stalled)
+
     def opened(self, connection: ServerConnection) -> None:
         """A socket was accepted; who it is, the handshake will tell."""
         self._connections.add(connection)
@@ -316,7 +420,11 @@ class Server:
     def ended(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self.holdings.forget(connection)
         if not self._connections:
+            if self._stall_timer is not None:
+                self._stall_timer.cancel()
+                self._stall_timer = None
             self._empty.set()
         hello = connection.hello
         if hello is None or hello.role != PEER:

@@ -243,6 +243,19 @@ class ServerSession(_Session):
     def queued_bytes(self) -> int:
         return self._results.queued_bytes
 
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return self._parser.partial_bytes
+
+    def cut(self, data: bytes) -> list[bytes | memoryview]:
+        """After the handshake, in place of `receive`: the frames that `data` completes, not yet decoded."""
+        return self._parser.feed(data)
+
+    def open(self, payload: bytes | memoryview) -> Event | None:
+        """Decode one frame. Raises `ProtocolError`."""
+        return self._payload(payload)
+
     def reply(self, request_id: int, result: Result | AllsourceError) -> None:
         """Queue the answer to a request; in place of one that cannot be sent, an error that says so."""
         try:

@@ -78,6 +78,12 @@ def _sizes(limits: Limits) -> Iterator[Contradiction]:
             f"found {written_size(limits.uncommitted_bytes_max)}; allowed: at least the append_bytes_max "
             f"({written_size(limits.append_bytes_max)}), or the largest append could never be accepted",
         )
+    if limits.held_bytes_max < 2 * limits.frame_bytes_max:
+        yield Contradiction(
+            ("limits.held_bytes_max", "limits.frame_bytes_max"),
+            f"found {written_size(limits.held_bytes_max)}; allowed: at least 2 x frame_bytes_max "
+            f"({written_size(2 * limits.frame_bytes_max)}), or one frame could be too much",
+        )
     for what in ("append", "read"):
         bytes_max, events_max = f"{what}_bytes_max", f"{what}_events_max"
         least = getattr(limits, bytes_max) + EVENT_OVERHEAD_BYTES * getattr(limits, events_max)

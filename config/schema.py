@@ -89,7 +89,8 @@ class Limits:
 
     queue_capacity: Annotated[int, Count(1, 16_777_216)] = 65_536
     """Appends that wait for their turn in one node; beyond it they are refused (`QueueFull`, 503).
-    Lower it to refuse sooner, raise it for larger bursts and longer waits."""
+    Lower it to refuse sooner, raise it for larger bursts and longer waits. An append is refused as well
+    when those before it need more than half of the time that it has."""
 
     uncommitted_bytes_max: Annotated[int, Size(64 * KIB, 4 * GIB)] = 32 * MIB
     """Events of one partition that a majority has not confirmed yet, in bytes; beyond it appends are
@@ -110,6 +111,11 @@ class Limits:
     """Below this much free space, in bytes, a node gives its leaderships to nodes with room, where there
     are any; else it refuses appends (`DiskFull`). It goes on storing what others lead, and reading.
     Compaction needs room: on a large store leave some per cent of its size."""
+
+    held_bytes_max: Annotated[int, Size(32 * MIB, 64 * GIB)] = 256 * MIB
+    """What a node holds in memory for its callers, in bytes: requests under way (beyond it new ones are
+    refused, `Overloaded`) and, counted apart, what native clients do not read or do not complete (beyond it
+    the connection that has most is closed). At least twice `frame_bytes_max`."""
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,7 @@ class Node:
             me.port,
             # Who dials us is there: do not wait out the pause between our own attempts.
             on_peer=lambda hello: self.links.nudge(hello.node_id),
+            held_bytes_max=self.settings.limits.held_bytes_max,
             on_fault=Faults(self._log, self._measures, clock_us).met,
             on_refusal=self._acquaintances.refused_by,
         )

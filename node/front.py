@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from allsource.cluster.requests import ClusterView, DescribeCluster, Request
-from allsource.node.tickets import Reply
+from allsource.node.tickets import Reply, Source
 from allsource.node.view import View
 from allsource.storage.errors import NoOwner
 
@@ -18,7 +18,15 @@ from allsource.storage.errors import NoOwner
 class Submit(Protocol):
     """`Service.submit`."""
 
-    def __call__(self, request: Request, *, timeout_ms: int, forwarded: bool, reply: Reply) -> None: ...
+    def __call__(
+        self,
+        request: Request,
+        *,
+        timeout_ms: int,
+        forwarded: bool,
+        reply: Reply,
+        source: Source | None = None,
+    ) -> None: ...
 
 
 class Front:
@@ -50,7 +58,15 @@ class Front:
             return f"no agreement with {peer}: {complaint}"
         return f"the cluster starts for the first time, and this node has not met {peer} yet"
 
-    def _refuse(self, request: Request, *, timeout_ms: int, forwarded: bool, reply: Reply) -> None:
+    def _refuse(
+        self,
+        request: Request,
+        *,
+        timeout_ms: int,
+        forwarded: bool,
+        reply: Reply,
+        source: Source | None = None,
+    ) -> None:
         if isinstance(request, DescribeCluster):
             reply(ClusterView(self._view.describe()))
         else:

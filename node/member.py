@@ -21,14 +21,16 @@ from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Replica
 from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
+from allsource.cluster.turns import Turns
 from allsource.config.schema import Settings
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
+from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.reads import Reads
 from allsource.node.service import Peers, Service
-from allsource.node.tickets import Ticket
+from allsource.node.tickets import Source, Ticket
 from allsource.node.view import View
 from allsource.storage.errors import AllsourceError, DiskFull
 from allsource.storage.interface import Storage
@@ -41,6 +43,15 @@ not follow every file that comes and goes."""
 PARKED_MAX = 8192
 """Requests that may wait for an owner at once. All of them are sent on in one loop turn when it is
 known, which must not take so long that the node looks dead."""
+
+
+UNDER_WAY_MAX = 65_536
+"""Requests without an answer, unless the queue may hold more: what an election, a lost link or a commit
+sets free at once must be no more than the loop can deal with between two beats."""
+READS_US = 10_000
+"""About how long the reads of one loop turn may take, storage and encoding (rule 37)."""
+AGAIN_US = 5_000
+"""The same for requests that are routed anew."""
 
 
 class PeerNetwork(Links, Peers, Protocol):
@@ -112,6 +123,9 @@ class Member:
             parked_max=min(settings.limits.queue_capacity, PARKED_MAX),
             describe=view.describe,
             measures=measures,
+            turns=Turns(loop.call_soon, clock, AGAIN_US),
+            under_way_max=max(settings.limits.queue_capacity, UNDER_WAY_MAX),
+            held_bytes_max=settings.limits.held_bytes_max,
         )
         faults = Faults(log, measures, clock)
         self.ingest = Ingest(
@@ -125,18 +139,19 @@ class Member:
             wall_us=wall_us,
             on_fault=faults.met,
         )
+        pages = Pages(storage, settings.limits)
         reads = Reads(
             self.replica,
-            storage,
-            settings.limits,
+            pages,
             measures,
             retry=self.service.retry,
             now_us=clock,
+            turns=Turns(loop.call_soon, clock, READS_US),
             on_fault=faults.met,
         )
         self.service.connect(self.ingest, reads)
         self.replica.owner = self
-        view.join(self.replica, reads)
+        view.join(self.replica, pages)
         self._storage = storage
         self._clock = clock
         self._loop = loop
@@ -186,9 +201,10 @@ class Member:
         timeout_ms: int,
         forwarded: bool,
         reply: Callable[[Result | AllsourceError], None],
+        source: Source | None = None,
     ) -> None:
         """A request from a door; see `Service.submit`."""
-        self.service.submit(request, timeout_ms=timeout_ms, forwarded=forwarded, reply=reply)
+        self.service.submit(request, timeout_ms=timeout_ms, forwarded=forwarded, reply=reply, source=source)
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Consensus messages from a peer."""

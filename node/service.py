@@ -34,11 +34,13 @@ from allsource.cluster.requests import (
     parse_token,
 )
 from allsource.cluster.router import Forward, Here, RequestRouter, Unroutable
+from allsource.cluster.turns import AtOnce
 from allsource.node.admission import partition_of_append
+from allsource.node.again import Again
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
 from allsource.node.reads import Barrier, Reads
-from allsource.node.tickets import Deadlines, Reply, Ticket
+from allsource.node.tickets import Deadlines, Reply, Source, Ticket
 from allsource.storage.errors import (
     AllsourceError,
     InvalidRequest,
@@ -47,6 +49,7 @@ from allsource.storage.errors import (
     NotOwner,
     OutcomeUnknown,
     Overloaded,
+    QueueFull,
     ShuttingDown,
     Unavailable,
 )
@@ -105,8 +108,16 @@ class Service:
         parked_max: int,
         describe: Callable[[], dict[str, Any]],
         measures: Measures,
+        turns: AtOnce,
+        under_way_max: int,
+        held_bytes_max: int,
     ) -> None:
+        """`turns`: the budget for what is begun anew in one turn of the loop. `under_way_max` requests may
+        be without an answer, and they may have `held_bytes_max` bytes."""
         self._measures = measures
+        self._again = Again(turns, self._start)
+        self._under_way_max = under_way_max
+        self._held_bytes_max = held_bytes_max
         self._replica = replica
         self._router = router
         self._peers = peers
@@ -132,10 +143,19 @@ class Service:
 
     # -- in
 
-    def submit(self, request: Request, *, timeout_ms: int, forwarded: bool, reply: Reply) -> None:
+    def submit(
+        self,
+        request: Request,
+        *,
+        timeout_ms: int,
+        forwarded: bool,
+        reply: Reply,
+        source: Source | None = None,
+    ) -> None:
         """Take a request; `reply` is called exactly once, perhaps before this returns.
 
-        `forwarded`: it came from a peer, which did the routing and will do it again.
+        `forwarded`: it came from a peer, which did the routing and will do it again. `source`: the
+        connection that it came on, among whose like it is served fairly.
         """
         if isinstance(request, DescribeCluster):
             reply(ClusterView(self._describe()))
@@ -153,13 +173,32 @@ class Service:
         except InvalidRequest as error:
             self._refuse_at_once(error, reply)
             return
+        if self._is_full(request, reply):
+            return
         now = self._now_us()
         deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
-        ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index)
+        ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index, source)
         self._deadlines.add(ticket)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         self._start(ticket)
+
+    def _is_full(self, request: AppendRequest | ReadStream | ReadPartition, reply: Reply) -> bool:
+        """Refuse what would be too much, before anything is done for it."""
+        deadlines = self._deadlines
+        if deadlines.count >= self._under_way_max:
+            kind = QueueFull if isinstance(request, AppendRequest) else Overloaded
+            reason = f"this node has {deadlines.count} requests under way"
+        elif deadlines.size >= self._held_bytes_max:
+            kind = Overloaded
+            reason = f"this node holds {deadlines.size} bytes of requests"
+        elif not isinstance(request, AppendRequest) and self._reads.is_full:
+            kind = Overloaded
+            reason = "too many reads wait for their turn at this node"
+        else:
+            return False
+        self._refuse_at_once(kind(f"{reason}; nothing was done, try again shortly"), reply)
+        return True
 
     def _partition_of_read(self, request: ReadStream | ReadPartition) -> int:
         if isinstance(request, ReadStream):
@@ -260,6 +299,10 @@ class Service:
             del self._forwarded[key]
         return True
 
+    def eased(self, source: Source) -> None:
+        """A connection takes answers again, or has ended."""
+        self._reads.eased(source)
+
     def _take_back(self) -> None:
         """Try anew what was forwarded to a peer that is known no longer to lead. The peer may have done
         it before it lost the leadership, so an append is in doubt from now on."""
@@ -268,10 +311,10 @@ class Service:
             leader = self._replica.leader_of(partition)
             if leader is None or leader == peer:
                 continue
-            for ticket in self._forwarded.pop(key):
+            tickets = self._forwarded.pop(key)
+            for ticket in tickets:
                 ticket.lost()
-                if ticket.reply is not None:
-                    self._start(ticket)
+            self._again.add(tickets)
 
     # -- parking
 
@@ -341,9 +384,7 @@ class Service:
     def _unpark(self, key: int) -> None:
         tickets = self._parked.pop(key, ())
         self._parked_count -= len(tickets)
-        for ticket in tickets:
-            if ticket.reply is not None:
-                self._start(ticket)
+        self._again.add(tickets)
 
     def _sweep(self) -> None:
         """Every few milliseconds while anything is under way: deadlines, and another try for the parked."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from itertools import islice
+from typing import Protocol
 
 import structlog
 
@@ -28,8 +30,25 @@ from allsource.storage.errors import (
 
 Reply = Callable[[Result | AllsourceError], None]
 
+EXPIRED_AT_ONCE = 2_000
+"""Deadlines that one look answers; at 5 us each that is 10 ms."""
+
 _BUCKET_SHIFT = 14
 """Deadlines within 2**14 us (16 ms) of each other share a bucket and are found together."""
+
+
+class Source(Protocol):
+    """The connection that a request came on, as far as its answer's size is concerned."""
+
+    closing: bool
+
+    def may_be_given_answers(self) -> bool:
+        """Whether it takes what is sent to it. If not, `Reads.eased` is called when it does."""
+        ...
+
+
+REQUEST_OVERHEAD_BYTES = 512
+"""About what a request takes beside its events: ticket, callback, place in a few tables."""
 
 
 class Stage(Enum):
@@ -44,7 +63,8 @@ class Stage(Enum):
 class Ticket:
     """One request for one partition. `reply` is called exactly once, by `finish`.
 
-    `min_index`: log index that a read's token names; 0 for none.
+    `min_index`: log index that a read's token names; 0 for none. `source`: None for a caller that has one
+    request at a time (HTTP).
 
     `in_doubt`: an earlier attempt may have put the append into a log. `out`: the present attempt may
     have. Both only mean something for appends; a read leaves no trace.
@@ -53,6 +73,7 @@ class Ticket:
     __slots__ = (
         "bucket",
         "deadline_us",
+        "deadlines",
         "forwarded",
         "in_doubt",
         "min_index",
@@ -60,6 +81,8 @@ class Ticket:
         "partition",
         "reply",
         "request",
+        "size",
+        "source",
         "stage",
         "started_us",
     )
@@ -73,6 +96,7 @@ class Ticket:
         forwarded: bool,
         reply: Reply,
         min_index: int = 0,
+        source: Source | None = None,
     ) -> None:
         self.request = request
         self.partition = partition
@@ -83,8 +107,14 @@ class Ticket:
         self.in_doubt = False
         self.out = False
         self.min_index = min_index
+        self.source = source
         self.stage = Stage.OWNER
         self.bucket: dict[Ticket, None] | None = None
+        self.deadlines: Deadlines | None = None
+        self.size = REQUEST_OVERHEAD_BYTES
+        if isinstance(request, AppendRequest):
+            for part in request.parts:
+                self.size += len(part.blob)
 
     def finish(self, result: Result | AllsourceError) -> None:
         """Answer, once; later calls (an answer that came after the deadline) do nothing.
@@ -99,6 +129,10 @@ class Ticket:
         if bucket is not None:
             del bucket[self]
             self.bucket = None
+            deadlines = self.deadlines
+            assert deadlines is not None
+            deadlines.count -= 1
+            deadlines.size -= self.size
         if self.in_doubt and isinstance(result, AppendResult) and result.duplicate:
             result = replace(result, duplicate=False)
         try:
@@ -173,6 +207,10 @@ class Deadlines:
     """The tickets under way, by deadline. Times in microseconds of the caller's monotonic clock."""
 
     def __init__(self) -> None:
+        self.count = 0
+        """Tickets under way."""
+        self.size = 0
+        """Bytes of their requests, about."""
         self._buckets: dict[int, dict[Ticket, None]] = {}
         self._looked_at = 0
 
@@ -184,22 +222,32 @@ class Deadlines:
             bucket = self._buckets[key] = {}
         bucket[ticket] = None
         ticket.bucket = bucket
+        ticket.deadlines = self
+        self.count += 1
+        self.size += ticket.size
 
-    def expire(self, now: int) -> list[AllsourceError]:
-        """Answer every ticket whose deadline has passed (at most 16 ms late); the answers."""
+    def expire(self, now: int, at_most: int = EXPIRED_AT_ONCE) -> list[AllsourceError]:
+        """Answer tickets whose deadline has passed (16 ms late if not many are); the answers.
+
+        Not more than `at_most`, the oldest first: a hundred thousand may have waited for the same thing,
+        and to tell them all in one turn would take longer than a node may be silent.
+        """
         due = now >> _BUCKET_SHIFT
         if due == self._looked_at:
             return []
+        errors: list[AllsourceError] = []
+        for key in sorted(key for key in self._buckets if key < due):
+            bucket = self._buckets[key]
+            errors += [ticket.expire() for ticket in list(islice(bucket, at_most - len(errors)))]
+            if bucket:
+                return errors
+            del self._buckets[key]
         self._looked_at = due
-        late = [key for key in self._buckets if key < due]
-        return [ticket.expire() for key in late for ticket in list(self._buckets.pop(key))]
+        return errors
 
     def tickets(self) -> list[Ticket]:
         """All tickets under way."""
         return [ticket for bucket in self._buckets.values() for ticket in bucket]
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets.values()))
-
-    def __bool__(self) -> bool:
-        return any(self._buckets.values())
+        return self.count

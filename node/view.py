@@ -15,9 +15,9 @@ from allsource.cluster.placement import replica_sets
 from allsource.cluster.replica import Replica
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
+from allsource.node.pages import Pages
 from allsource.node.prometheus import PartitionFigures
 from allsource.node.queue import LockFreeEventQueue
-from allsource.node.reads import Reads
 from allsource.node.tickets import Ticket
 from allsource.storage.interface import Storage
 
@@ -36,16 +36,16 @@ class View:
         self._storage = storage
         self._queue = queue
         self._replica: Replica | None = None
-        self._reads: Reads | None = None
+        self._pages: Pages | None = None
         self._incarnations = {node_id: storage.identity.incarnation}
         self._replica_sets = replica_sets(
             tuple(node.id for node in settings.nodes), settings.partitions, settings.replication_factor
         )
 
-    def join(self, replica: Replica, reads: Reads) -> None:
+    def join(self, replica: Replica, pages: Pages) -> None:
         """The node takes part from now on."""
         self._replica = replica
-        self._reads = reads
+        self._pages = pages
 
     def met(self, peer: str, incarnation: int) -> None:
         """A handshake told a peer's incarnation."""
@@ -86,7 +86,7 @@ class View:
         return _STRANGER if self._replica is None else self._replica.core.detector.state(node_id)
 
     def _partition(self, partition: int) -> dict[str, Any]:
-        replica, reads = self._replica, self._reads
+        replica, pages = self._replica, self._pages
         commit = replica.commit_index(partition) if replica is not None else 0
         return {
             "partition": partition,
@@ -94,7 +94,7 @@ class View:
             "term": replica.term_of(partition) if replica is not None else 0,
             "replicas": list(self._replica_sets[partition]),
             "commit_index": commit,
-            "last_position": reads.last_position(partition, commit) if reads is not None else 0,
+            "last_position": pages.last_position(partition, commit) if pages is not None else 0,
         }
 
     # -- /health/ready

@@ -15,6 +15,10 @@ from allsource.storage.errors import AllsourceError
 class Connection(Protocol):
     """The part of a server connection that answers go to."""
 
+    closing: bool
+
+    def may_be_given_answers(self) -> bool: ...
+
     def reply(self, request_id: int, result: Result | AllsourceError) -> None: ...
 
 
@@ -35,7 +39,13 @@ class WireDoor:
             timeout_ms=timeout_ms,
             forwarded=forwarded,
             reply=partial(connection.reply, request_id),
+            source=connection,
         )
+
+    def eased(self, connection: Connection) -> None:
+        """A connection takes answers again, or has ended."""
+        if self.member is not None:
+            self.member.service.eased(connection)
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Consensus messages of a peer, in order."""

@@ -44,6 +44,7 @@ class Recorder:
         self.messages_of: dict[str, list[Message]] = {}
         self.beats_of: dict[str, list[Beat]] = {}
         self.news: list[tuple[Any, ...]] = []
+        self.eased_count = 0
         self.answer: Callable[[Request], Result | AllsourceError | None] = default_answer
 
     def request(
@@ -66,6 +67,9 @@ class Recorder:
 
     def beat(self, peer: str, beat: Beat) -> None:
         self.beats_of.setdefault(peer, []).append(beat)
+
+    def eased(self, connection: ServerConnection) -> None:
+        self.eased_count += 1
 
     def connected(self, peer: str, welcome: Welcome) -> None:
         assert welcome.start is not None

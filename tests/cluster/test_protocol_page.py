@@ -95,6 +95,7 @@ def test_refusals() -> None:
         ("(\\d+) MiB of answers or messages", server.OUTGOING_BYTES_MAX >> 20),
         ("leaves (\\d+) MiB of answers unread", server.OUTGOING_BYTES_MAX >> 21),
         ("(\\d+) connections are served", server.CONNECTIONS_MAX),
+        ("moved for (\\d+) seconds", int(server.STALLED_S)),
         ("This is version (\\d+)", handshake.VERSION_MAX),
     ],
 )

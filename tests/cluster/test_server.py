@@ -10,6 +10,7 @@ import msgpack
 import pytest
 
 from allsource.cluster import connection as connection_module
+from allsource.cluster import server as server_module
 from allsource.cluster.codec import Kind
 from allsource.cluster.frames import ProtocolError, encode_frame
 from allsource.cluster.handshake import DiallerConfig, WireLimits
@@ -310,6 +311,111 @@ async def test_who_never_reads_is_dropped(handler: Recorder) -> None:
     assert connection.error.code == "slow_reader"
     assert len(server.connections) == 0
     peer.close()
+    await server.close()
+
+
+async def test_a_frame_of_a_thousand_requests_is_taken_in_steps_between_which_the_loop_goes_round(
+    handler: Recorder,
+) -> None:
+    """Every request takes a millisecond, so ten to sixteen of them are a turn; a caller with one request
+    is answered in between, and so is a peer."""
+    clock = [0]
+
+    def answer(_: object) -> ClusterView:
+        clock[0] += 1000
+        return ClusterView({"up": True})
+
+    handler.answer = answer
+    server = await serve(handler, now_us=lambda: clock[0])
+    greedy, modest = (
+        await Caller(client()).connect(server.port),
+        await Caller(client()).connect(server.port),
+    )
+    peer = await Caller(dialler()).connect(server.port)
+    per_turn: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def count(before: int) -> None:
+        per_turn.append(len(handler.asked) - before)
+        if len(handler.asked) < 2050:
+            loop.call_soon(count, len(handler.asked))
+
+    for number in range(1024):
+        greedy.session.request(number, 5000, ReadPartition(1))
+        peer.session.request(number, 5000, ReadPartition(2))
+    loop.call_soon(count, 0)
+    greedy.flush()
+    peer.flush()
+    await until(lambda: len(handler.asked) > 20)
+    for caller in (modest, peer):
+        caller.session.request(9999, 5000, ReadPartition(3))
+        caller.flush()
+    await until(lambda: len(handler.asked) == 2050)
+    assert max(per_turn) <= 10 + 2 * 16
+    asked = [request for _, _, request, _ in handler.asked]
+    assert asked.index(ReadPartition(3)) < 1000, "it did not wait for all that came before it"
+    for caller in (greedy, modest, peer):
+        caller.close()
+    await server.close()
+
+
+async def test_what_clients_do_not_read_is_bounded_in_sum(handler: Recorder) -> None:
+    """The worst are let go; who reads is served on."""
+    page = PartitionPage(0, 1, 2, (CHUNK._replace(blob=b"x" * 1_000_000),))
+    handler.answer = lambda _: page
+    server = await serve(handler, held_bytes_max=16 << 20)
+    deaf = []
+    for _ in range(30):
+        caller = await Caller(client()).connect(server.port)
+        caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(20):
+            caller.session.request(number, 5000, ReadPartition(0))
+        caller.flush()
+        deaf.append(caller)
+    await until(lambda: server.holdings.total > 1 << 20)
+    await until(lambda: len(server.connections) < 30)
+    assert server.holdings.total <= 16 << 20
+    honest = await Caller(client()).connect(server.port)
+    for number in range(20):
+        assert await honest.ask(number, ReadPartition(0)) == page
+        assert sum(connection.held_bytes() for connection in server.connections) <= 20 << 20
+    for caller in (*deaf, honest):
+        caller.close()
+    await server.close()
+
+
+async def test_frames_that_are_never_completed_are_bounded_in_sum(handler: Recorder) -> None:
+    server = await serve(handler, held_bytes_max=4 << 20)
+    honest = await Caller(client()).connect(server.port)
+    greedy = []
+    for _ in range(10):
+        caller = await Caller(client()).connect(server.port)
+        caller.writer.write((10 << 20).to_bytes(4, "big") + b"x" * (1 << 20))
+        greedy.append(caller)
+    await until(lambda: len(server.connections) <= 5)
+    assert server.holdings.total <= 4 << 20
+    assert await honest.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    for caller in (*greedy, honest):
+        caller.close()
+    await server.close()
+
+
+async def test_who_neither_reads_nor_goes_on_is_let_go(
+    handler: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STALLED_S", 0.3)
+    view = ClusterView({"much": "x" * 1_000_000})
+    handler.answer = lambda _: view
+    server = await serve(handler)
+    deaf, slow = await Caller(client()).connect(server.port), await Caller(client()).connect(server.port)
+    deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for number in range(40):
+        deaf.session.request(number, 5000, DescribeCluster())
+    deaf.flush()
+    slow.writer.write((10 << 20).to_bytes(4, "big") + b"x" * 100_000)
+    await until(lambda: not server.connections)
+    for caller in (deaf, slow):
+        caller.close()
     await server.close()
 
 

@@ -66,6 +66,7 @@ def test_every_key_is_read(load: Load) -> None:
           read_events_max: 50
           read_bytes_max: 1MiB
           disk_free_bytes_min: 0
+          held_bytes_max: 40MiB
         storage:
           backend: postgres
           write_buffer_bytes: 8MiB
@@ -92,7 +93,7 @@ def test_every_key_is_read(load: Load) -> None:
         heartbeat_interval_ms=50,
         suspicion_timeout_ms=1000,
         durability="os",
-        limits=Limits(2 << 20, 10 << 20, 100, 20 << 20, 10, 64 << 20, 60_000, 50, 1 << 20, 0),
+        limits=Limits(2 << 20, 10 << 20, 100, 20 << 20, 10, 64 << 20, 60_000, 50, 1 << 20, 0, 40 << 20),
         storage=StorageSettings("postgres", 8 << 20, 16 << 20, 3, "postgresql://me@db/events"),
         log=LogSettings("json", "debug"),
         nodes=(NodeSettings("no", "db-1.example.org", 1, 65535, Path("/var/lib/allsource")),),

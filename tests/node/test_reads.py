@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from allsource.cluster.requests import PartitionPage, ReadPartition, ReadStream, StreamPage, parse_token
+from allsource.cluster.turns import AtOnce, Turns
 from allsource.config.schema import Limits
 from allsource.node import reads as reads_module
 from allsource.node.measures import Measures
 from allsource.node.metrics import LockFreeMetrics
+from allsource.node.pages import Pages
 from allsource.node.reads import Barrier, Reads
 from allsource.node.tickets import Ticket
-from allsource.storage.entry import EVENTS, NOOP, Part, make_entry
-from allsource.storage.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.errors import InvalidRequest, NoOwner, NotFound, Overloaded, Unavailable
 from allsource.storage.events import Event, NewEvent, encode_blob
-from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.interface import HardState, PartitionWrite, StreamSlice
 from allsource.storage.memory import MemoryStorage
 
 
@@ -39,18 +42,19 @@ class Core:
 class Log:
     """One partition's log being written, the events that are in it, and the reads over it."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, turns: AtOnce | None = None) -> None:
         self.storage = MemoryStorage(partition_count=1)
         self.core = Core()
         self.retried: list[Ticket] = []
         self.metrics = LockFreeMetrics()
+        self.pages = Pages(self.storage, limits or Limits())
         self.reads = Reads(
             self.core,
-            self.storage,
-            limits or Limits(),
+            self.pages,
             Measures(self.metrics),
             retry=self.retried.append,
             now_us=lambda: 0,
+            turns=turns or AtOnce(),
         )
         self.events: list[Event] = []
         self.index = 0
@@ -78,10 +82,10 @@ class Log:
         self.events += entry.events()
 
     def stream(self, bound: int, **request: Any) -> StreamPage:
-        return self.reads.read_stream(ReadStream(**request), 0, bound)
+        return self.pages.read_stream(ReadStream(**request), 0, bound)
 
     def partition(self, bound: int, **request: Any) -> PartitionPage:
-        return self.reads.read_partition(ReadPartition(0, **request), bound)
+        return self.pages.read_partition(ReadPartition(0, **request), bound)
 
     def ask(self, request: ReadStream | ReadPartition, *, local: bool) -> list[Any]:
         answers: list[Any] = []
@@ -286,6 +290,165 @@ def test_reads_that_wait_for_their_token_are_bounded(log: Log, monkeypatch: pyte
     log.reads.committed(0, 99)
     assert [type(answer) for answer in answers] == [StreamPage], "the one whose deadline had not passed"
     assert log.ask(ReadStream("a", local=True, token="0:6"), local=True)[0].current_version == 7
+
+
+# -- turns
+
+
+class Caller:
+    """A connection that takes answers, or does not."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self.takes = True
+        self.answers: list[Any] = []
+
+    def may_be_given_answers(self) -> bool:
+        return self.takes or self.closing
+
+
+class SlowLog:
+    """Reads of which each takes 6 of the turn's 10 ms, and a loop that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.soon: list[Callable[[], None]] = []
+        self.log = Log(turns=Turns(self.soon.append, lambda: self.now, 10_000))
+        self.log.append(("a", 1))
+        self.log.core.commit = 1
+        self.served = 0
+        find = self.log.pages.read_stream
+
+        def slowly(*arguments: Any) -> StreamPage:
+            self.now += 6_000
+            self.served += 1
+            return find(*arguments)
+
+        self.log.pages.read_stream = slowly  # type: ignore[method-assign]
+
+    def ask(self, caller: Caller, count: int) -> list[Ticket]:
+        tickets = [
+            Ticket(ReadStream("a", local=True), 0, 0, 0, False, caller.answers.append, 0, caller)
+            for _ in range(count)
+        ]
+        for ticket in tickets:
+            self.log.reads.local(ticket)
+        return tickets
+
+    def goes_round(self) -> None:
+        callbacks, self.soon[:] = self.soon[:], []
+        for callback in callbacks:
+            callback()
+
+
+def test_reads_take_a_share_of_each_turn_and_no_more() -> None:
+    slow, caller = SlowLog(), Caller()
+    slow.ask(caller, 100)
+    assert slow.served == 2
+    for turn in range(1, 5):
+        slow.goes_round()
+        assert slow.served == 2 + 2 * turn
+
+
+def test_reads_that_a_barrier_sets_free_together_take_turns_as_well() -> None:
+    slow, caller = SlowLog(), Caller()
+    for _ in range(100):
+        ticket = Ticket(ReadStream("a"), 0, 0, 0, False, caller.answers.append, 0, caller)
+        slow.log.reads.linearizable(ticket)
+    for barrier, _ in slow.log.core.barriers:
+        barrier.confirmed(1, ok=True)
+    assert slow.served == 2
+
+
+def test_a_caller_with_one_read_does_not_wait_for_anothers_thousand() -> None:
+    slow, greedy, modest = SlowLog(), Caller(), Caller()
+    slow.ask(greedy, 1000)
+    slow.ask(modest, 1)
+    slow.goes_round()
+    assert len(modest.answers) == 1
+
+
+def test_no_read_is_served_to_a_caller_that_does_not_take_its_answers() -> None:
+    slow, deaf, other = SlowLog(), Caller(), Caller()
+    deaf.takes = False
+    tickets = slow.ask(deaf, 3)
+    slow.ask(other, 1)
+    slow.goes_round()
+    assert (len(deaf.answers), len(other.answers), slow.served) == (0, 1, 1)
+    tickets[0].expire()
+    slow.log.reads.forget_finished()
+    deaf.takes = True
+    slow.log.reads.eased(deaf)
+    slow.goes_round()
+    assert [type(answer) for answer in deaf.answers] == [NoOwner, StreamPage, StreamPage]
+
+
+def test_the_reads_of_a_connection_that_has_ended_cost_nothing() -> None:
+    slow, gone = SlowLog(), Caller()
+    gone.takes = False
+    tickets = slow.ask(gone, 50)
+    gone.closing = True
+    slow.log.reads.eased(gone)
+    assert slow.served == 0
+    assert all(ticket.reply is None for ticket in tickets)
+    assert not slow.log.reads._lanes
+
+
+def test_too_many_reads_that_wait_are_seen_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads_module, "READY_MAX", 5)
+    slow, caller = SlowLog(), Caller()
+    slow.ask(caller, 6)
+    assert not slow.log.reads.is_full
+    slow.ask(caller, 1)
+    assert slow.log.reads.is_full
+
+
+# -- what a page costs
+
+
+class Costs:
+    """How many bytes of entries a page had read, and how many looks into the index it took."""
+
+    def __init__(self, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes = self.looks = 0
+        entries_at, slices = log.storage.entries_at, log.storage.slices
+
+        def read(partition: int, indexes: Sequence[int]) -> list[Entry]:
+            found = entries_at(partition, indexes)
+            self.bytes += sum(len(entry.record) for entry in found)
+            return found
+
+        def look(*arguments: Any, **named: Any) -> list[StreamSlice]:
+            self.looks += 1
+            return slices(*arguments, **named)
+
+        monkeypatch.setattr(log.storage, "entries_at", read)
+        monkeypatch.setattr(log.storage, "slices", look)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_page_reads_hardly_more_bytes_than_it_shows(
+    forward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 entries were fetched at a time, of which each may have eight megabytes."""
+    log = Log(Limits(read_bytes_max=100_000))
+    for _ in range(100):
+        log.append(("a", 1), size=30_000)
+    costs = Costs(log, monkeypatch)
+    page = log.stream(100, stream="a", forward=forward, limit=100)
+    assert 3 <= len(page.chunks) <= 4
+    assert costs.bytes < 250_000
+
+
+def test_a_stream_with_many_uncommitted_appends_is_read_without_walking_over_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    for _ in range(2000):
+        log.append(("a", 1))
+    costs = Costs(log, monkeypatch)
+    assert log.stream(7, stream="a", limit=0).current_version == 7
+    assert costs.looks < 15
 
 
 # -- any log, any page

@@ -154,7 +154,7 @@ async def test_a_bug_met_by_a_read_costs_that_read(monkeypatch: pytest.MonkeyPat
             raise RuntimeError("a bug of ours")
 
         with monkeypatch.context() as broken:
-            broken.setattr(leader.service._reads, "read_stream", bug)
+            broken.setattr(leader.service._reads._pages, "read_stream", bug)
             for node in cluster.members:
                 error = await cluster.ask(node, ReadStream(stream))
                 assert (error.code, error.definite) == ("internal", False)

@@ -32,11 +32,13 @@ from allsource.cluster.requests import (
     StreamPage,
 )
 from allsource.cluster.router import RequestRouter
+from allsource.cluster.turns import AtOnce
 from allsource.config.schema import Limits
 from allsource.node import service as node_service
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
 from allsource.node.metrics import LockFreeMetrics
+from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.reads import Reads
 from allsource.storage.entry import Entry, Part
@@ -86,6 +88,9 @@ class NodeCode(Door):
             parked_max=PARKED_MAX,
             describe=dict,
             measures=measures,
+            turns=AtOnce(),
+            under_way_max=Limits().queue_capacity,
+            held_bytes_max=Limits().held_bytes_max,
         )
         ingest = Ingest(
             self._shell,
@@ -97,7 +102,14 @@ class NodeCode(Door):
             now_us=node.clock,
             wall_us=node.clock,
         )
-        reads = Reads(self._shell, log, limits, measures, retry=self._real.retry, now_us=node.clock)
+        reads = Reads(
+            self._shell,
+            Pages(log, limits),
+            measures,
+            retry=self._real.retry,
+            now_us=node.clock,
+            turns=AtOnce(),
+        )
         self._real.connect(ingest, reads)
 
     # -- requests

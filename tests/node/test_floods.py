@@ -1,0 +1,140 @@
+"""Callers with the client's key who ask for as much as they can: the node's loop goes round all the same.
+
+What counts is the processor time that one turn of the loop takes, which does not depend on how busy the
+machine is otherwise. The flood comes from a thread with blocking sockets, whose work does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+
+from allsource.client import Client
+from allsource.cluster.handshake import DiallerConfig
+from allsource.cluster.requests import ReadPartition, ReadStream, Request
+from allsource.cluster.session import ClientSession, Results
+from allsource.config.schema import Settings, StorageSettings
+from allsource.node.daemon import Node
+from allsource.storage.events import NewEvent
+from tests.node.test_daemon import settings_in
+
+TURN_S_MAX = 0.25
+"""A node may be silent for twice this (the suspicion time) before others take over."""
+
+
+class Turns:
+    """How much processor time of this thread each turn of the loop takes."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self.count = 0
+        self._loop = asyncio.get_running_loop()
+        self._last = time.thread_time()
+        self._handle = self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        now = time.thread_time()
+        self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+        self.count += 1
+        self._handle = self._loop.call_soon(self._tick)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+
+class Flood:
+    """A client in a thread: sends requests in as few frames as possible, reads, and counts answers."""
+
+    def __init__(self, settings: Settings, requests: list[Request]) -> None:
+        self._settings = settings
+        self._requests = requests
+        self.answers = 0
+        self.ended = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        node = self._settings.nodes[0]
+        session = ClientSession(DiallerConfig.client(self._settings.secret), os.urandom(32))
+        with socket.create_connection((node.host, node.port)) as sock, contextlib.suppress(ConnectionError):
+            sock.settimeout(0.1)
+            sock.sendall(b"".join(session.take()))
+            sent = False
+            while not self._stop.is_set() and self.answers < len(self._requests):
+                if session.welcome is not None and not sent:
+                    for number, request in enumerate(self._requests):
+                        session.request(number, 60_000, request)
+                    sent = True
+                if pieces := session.take():
+                    sock.sendall(b"".join(pieces))
+                try:
+                    data = sock.recv(1 << 20)
+                except TimeoutError:
+                    continue
+                if not data:
+                    break
+                for event in session.receive(data):
+                    if isinstance(event, Results):
+                        self.answers += len(event.items)
+        self.ended.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
+    """A node of one that holds a page of 4 MiB in large events, and one of 10,000 small ones."""
+    found = replace(settings_in(tmp_path, 1), storage=StorageSettings(backend="memory"))
+    node = Node(found, "n1", structlog.get_logger())
+    await node.start()
+    address = f"{found.nodes[0].host}:{found.nodes[0].port}"
+    async with Client([address], secret=found.secret) as client:
+        for _ in range(8):
+            await client.append("large", [NewEvent("T", b'"' + b"x" * 500_000 + b'"')])
+        for _ in range(20):
+            await client.append("small", [NewEvent("T", b"1") for _ in range(500)])
+    yield found
+    await node.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 (a thread brings it about)
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ReadStream("large", limit=10_000),
+        ReadStream("large", limit=10_000, local=True),
+        ReadStream("large", limit=10_000, forward=False, local=True),
+        ReadStream("small", limit=10_000, local=True),
+        ReadPartition(3, limit=10_000),
+    ],
+    ids=str,
+)
+async def test_a_frame_of_thousands_of_page_reads_does_not_hold_up_the_loop(
+    settings: Settings, request_: Request
+) -> None:
+    turns = Turns()
+    flood = Flood(settings, [request_] * 4000)
+    await until(lambda: flood.answers >= 200)
+    flood.stop()
+    turns.stop()
+    assert turns.longest_s < TURN_S_MAX
+    print(f"longest turn {turns.longest_s * 1000:.0f} ms of {turns.count}")
