@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from allsource.client import Client
 from allsource.cluster.handshake import DiallerConfig
 from allsource.cluster.requests import ReadPartition, ReadStream, Request
 from allsource.cluster.session import ClientSession, Results
-from allsource.config.schema import Settings, StorageSettings
+from allsource.config.schema import Settings
 from allsource.node.daemon import Node
 from allsource.storage.events import NewEvent
 from tests.node.test_daemon import settings_in
@@ -67,7 +66,7 @@ class Flood:
 
     def _run(self) -> None:
         node = self._settings.nodes[0]
-        session = ClientSession(DiallerConfig.client(self._settings.secret), os.urandom(32))
+        session = ClientSession(DiallerConfig.client(self._settings.client_secret), os.urandom(32))
         with socket.create_connection((node.host, node.port)) as sock, contextlib.suppress(ConnectionError):
             sock.settimeout(0.1)
             sock.sendall(b"".join(session.take()))
@@ -98,11 +97,11 @@ class Flood:
 @pytest.fixture
 async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     """A node of one that holds a page of 4 MiB in large events, and one of 10,000 small ones."""
-    found = replace(settings_in(tmp_path, 1), storage=StorageSettings(backend="memory"))
+    found = settings_in(tmp_path, 1)
     node = Node(found, "n1", structlog.get_logger())
     await node.start()
     address = f"{found.nodes[0].host}:{found.nodes[0].port}"
-    async with Client([address], secret=found.secret) as client:
+    async with Client([address], secret=found.client_secret) as client:
         for _ in range(8):
             await client.append("large", [NewEvent("T", b'"' + b"x" * 500_000 + b'"')])
         for _ in range(20):
