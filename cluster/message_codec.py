@@ -27,9 +27,11 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
+from allsource.cluster.consensus.sense import INDEX_MAX
 from allsource.cluster.frames import ProtocolError
-from allsource.storage.entry import Entry, decode_entry
+from allsource.storage.entry import CONFIG, Configuration, Entry, decode_entry
 from allsource.storage.errors import Corrupt
+from allsource.storage.partition import STREAM_ID_BYTES_MAX
 
 PARTITION_MAX = 65_535
 """A record's header has 16 bits for the partition."""
@@ -142,12 +144,27 @@ def _entries(partition: int, prev_index: int, records: list[Any]) -> list[Entry]
 
 
 def _check_parts(entry: Entry) -> None:
-    """`decode_entry` has seen to it that each part is one; here, that they add up."""
-    count = sum(part.count for part in entry.parts)
+    """`decode_entry` has seen to it that each part is one; here, that it can be stored and they add up."""
+    if entry.kind == CONFIG:
+        _check_configuration(entry)
+    count = 0
+    for stream, first_version, events, _, _ in entry.parts:
+        if not 0 < len(stream) <= STREAM_ID_BYTES_MAX or "\0" in stream:
+            raise malformed(f"entry {entry.partition}/{entry.index}: no such stream")
+        if first_version > INDEX_MAX:
+            raise malformed(f"entry {entry.partition}/{entry.index}: no stream has version {first_version}")
+        count += events
     if count != entry.count:
         raise malformed(
             f"entry {entry.partition}/{entry.index} counts {entry.count} events and has {count}"
         )
+
+
+def _check_configuration(entry: Entry) -> None:
+    try:
+        Configuration.decode(entry.payload())
+    except Corrupt as error:
+        raise ProtocolError("corrupt_entry", error.message) from error
 
 
 def _append_reply(item: list[Any]) -> AppendReply:

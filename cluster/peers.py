@@ -201,6 +201,8 @@ class Link:
             self._gone.set()
         elif was_up:
             self._failures = 0 if self._loop.time() - self._up_since >= STEADY_AFTER_S else 1
+            if isinstance(error, ProtocolError) and error.by_peer:
+                self._failures = 10  # what it was ended for, we should not say again within milliseconds
             self._retry()
             self._links.link_lost(self.peer)
         else:

@@ -36,6 +36,7 @@ from allsource.cluster.consensus.messages import (
     RoleChange,
 )
 from allsource.cluster.consensus.multiraft import MultiRaft
+from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.registry import NodeRegistry
 from allsource.cluster.syncer import Syncer
 from allsource.storage.entry import Entry, Part
@@ -156,10 +157,14 @@ class Replica:
     # -- what happened (called by the transport)
 
     def messages(self, peer: str, messages: list[Message]) -> None:
-        """Messages of a peer's data connection."""
+        """Messages of a peer's data connection. Raises `PeerNonsense`, which ends it."""
         if self._stopped:
             return
-        self._feed(self.core.receive, peer, messages, self._clock())
+        try:
+            self._feed(self.core.receive, peer, messages, self._clock())
+        except PeerNonsense:
+            self.schedule()
+            raise
         if (
             len(messages) == 1
             and isinstance(messages[0], ReadRound | ReadRoundReply)
@@ -170,7 +175,7 @@ class Replica:
             self.schedule()
 
     def beat(self, peer: str, beat: Beat) -> None:
-        """A peer's heartbeat."""
+        """A peer's heartbeat. Raises `PeerNonsense`, which ends its connection."""
         self._hear(self.core.receive_beat, peer, beat, self._clock())
 
     def connected(self, peer: str) -> None:
@@ -187,13 +192,18 @@ class Replica:
 
     def _hear(self, fact: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         if not self._stopped:
-            self._feed(fact, *args, **kwargs)
-            self.schedule()
+            try:
+                self._feed(fact, *args, **kwargs)
+            finally:
+                self.schedule()
 
     def _feed(self, fact: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Tell the core something; if it finds its rules broken, go no further."""
+        """Tell the core something; if it finds its rules broken, go no further. A peer's nonsense broke
+        none of them: it is for the connection that brought it."""
         try:
             return fact(*args, **kwargs)
+        except PeerNonsense:
+            raise
         except Exception as error:
             self._break(error)
             raise

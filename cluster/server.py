@@ -39,6 +39,8 @@ CONNECTIONS_MAX = 8_192
 """Beyond it, clients are refused."""
 STRANGERS_MAX = 256
 """So many more may still knock: a peer must get in when clients have taken every place."""
+NONSENSE = frozenset(("nonsense", "malformed", "corrupt_entry", "frame_too_large"))
+"""Codes of what a peer in order never says."""
 CLIENT_IDLE_S = 900.0
 HELD_BYTES_MAX = 256 << 20
 """Default of `limits.held_bytes_max`."""
@@ -308,11 +310,13 @@ class Server:
         on_peer: Callable[[Hello], None] = lambda _: None,
         on_fault: Callable[[Exception], AllsourceError] = _unexpected,
         on_refusal: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
+        on_nonsense: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
     ) -> None:
         """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is:
         `PeerLinks.nudge` dials it back at once. `on_fault` hears of every error of ours that the handler
         raised in place of taking a request, and says what to answer. `on_refusal` hears why a proved peer
-        ended its connection, if it said so."""
+        ended its connection, if it said so; `on_nonsense` of every peer whose connection was ended for what
+        it said."""
         self.handler = handler
         self.acceptor = acceptor
         self.host = host
@@ -325,6 +329,7 @@ class Server:
         self._on_peer = on_peer
         self.on_fault = on_fault
         self._on_refusal = on_refusal
+        self._on_nonsense = on_nonsense
         self._connections_max = connections_max
         self._connections: set[ServerConnection] = set()
         self._peers: dict[tuple[str, str], ServerConnection] = {}
@@ -430,6 +435,9 @@ class Server:
         if hello is None or hello.role != PEER:
             return
         key = (hello.node_id, hello.channel)
+        error = connection.error
+        if error is not None and not error.by_peer and error.code in NONSENSE:
+            self._on_nonsense(hello.node_id, error)
         if self._peers.get(key) is connection:
             del self._peers[key]
             self.handler.lost(hello.node_id)

@@ -42,7 +42,7 @@ from allsource.config.schema import Settings
 from allsource.node.acquaintances import Acquaintances
 from allsource.node.checkpoints import Checkpoints
 from allsource.node.ending import EXIT_STORAGE
-from allsource.node.faults import Faults
+from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import HttpServer, make_app
@@ -219,6 +219,7 @@ class Node:
             held_bytes_max=self.settings.limits.held_bytes_max,
             on_fault=Faults(self._log, self._measures, clock_us).met,
             on_refusal=self._acquaintances.refused_by,
+            on_nonsense=Nonsense(self._log, self._measures, clock_us).heard,
         )
         await self.server.start()
         self._undo.append(self.server.close)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from allsource.cluster.frames import ProtocolError
 from allsource.node.measures import Measures
 from allsource.storage.errors import AllsourceError
 
@@ -19,6 +20,7 @@ OnFault = Callable[[Exception], AllsourceError]
 """What `Faults.met` is to the paths that call it."""
 
 EVERY_US = 1_000_000
+NONSENSE_EVERY_US = 10_000_000
 _SHOWN_CHARS = 200
 
 
@@ -47,6 +49,35 @@ class Faults:
             )
             self._told_us, self._count = now, 0
         return AllsourceError("an unexpected error, logged by the node; nothing was changed")
+
+
+class Nonsense:
+    """Peers that said what no peer in order says (CONSENSUS.md rule 38): it costs them their connection,
+    and the log a line in ten seconds for each."""
+
+    def __init__(self, log: FilteringBoundLogger, measures: Measures, now_us: Callable[[], int]) -> None:
+        self._log = log
+        self._measures = measures
+        self._now_us = now_us
+        self._told: dict[str, tuple[int, int]] = {}
+        """By peer: when it was last told, and how often it happened since."""
+
+    def heard(self, peer: str, error: ProtocolError) -> None:
+        """Count it, and log it now and then."""
+        self._measures.failed()
+        now = self._now_us()
+        told_us, times = self._told.get(peer, (-NONSENSE_EVERY_US, 0))
+        times += 1
+        if now - told_us >= NONSENSE_EVERY_US:
+            self._log.error(
+                "a peer said what no node in order says, and its connection was ended. Is it of another "
+                "version, is its data an old copy, or does somebody else know the secret?",
+                peer=peer,
+                reason=str(error)[:_SHOWN_CHARS],
+                times=times,
+            )
+            told_us, times = now, 0
+        self._told[peer] = (told_us, times)
 
 
 def not_expected(error: Exception) -> AllsourceError:

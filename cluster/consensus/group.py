@@ -21,6 +21,7 @@ from allsource.cluster.consensus.messages import (
     AppendReply,
     CommitNotice,
     GroupBeat,
+    GroupMessage,
     Message,
     RequestVote,
     Role,
@@ -29,6 +30,15 @@ from allsource.cluster.consensus.messages import (
     VoteReply,
 )
 from allsource.cluster.consensus.quorum import cannot_win, has_majority
+from allsource.cluster.consensus.sense import (
+    PeerNonsense,
+    check_append,
+    check_commit,
+    check_follows,
+    check_reply,
+    check_term,
+    check_vote,
+)
 from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite
 
@@ -68,6 +78,8 @@ class Group:
         self._granted: set[str] = set()
         self._refused: set[str] = set()
         self._transferred = False
+        self._led_by: str | None = None
+        """Who led, or leads, the present term, as far as this process knows. Nobody else does in it."""
         self._leader_contact_us = 0
         self._verified = 0
         self._vain_terms = 0
@@ -86,8 +98,10 @@ class Group:
 
     # ------------------------------------------------------------------ messages
 
-    def step(self, sender: str, message: Message, now: int) -> None:
-        """Take one message of this partition from a peer."""
+    def step(self, sender: str, message: GroupMessage, now: int) -> None:
+        """Take one message of this partition from a peer. Raises `PeerNonsense`."""
+        if message.term > self.term:
+            check_term(message.term, self.term, self.partition)
         if isinstance(message, Append):
             self._on_append(sender, message, now)
         elif isinstance(message, AppendReply):
@@ -107,6 +121,9 @@ class Group:
         It vouches for the leader only in the very same term (rule 25), and for a follower only if that
         says that it follows (rule 35): who hears nothing of us may still be heard by us.
         """
+        check_commit(line)
+        if line.term > self.term:
+            check_term(line.term, self.term, self.partition)
         if line.term > self.term:
             if line.leader == sender:
                 self._follow(line.term, sender, now)
@@ -304,7 +321,7 @@ class Group:
     def _lead(self, now: int) -> None:
         """Take office: an entry of the own term is what makes older ones committable (rule 3)."""
         self.role = Role.LEADER
-        self.leader = self.node_id
+        self.leader = self._led_by = self.node_id
         self._vain_terms = 0
         self.leadership = Leadership(self.term, self.log, self._environment, now)
         self._append_own(NOOP, (), self.log.last_timestamp_us)
@@ -313,7 +330,8 @@ class Group:
     # ------------------------------------------------------------------ voting
 
     def _on_request_vote(self, sender: str, ask: RequestVote, now: int) -> None:
-        if ask.term < self.term or (ask.pre and ask.term == self.term):
+        check_vote(ask)
+        if not self._both_vote(sender) or ask.term < self.term or (ask.pre and ask.term == self.term):
             self._answer_vote(sender, ask, granted=False)
             return
         if not ask.transfer and self._sticks_to_leader(now):
@@ -338,6 +356,12 @@ class Group:
             # Rule 13: its log is behind ours, so it cannot win; do not wait for our turn.
             self._wake(min(self.deadline, now + self._environment.jitter(2_000)))
 
+    def _both_vote(self, candidate: str) -> bool:
+        """Rule 39: who is no voter in our log neither gives a vote nor gets one, and moves no term."""
+        configuration = self.log.configuration
+        voters = {*configuration.voters, *configuration.outgoing}
+        return self.node_id in voters and candidate in voters
+
     def _sticks_to_leader(self, now: int) -> bool:
         if self.leadership is not None:
             return now < self.leadership.quorum_lasts_until(now)
@@ -355,6 +379,7 @@ class Group:
         """What was verified against an older leader says nothing about a new one (rule 5)."""
         self.term = term
         self.vote = vote
+        self._led_by = None
         self._verified = 0
         # An entry that an older leader's append brought in this very turn may be truncated before it is
         # ever written: then its acknowledgement would rest on nothing (rule 1).
@@ -375,13 +400,17 @@ class Group:
         if leader is None:
             self._stand_soon(now)
         else:
+            self._led_by = leader
             self._vain_terms = 0
             self._leader_contact_us = now
             self._await_leader(now)
 
     def _hear_leader(self, sender: str, now: int) -> None:
-        """A message or beat of the leader of the current term."""
-        assert self.leadership is None, f"two leaders in term {self.term} of partition {self.partition}"
+        """A message or beat of the leader of the current term. A second one is not believed."""
+        if self._led_by not in (None, sender):
+            raise PeerNonsense(
+                f"partition {self.partition}: it leads term {self.term}, which {self._led_by} led"
+            )
         if self.leader != sender or self.role != Role.FOLLOWER:
             self._follow(self.term, sender, now)
             return
@@ -390,6 +419,7 @@ class Group:
             self._await_leader(now)
 
     def _on_append(self, sender: str, message: Append, now: int) -> None:
+        check_append(message)
         if message.term < self.term:
             # Rule 11: an old leader is told, so that it frees itself.
             self._reply_append(sender, accepted=False, index=0, hint_term=0)
@@ -399,6 +429,11 @@ class Group:
         self._hear_leader(sender, now)
         prev = message.prev_index
         if self.log.term_at(prev) != message.prev_term:
+            if prev <= self.commit:
+                raise PeerNonsense(
+                    f"partition {self.partition}: its log has {prev}/{message.prev_term}, where a majority "
+                    f"stored {prev}/{self.log.term_at(prev)}"
+                )
             index, term = self.log.newest_not_above(prev, message.prev_term)
             self._reply_append(sender, accepted=False, index=index, hint_term=term)
             return
@@ -410,21 +445,22 @@ class Group:
 
     def _take(self, entries: list[Entry], prev: int) -> None:
         """Keep what agrees, truncate at the first real conflict only, append the rest (rule 4)."""
-        for offset, entry in enumerate(entries):
-            assert entry.index == prev + 1 + offset, "the codec lets only contiguous entries through"
+        for entry in entries:
             if entry.index > self.log.last_index:
                 break
             if self.log.term_at(entry.index) != entry.term:
-                assert entry.index > self.commit, (
-                    f"partition {self.partition}: asked to truncate committed entry {entry.index}"
-                )
+                if entry.index <= self.commit:
+                    raise PeerNonsense(
+                        f"partition {self.partition}: it overwrites the committed entry {entry.index}"
+                    )
                 self.log.truncate(entry.index)
                 self.durable_index = min(self.durable_index, entry.index - 1)
                 break
         else:
             return
-        for entry in entries[offset:]:
-            self.log.append(entry)
+        check_follows(entry, self.log.next_position, self.log.last_timestamp_us)
+        for new in entries[entry.index - prev - 1 :]:
+            self.log.append(new)
         self._environment.touch(self.partition)
 
     def _reply_append(self, sender: str, *, accepted: bool, index: int, hint_term: int) -> None:
@@ -438,13 +474,14 @@ class Group:
         self._environment.touch(self.partition)
 
     def _on_commit_notice(self, sender: str, notice: CommitNotice, now: int) -> None:
-        if notice.term == self.term and self.leadership is None:
+        check_commit(notice)
+        if notice.term == self.term:
             self._hear_leader(sender, now)
             self._follow_commit(notice.commit)
 
     def _on_timeout_now(self, sender: str, message: TimeoutNow, now: int) -> None:
-        is_voter = self.node_id in self.log.configuration.voters
-        if message.term == self.term and self.leadership is None and is_voter:
+        """Only who leads the term gives it away, and only to a voter."""
+        if message.term == self.term and self._led_by in (None, sender) and self._both_vote(sender):
             self._stand(now, transferred=True)
 
     def _follow_commit(self, commit: int) -> None:
@@ -500,13 +537,14 @@ class Group:
         progress = leadership.progress.get(sender)
         if progress is None:
             return
+        check_reply(reply, self.log.last_index)
         progress.contact_us = now
         if not reply.accepted:
             index, _ = self.log.newest_not_above(reply.index, reply.hint_term)
             progress.refused(index + 1)
             self._environment.touch(self.partition)
             return
-        if progress.accepted(min(reply.index, self.log.last_index)):
+        if progress.accepted(reply.index):
             self._environment.lane_moved(sender, now)
             self._try_commit(leadership)
         if leadership.successor == sender:

@@ -107,9 +107,10 @@ class ReadRoundReply:
     """`(partition, term)`, as they were asked."""
 
 
-Message = (
-    RequestVote | VoteReply | Append | AppendReply | CommitNotice | TimeoutNow | ReadRound | ReadRoundReply
-)
+GroupMessage = RequestVote | VoteReply | Append | AppendReply | CommitNotice | TimeoutNow
+"""What one group says to its like at another node."""
+
+Message = GroupMessage | ReadRound | ReadRoundReply
 
 
 class GroupBeat(NamedTuple):

@@ -34,6 +34,7 @@ from allsource.cluster.consensus.messages import (
     VoteReply,
 )
 from allsource.cluster.consensus.reads import ReadRounds
+from allsource.cluster.consensus.sense import PeerNonsense, check_term
 from allsource.cluster.liveness import FailureDetector
 from allsource.cluster.registry import NodeRegistry
 from allsource.storage.entry import CONFIG, Configuration, Entry, Part, make_entry
@@ -165,7 +166,8 @@ class MultiRaft:
     # ------------------------------------------------------------------ inputs
 
     def receive(self, sender: str, messages: list[Message], now: int) -> None:
-        """Messages from a peer's data connection, in order."""
+        """Messages from a peer's data connection, in order. Raises `PeerNonsense` at the first that no
+        peer in order sends; what came before it counts, what comes behind it does not."""
         self._now = now
         for message in messages:
             if isinstance(message, ReadRound):
@@ -185,7 +187,7 @@ class MultiRaft:
             self._send(sender, ReadRoundReply(ask.round, agreed))
 
     def receive_beat(self, sender: str, beat: Beat, now: int) -> None:
-        """A heartbeat from a peer."""
+        """A heartbeat from a peer. Raises `PeerNonsense`."""
         self._now = now
         self.detector.heard(sender, now)
         if beat.leaving != (sender in self._peers_leaving):
@@ -197,7 +199,10 @@ class MultiRaft:
             group = self.groups.get(line.partition)
             if group is not None:
                 group.beat(sender, line, now)
+            elif not line.partition < self.registry.partition_count:
+                raise PeerNonsense(f"no partition {line.partition}")
             elif line.leader == sender:
+                check_term(line.term, self.registry.term_of(line.partition), line.partition)
                 self.registry.record_leader(line.partition, sender, line.term)
             elif self.registry.leader_of(line.partition) == sender:
                 self.registry.record_leader(line.partition, None, line.term)

@@ -12,6 +12,7 @@ import pytest
 from allsource.cluster import codec, connection, frames, handshake, message_codec, server
 from allsource.cluster.acquaintance import REGRESSED
 from allsource.cluster.consensus.messages import Message
+from allsource.cluster.consensus.sense import PeerNonsense
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "cluster" / "PROTOCOL.md").read_text()
@@ -73,7 +74,7 @@ def test_refusals() -> None:
     sources = [ROOT / "cluster" / f"{name}.py" for name in (*names, "connection", "server", "peers")]
     for path in (*sources, ROOT / "node" / "acquaintances.py"):
         raised |= set(re.findall(r'ProtocolError\(\s*"(\w+)"', path.read_text()))
-    assert raised | {REGRESSED} == listed
+    assert raised | {REGRESSED, PeerNonsense("").code} == listed
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from allsource.cluster import connection as connection_module
 from allsource.cluster import server as server_module
 from allsource.cluster.codec import Kind
+from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.frames import ProtocolError, encode_frame
 from allsource.cluster.handshake import DiallerConfig, WireLimits
 from allsource.cluster.requests import (
@@ -86,6 +87,32 @@ async def test_a_client_that_leaves_is_no_news(handler: Recorder) -> None:
     caller.close()
     await until(lambda: not server.connections)
     assert handler.news == []
+    await server.close()
+
+
+async def test_a_peers_nonsense_costs_its_connection_and_is_told(handler: Recorder) -> None:
+    """What the core finds senseless, and what is no message at all, ends the connection that said it."""
+    told: list[tuple[str, str]] = []
+
+    def senseless(peer: str, _messages: list[object]) -> None:
+        raise PeerNonsense("partition 0: term 9223372036854775807 follows 3 by no number of elections")
+
+    handler.messages = senseless  # type: ignore[method-assign]
+    server = await serve(handler, on_nonsense=lambda peer, error: told.append((peer, error.code)))
+    peer = await Caller(dialler()).connect(server.port)
+    beats = await Caller(dialler(channel="beat")).connect(server.port)
+    peer.session.messages(MESSAGES)
+    peer.flush()
+    assert await peer.refusal() == "nonsense"
+    beats.session.messages(MESSAGES)  # not on this channel
+    beats.flush()
+    assert await beats.refusal() == "malformed"
+    peer.close()
+    beats.close()
+    await until(lambda: told == [("n1", "nonsense"), ("n1", "malformed")])
+    other = await Caller(client()).connect(server.port)
+    assert await other.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    other.close()
     await server.close()
 
 

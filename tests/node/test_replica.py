@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from allsource.cluster.consensus.messages import Beat, CommitNotice, ReadResult, Ready, Role, RoleChange
+from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.replica import Replica
 from allsource.cluster.syncer import Syncer
 from allsource.storage.errors import Corrupt, DiskFull
@@ -283,6 +284,23 @@ async def test_a_short_sync_needs_no_thread() -> None:
     assert shell.core.done == [1, 2]
     assert shell.world.syncs == 2
     shell.replica.stop()
+
+
+async def test_a_peers_nonsense_is_for_its_connection_and_ends_nothing() -> None:
+    """Rule 38: what came before it is carried out, and the next message is heard as ever."""
+    shell = Shell()
+
+    def senseless(_peer: str, _said: Any, _now: int) -> None:
+        shell.core.orders.append(Ready(committed=[(0, 7)]))
+        raise PeerNonsense("two leaders in one term")
+
+    shell.core.receive = shell.core.receive_beat = senseless  # type: ignore[method-assign]
+    for hear, said in ((shell.replica.messages, []), (shell.replica.beat, BEAT)):
+        shell.world.story.clear()
+        with pytest.raises(PeerNonsense):
+            hear("n2", said)  # type: ignore[operator]
+        await until(lambda: len(shell.world.story) >= 2)
+        assert shell.world.story == ["pump", "committed 7, told 7"]
 
 
 async def test_broken_rules_end_the_process() -> None:

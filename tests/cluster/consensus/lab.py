@@ -100,7 +100,7 @@ def entry(index: int, term: int, position: int | None = None, stream: str = "s")
 
 def noop(index: int, term: int) -> Entry:
     return make_entry(
-        partition=0, index=index, term=term, kind=NOOP, first_position=index - 1, timestamp_us=0
+        partition=0, index=index, term=term, kind=NOOP, first_position=index - 1, timestamp_us=index
     )
 
 
