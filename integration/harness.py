@@ -63,7 +63,8 @@ async def ask(cluster: ClusterProcess, node_id: str, path: str, body: Any = None
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     data = None if body is None else io.BytesIO(raw)  # aiohttp warns of large bodies as bytes
     url = cluster.url(node_id, path)
-    async with cluster.http.request("GET" if body is None else "POST", url, data=data) as response:
+    method, headers = ("GET", None) if body is None else ("POST", {"Content-Type": "application/json"})
+    async with cluster.http.request(method, url, data=data, headers=headers) as response:
         return response.status, await response.json()
 
 

@@ -114,7 +114,8 @@ def test_each_block_is_run_by_a_test() -> None:
     first_lines = [one.splitlines()[0] for kind in ("sh", "python", "sql") for one in fenced(TEXT, kind)]
     assert [line.split("  ")[0] for line in first_lines] == [
         "scripts/launch config/three-nodes.yaml",
-        'curl -s localhost:8101/v1/streams/order-1/events -d \'{"expected_version": "no_stream",',
+        "curl -s localhost:8101/v1/streams/order-1/events -H content-type:application/json"
+        ' -d \'{"expected_version": "no_stream",',
         ".venv/bin/allsource drill kill-node --rounds 5",
         "python orders.py memory://",
         "scripts/test",

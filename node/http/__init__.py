@@ -7,9 +7,10 @@ decides nothing about partitions, owners or versions, keeps no state, and never 
 
 Trade-offs made here:
 
-* JSON data is parsed and written again, compactly and with its keys in the order given: whitespace in
-  a retry does not make another event of it, and no invalid JSON is ever stored. Integers stay exact;
-  numbers with a fraction become IEEE doubles, as RFC 8259 §6 warns.
+* JSON data is kept byte for byte: numbers, order of keys and white space are the writer's. So other white
+  space in a retry makes another event of it, which is answered as a conflict of ids.
+* Bodies are decoded by their shape, and data is checked and skipped, never built (`rawjson`,
+  `msgpack_bodies`): what a few bytes may become is bounded by what they are.
 * Unknown keys and query parameters are refused. A misspelt `expected_version` that was ignored would
   append without the check that its sender relied on.
 * aiohttp costs some 100-200 us of CPU for each request. Who needs more speed uses the msgpack port.

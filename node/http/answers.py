@@ -1,15 +1,15 @@
 """Results as bodies: JSON, or the same maps as msgpack for who sends `Accept: application/msgpack`.
 
-Stored JSON is spliced into a JSON answer as it is, after a look whether it *is* JSON: the msgpack
-port does not parse what its clients call JSON, and a body must not be broken by what one of them
-stored. What is not JSON goes out as base64 (in msgpack: as bin).
+Stored JSON is spliced into a JSON answer byte for byte, after a look whether it *is* JSON: the msgpack port
+does not parse what its clients call JSON, and a body must not be broken by what one of them stored. What is
+not JSON goes out as base64. In msgpack, data is bin, and `"encoding": "json"` says that it is JSON text.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -19,9 +19,11 @@ import msgpack
 from aiohttp import web
 
 from allsource.cluster.requests import AppendResult, PartitionPage, StreamPage
-from allsource.node.http.bodies import MSGPACK, is_json
+from allsource.node.http.bodies import MSGPACK
+from allsource.node.http.rawjson import is_json
 from allsource.storage.events import BINARY, Event
 
+JSON_TYPE = "application/json"
 _quote = json.encoder.encode_basestring
 
 
@@ -35,16 +37,17 @@ def respond(
     if wants_msgpack(request):
         return _response(_pack(value, default=str), MSGPACK, status, headers)
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    return _response(text.encode(errors="replace"), "application/json", status, headers)
+    # A line of its own: whoever uses curl has a prompt behind it.
+    return _response(text.encode(errors="replace") + b"\n", JSON_TYPE, status, headers)
 
 
 def respond_page(request: web.Request, facts: Mapping[str, Any], events: list[Event]) -> web.Response:
     """A page: the facts, and `events` among them."""
     if wants_msgpack(request):
-        return _response(_pack_page(facts, events), MSGPACK)
-    head = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
-    text = f'{head[:-1]},"events":[{",".join(map(_event_json, events))}]}}'
-    return _response(text.encode(), "application/json")
+        return _response(_pack({**facts, "events": list(map(_event_map, events))}), MSGPACK)
+    head = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
+    events_json = b",".join(map(_event_json, events))
+    return _response(b'%b,"events":[%b]}\n' % (head[:-1], events_json), JSON_TYPE)
 
 
 def wants_msgpack(request: web.BaseRequest) -> bool:
@@ -107,37 +110,32 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _event_json(event: Event) -> str:
-    extra = ""
+def _event_json(event: Event) -> bytes:
+    """One event. Its data stands in it as it was written, if it is JSON."""
+    extra = b""
     if event.encoding == BINARY or not is_json(event.data):
-        data, extra = _base64(event.data), ',"encoding":"base64"'
+        data, extra = _base64(event.data), b',"encoding":"base64"'
     else:
-        data = event.data.decode()
-    metadata = "null"
+        data = event.data
+    metadata = b"null"
     if event.metadata and is_json(event.metadata):
-        metadata = event.metadata.decode()
+        metadata = event.metadata
     elif event.metadata:
-        metadata, extra = _base64(event.metadata), f'{extra},"metadata_encoding":"base64"'
-    return (
+        metadata, extra = _base64(event.metadata), extra + b',"metadata_encoding":"base64"'
+    head = (
         f'{{"id":"{UUID(bytes=event.id)}","stream":{_quote(event.stream)},"version":{event.version},'
         f'"partition":{event.partition},"position":{event.position},"type":{_quote(event.type)},'
-        f'"timestamp":"{rfc3339(event.timestamp_us)}","data":{data},"metadata":{metadata}{extra}}}'
+        f'"timestamp":"{rfc3339(event.timestamp_us)}"'
     )
+    return b'%b,"data":%b,"metadata":%b%b}' % (head.encode(), data, metadata, extra)
 
 
-def _base64(raw: bytes) -> str:
-    return f'"{base64.b64encode(raw).decode()}"'
+def _base64(raw: bytes) -> bytes:
+    return b'"%b"' % base64.b64encode(raw)
 
 
-def _pack_page(facts: Mapping[str, Any], events: Iterable[Event]) -> bytes:
-    """JSON data as values where msgpack has them, else (an integer beyond 64 bits) as its text."""
-    try:
-        return _pack({**facts, "events": [_event_map(event, _value) for event in events]})
-    except (ValueError, OverflowError):
-        return _pack({**facts, "events": [_event_map(event, _text) for event in events]})
-
-
-def _event_map(event: Event, show: Callable[[dict[str, Any], str, bytes], None]) -> dict[str, Any]:
+def _event_map(event: Event) -> dict[str, Any]:
+    """One event for msgpack: data and metadata are bin, and `encoding` says which of them are JSON text."""
     found: dict[str, Any] = {
         "id": str(event.uuid),
         "stream": event.stream,
@@ -150,18 +148,10 @@ def _event_map(event: Event, show: Callable[[dict[str, Any], str, bytes], None])
         "metadata": event.metadata or None,
     }
     if event.encoding != BINARY and is_json(event.data):
-        show(found, "data", event.data)
+        found["encoding"] = "json"
     if event.metadata and is_json(event.metadata):
-        show(found, "metadata", event.metadata)
+        found["metadata_encoding"] = "json"
     return found
-
-
-def _value(found: dict[str, Any], key: str, text: bytes) -> None:
-    found[key] = json.loads(text)
-
-
-def _text(found: dict[str, Any], key: str, text: bytes) -> None:
-    found["encoding" if key == "data" else "metadata_encoding"] = "json"
 
 
 def _pack(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:

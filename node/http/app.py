@@ -22,9 +22,6 @@ from allsource.node.http.streams import Service, Streams
 from allsource.storage.errors import AllsourceError
 from allsource.storage.partition import PARTITION_COUNT
 
-BODY_ROOM = 2
-"""A body may have this many times `append_bytes_max` bytes: base64 and JSON's quoting need room."""
-
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long `HttpServer.stop` waits for answers that are still being given."""
 
@@ -45,10 +42,10 @@ def make_app(
     sentence each, what this node still waits for (nothing: it is ready). `answered` is told
     the status of each answer. Without `checkpoints` there is no `/v1/checkpoints`."""
     every_answer = _every_answer(answered, default_complaints())
-    app = web.Application(middlewares=[every_answer], client_max_size=BODY_ROOM * limits.append_bytes_max)
+    app = web.Application(middlewares=[every_answer], client_max_size=0)
     app.add_routes(Streams(service, limits, partitions).routes())
     if checkpoints is not None:
-        app.add_routes(checkpoint_routes(checkpoints))
+        app.add_routes(checkpoint_routes(checkpoints, limits))
 
     async def live(request: web.Request) -> web.Response:
         return respond(request, {"status": "live"})

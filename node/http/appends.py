@@ -8,8 +8,12 @@
               "encoding"?: "json" | "base64", "metadata_encoding"?: "json" | "base64"}
 
 `expected_version` is "any" if it is left out. Without an `id` the door makes one, and a retry of the
-same body is a second event; who wants safe retries sends ids. In a msgpack body a value of type bin
-is binary data (with `"encoding": "json"`: JSON text), every other value is a JSON value.
+same body is a second event; who wants safe retries sends ids. In a JSON body `data` is any JSON value, and
+what is stored is its bytes, as they stand there. In a msgpack body it is bin: binary data, or JSON text
+with `"encoding": "json"`.
+
+The two kinds of body are read by `json_bodies` and `msgpack_bodies` into the same `Draft`s, of which
+requests are made here.
 """
 
 from __future__ import annotations
@@ -17,58 +21,76 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgpack
 
 from allsource.cluster.requests import AppendPart, AppendRequest
 from allsource.config.schema import Limits
-from allsource.node.http.bodies import parse_json
 from allsource.storage.errors import InvalidRequest, TooLarge
-from allsource.storage.events import BINARY, JSON, check_event_type, json_bytes, new_event_id
+from allsource.storage.events import BINARY, JSON, check_event_type, new_event_id
 from allsource.storage.expected import parse_expected
 from allsource.storage.partition import check_stream_id, partition_of
 
-_EVENT_KEYS = frozenset(("id", "type", "data", "metadata", "encoding", "metadata_encoding"))
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def one_stream(stream: str, body: Any, limits: Limits) -> AppendRequest:
-    """The request of `POST /v1/streams/{stream}/events`."""
-    fields = _object(body, "the body", {"expected_version", "events"})
-    request = AppendRequest((_part(stream, fields, "", limits),))
-    _check_size(request, limits)
-    return request
+class Content(NamedTuple):
+    """An event's data or metadata as it came."""
+
+    raw: bytes
+    """The bytes that are stored, unless `is_base64`."""
+    encoding: int
+    is_base64: bool = False
+    """`raw` is base64 of the bytes that are stored."""
 
 
-def several_streams(body: Any, limits: Limits, partitions: int) -> AppendRequest:
-    """The request of `POST /v1/append`; all streams must be of one partition."""
-    fields = _object(body, "the body", {"streams"})
-    streams = _list(fields, "streams", "")
-    request = AppendRequest(tuple(_named_part(item, i, limits) for i, item in enumerate(streams)))
-    names = [part.stream for part in request.parts]
-    if len(set(names)) != len(names):
-        raise InvalidRequest("streams: a stream stands twice in one append; put its events in one list")
-    _check_one_partition(names, partitions)
-    _check_count(sum(len(item["events"]) for item in streams), limits)
-    _check_size(request, limits)
-    return request
+class EventDraft(NamedTuple):
+    """An event of a body; nothing of it is checked but that `type` and `data` are there."""
+
+    type: Any
+    data: Content
+    metadata: Content | None
+    id: Any
 
 
-def _named_part(item: Any, i: int, limits: Limits) -> AppendPart:
-    where = f"streams[{i}]"
-    fields = _object(item, where, {"stream", "expected_version", "events"})
-    stream = fields.get("stream")
+class StreamDraft(NamedTuple):
+    """What a body appends to one stream. `stream` is None where the URL says it."""
+
+    stream: Any
+    expected: Any
+    events: Sequence[EventDraft]
+
+
+def request_of(
+    drafts: Sequence[StreamDraft], limits: Limits, partitions: int, stream: str | None = None
+) -> AppendRequest:
+    """The request of `POST /v1/append`, or of `POST /v1/streams/{stream}/events` with that `stream`."""
+    if stream is not None:
+        parts = [_part(stream, drafts[0], "", limits)]
+    elif drafts:
+        parts = [_named_part(draft, f"streams[{i}]", limits) for i, draft in enumerate(drafts)]
+    else:
+        raise InvalidRequest("streams: must be a list of at least one")
+    _check_streams([part.stream for part in parts], partitions)
+    _check_count(sum(len(draft.events) for draft in drafts), limits)
+    _check_size(sum(len(part.blob) for part in parts), limits)
+    return AppendRequest(tuple(parts))
+
+
+def _named_part(draft: StreamDraft, where: str, limits: Limits) -> AppendPart:
     try:
-        check_stream_id(stream)
+        check_stream_id(draft.stream)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}.stream: {error.message}") from error
-    assert isinstance(stream, str)
-    return _part(stream, fields, f"{where}.", limits)
+    return _part(draft.stream, draft, f"{where}.", limits)
 
 
-def _check_one_partition(names: list[str], partitions: int) -> None:
+def _check_streams(names: list[str], partitions: int) -> None:
+    if len(set(names)) != len(names):
+        raise InvalidRequest("streams: a stream stands twice in one append; put its events in one list")
     found = {name: partition_of(name, partitions) for name in names}
     if len(set(found.values())) > 1:
         raise InvalidRequest(
@@ -87,8 +109,7 @@ def _check_count(count: int, limits: Limits) -> None:
         )
 
 
-def _check_size(request: AppendRequest, limits: Limits) -> None:
-    size = sum(len(part.blob) for part in request.parts)
+def _check_size(size: int, limits: Limits) -> None:
     if size > limits.append_bytes_max:
         raise TooLarge(
             f"an append has at most {limits.append_bytes_max} bytes; split it",
@@ -97,37 +118,33 @@ def _check_size(request: AppendRequest, limits: Limits) -> None:
         )
 
 
-def _part(stream: str, fields: dict[str, Any], where: str, limits: Limits) -> AppendPart:
-    expected = parse_expected(fields.get("expected_version", "any"))
-    events = _list(fields, "events", where)
-    _check_count(len(events), limits)
-    packed = [_event(event, f"{where}events[{i}]", limits) for i, event in enumerate(events)]
+def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> AppendPart:
+    expected = parse_expected(draft.expected)
+    if not draft.events:
+        raise InvalidRequest(f"{where}events: must be a list of at least one")
+    _check_count(len(draft.events), limits)
+    packed = [_event(event, f"{where}events[{i}]", limits) for i, event in enumerate(draft.events)]
     if len({event[0] for event in packed}) != len(packed):
         raise InvalidRequest(f"{where}events: two events of one append have the same id")
     return AppendPart(stream, expected, msgpack.packb(packed))
 
 
-def _event(event: Any, where: str, limits: Limits) -> list[Any]:
-    """One event as the array that a blob holds (see `storage.events`)."""
-    fields = _object(event, where, _EVENT_KEYS)
-    for key in ("type", "data"):
-        if key not in fields:
-            raise InvalidRequest(f"{where}: {key!r} is missing")
+def _event(draft: EventDraft, where: str, limits: Limits) -> tuple[bytes, str, bytes, bytes, int]:
+    """One event as a blob holds it (see `storage.events`)."""
     try:
-        check_event_type(fields["type"])
+        check_event_type(draft.type)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}.type: {error.message}") from error
-    data, encoding = _content(fields, "data", "encoding", where)
-    metadata = b""
-    if fields.get("metadata") is not None:
-        metadata, _ = _content(fields, "metadata", "metadata_encoding", where)
+    data = _stored(draft.data, f"{where}.data")
+    metadata = b"" if draft.metadata is None else _stored(draft.metadata, f"{where}.metadata")
     if len(data) + len(metadata) > limits.event_bytes_max:
         raise TooLarge(
             f"{where}: an event has at most {limits.event_bytes_max} bytes of data and metadata",
             limit=limits.event_bytes_max,
             actual=len(data) + len(metadata),
         )
-    return [_event_id(fields.get("id"), where), fields["type"], data, metadata, encoding]
+    encoding = BINARY if draft.data.is_base64 else draft.data.encoding
+    return _event_id(draft.id, where), draft.type, data, metadata, encoding
 
 
 def _event_id(value: Any, where: str) -> bytes:
@@ -140,47 +157,23 @@ def _event_id(value: Any, where: str) -> bytes:
     raise InvalidRequest(f"{where}.id: an id is a UUID like 0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c")
 
 
-def _content(fields: dict[str, Any], key: str, encoding_key: str, where: str) -> tuple[bytes, int]:
-    """The stored bytes of `data` or `metadata`, and whether they are JSON or binary."""
-    value, encoding = fields[key], fields.get(encoding_key)
-    if encoding not in (None, "json", "base64"):
-        raise InvalidRequest(f'{where}.{encoding_key}: "json" or "base64", not {encoding!r}')
-    if encoding == "base64":
-        return _base64(value, f"{where}.{key}"), BINARY
-    if isinstance(value, bytes):
-        if encoding is None:
-            return value, BINARY
-        value = parse_json(value)
-    return _json(value, f"{where}.{key}"), JSON
-
-
-def _base64(value: Any, where: str) -> bytes:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{where}: base64 is a string")
+def _stored(content: Content, where: str) -> bytes:
+    if not content.is_base64:
+        return content.raw
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(content.raw, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"{where}: not valid base64: {error}") from error
 
 
-def _json(value: Any, where: str) -> bytes:
-    try:
-        return json_bytes(value)
-    except InvalidRequest as error:  # 1e999; bytes inside a JSON value of a msgpack body
-        raise InvalidRequest(f"{where}: {error.message}") from error
+def content_encoding(value: Any, where: str) -> str | None:
+    """The value of `encoding` or `metadata_encoding`, checked."""
+    if value not in (None, "json", "base64"):
+        raise InvalidRequest(f'{where}: "json" or "base64", not {str(value)[:40]!r}')
+    found: str | None = value
+    return found
 
 
-def _object(value: Any, where: str, keys: frozenset[str] | set[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"{where} must be an object with {', '.join(sorted(keys))}")
-    for key in value:
-        if key not in keys:
-            raise InvalidRequest(f"{where}: unknown key {key!r}; known are {', '.join(sorted(keys))}")
-    return value
-
-
-def _list(fields: dict[str, Any], key: str, where: str) -> list[Any]:
-    value = fields.get(key)
-    if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{where}{key}: must be a list of at least one")
-    return value
+def as_json(raw: bytes) -> Content:
+    """The content that is this JSON text."""
+    return Content(raw, JSON)

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from allsource.config.schema import Limits
+from allsource.node.http import json_bodies, msgpack_bodies
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import read_body
 from allsource.node.http.queries import Query
@@ -33,15 +35,16 @@ class Checkpoints(Protocol):
     async def listed(self) -> dict[str, Any]: ...
 
 
-def checkpoint_routes(checkpoints: Checkpoints) -> list[web.RouteDef]:
+def checkpoint_routes(checkpoints: Checkpoints, limits: Limits) -> list[web.RouteDef]:
     """The two rows."""
 
     async def make(request: web.Request) -> web.Response:
         Query(request)
-        match await read_body(request):
-            case {"name": str() as name, **others} if not others:
-                return respond(request, await checkpoints.make(name), 201)
-        raise InvalidRequest('the body must be {"name": "..."}, the name of the checkpoint')
+        body = await read_body(request, limits)
+        name = (msgpack_bodies if body.is_msgpack else json_bodies).name_in(body.data)
+        if not isinstance(name, str):
+            raise InvalidRequest('the body must be {"name": "..."}, the name of the checkpoint')
+        return respond(request, await checkpoints.make(name), 201)
 
     async def listed(request: web.Request) -> web.Response:
         Query(request)

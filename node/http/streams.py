@@ -24,8 +24,8 @@ from allsource.cluster.requests import (
     parse_token,
 )
 from allsource.config.schema import Limits
-from allsource.node.http import answers
-from allsource.node.http.appends import one_stream, several_streams
+from allsource.node.http import answers, json_bodies, msgpack_bodies
+from allsource.node.http.appends import request_of
 from allsource.node.http.bodies import read_body
 from allsource.node.http.queries import Query, partition_in, stream_of
 from allsource.storage.errors import AllsourceError
@@ -75,13 +75,20 @@ class Streams:
     async def append(self, request: web.Request) -> web.Response:
         """Append to one stream: 201, or 200 when these events had been committed before."""
         query = Query(request)
-        asked = one_stream(stream_of(request), await read_body(request), self._limits)
+        stream = stream_of(request)
+        body = await read_body(request, self._limits)
+        read = msgpack_bodies.one_stream if body.is_msgpack else json_bodies.one_stream
+        drafts = read(body.data, self._limits.append_events_max)
+        asked = request_of(drafts, self._limits, self._partitions, stream)
         return await self._append(request, asked, query, several=False)
 
     async def append_several(self, request: web.Request) -> web.Response:
         """Append to several streams of one partition, all or nothing."""
         query = Query(request)
-        asked = several_streams(await read_body(request), self._limits, self._partitions)
+        body = await read_body(request, self._limits)
+        read = msgpack_bodies.several_streams if body.is_msgpack else json_bodies.several_streams
+        drafts = read(body.data, self._limits.append_events_max)
+        asked = request_of(drafts, self._limits, self._partitions)
         return await self._append(request, asked, query, several=True)
 
     async def _append(

@@ -247,7 +247,10 @@ def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture
     display.stopping()
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "n1 | hello"
-    assert "curl http://127.0.0.1:8101/v1/streams/hello/events -d '{" in said.out
+    assert (
+        "curl http://127.0.0.1:8101/v1/streams/hello/events -H content-type:application/json -d '{"
+        in said.out
+    )
     assert "is ready after 1.2 s: 3 nodes, 32 partitions" in said.out
     assert said.err == "allsource: n1 ended with status 69: the port is taken; again in 0.5 s\n"
 

@@ -31,7 +31,7 @@ def service() -> ToyService:
 @pytest.fixture
 async def http(service: ToyService) -> AsyncIterator[Http]:
     app = make_app(service, limits=SMALL, metrics_render=lambda: (b"", "text/plain"), readiness=list)
-    async with TestClient(TestServer(app)) as client:
+    async with TestClient(TestServer(app), headers={"Content-Type": "application/json"}) as client:
         yield client
 
 
@@ -47,25 +47,23 @@ async def refused(answer: Any, status: int, code: str, *words: str) -> dict[str,
 
 BAD_BODIES: list[tuple[Any, list[str]]] = [
     (b"", ["not valid JSON"]),
-    (b"{", ["not valid JSON", "line 1 column 2"]),
+    (b"{", ["not valid JSON"]),
     (b"{'a': 1}", ["not valid JSON"]),
     (b"\xff\xfe", ["not UTF-8", "byte 0"]),
     ('{"events":[]}'.encode("utf-16"), ["not UTF-8"]),
-    (b"[" * 10, ["not valid JSON"]),
-    (b"[1]", ["the body must be an object"]),
-    (b'{"events":[{"type":"T","data":NaN}]}', ["NaN is not a JSON value"]),
-    (b'{"events":[{"type":"T","data":-Infinity}]}', ["-Infinity is not a JSON value"]),
-    (b'{"events":[{"type":"T","data":1e999}]}', ["events[0].data", "not a JSON value"]),
-    (b'{"events":[{"type":"T","data":' + b"9" * 2000 + b"0" * 2500 + b"}]}", ["not valid JSON"]),
-    (b'{"events":[{"type":"T","data":"\x01"}]}', ["not valid JSON", "control character"]),
-    (b'{"events":[{"type":"T","type":"U","data":1}]}', ["the key 'type' stands twice"]),
-    ({}, ["events: must be a list"]),
+    (b"[" * 10, ["must be an object"]),
+    (b"[1]", ["the body: must be an object"]),
+    (b'{"events":[{"type":"T","data":NaN}]}', ["not valid JSON", "byte 30"]),
+    (b'{"events":[{"type":"T","data":-Infinity}]}', ["not valid JSON", "byte 31"]),
+    (b'{"events":[{"type":"T","data":"\x01"}]}', ["not valid JSON", "byte 31"]),
+    (b'{"events":[{"type":"T","type":"U","data":1}]}', ["events[0].type: a key stands twice"]),
+    ({}, ["the body", "'events' is missing"]),
     ({"events": []}, ["events: must be a list of at least one"]),
     ({"events": {}}, ["events: must be a list"]),
-    ({"events": [EVENT], "expectedversion": 3}, ["unknown key 'expectedversion'", "expected_version"]),
+    ({"events": [EVENT], "expectedversion": 3}, ["the body: unknown key 'expectedversion'"]),
     ({"events": [EVENT, {"data": 1}]}, ["events[1]", "'type' is missing"]),
     ({"events": [{"type": "T"}]}, ["events[0]", "'data' is missing"]),
-    ({"events": [EVENT, 7]}, ["events[1] must be an object"]),
+    ({"events": [EVENT, 7]}, ["events[1]: must be an object"]),
     ({"events": [{**EVENT, "version": 7}]}, ["events[0]: unknown key 'version'"]),
     ({"events": [{"type": "", "data": 1}]}, ["events[0].type"]),
     ({"events": [{"type": 5, "data": 1}]}, ["events[0].type"]),
@@ -99,17 +97,18 @@ async def test_bad_append_bodies(http: Http, service: ToyService, body: Any, wor
 DEEP = b"[" * 3000 + b"]" * 3000
 
 
-@pytest.mark.parametrize("raw", [DEEP, b'{"events":[{"type":"T","data":' + DEEP[1000:-1000] + b"}]}"])
-async def test_json_nested_too_deeply(http: Http, service: ToyService, raw: bytes) -> None:
+@pytest.mark.parametrize("data", [DEEP, DEEP[1000:-1000], DEEP[2100:-2100]])
+async def test_json_nested_too_deeply(http: Http, service: ToyService, data: bytes) -> None:
+    raw = b'{"events":[{"type":"T","data":' + data + b"}]}"
     await refused(await http.post("/v1/streams/s/events", data=raw), 400, "invalid", "nested too deeply")
     assert service.seen == []
 
 
 BAD_SEVERAL: list[tuple[Any, list[str]]] = [
     ({"streams": []}, ["streams: must be a list"]),
-    ({"streams": [{"events": [EVENT]}]}, ["streams[0].stream"]),
+    ({"streams": [{"events": [EVENT]}]}, ["streams[0]", "'stream' is missing"]),
     ({"streams": [{"stream": " a", "events": [EVENT]}]}, ["streams[0].stream", "white space"]),
-    ({"streams": [{"stream": "a"}]}, ["streams[0].events"]),
+    ({"streams": [{"stream": "a"}]}, ["streams[0]", "'events' is missing"]),
     ({"streams": [{"stream": "a", "events": [EVENT, {"type": "T"}]}]}, ["streams[0].events[1]"]),
     ({"streams": [{"stream": "a", "events": [EVENT]}] * 2}, ["stands twice"]),
     ({"streams": [{"stream": c, "events": [EVENT]} for c in "ab"]}, ["one partition", "{tag}"]),
@@ -127,18 +126,18 @@ async def test_bad_atomic_appends(http: Http, service: ToyService, body: Any, wo
     ("raw", "word"),
     [
         (b"", "ends too early"),
-        (b"\xc1", "not valid msgpack"),
+        (b"\xc1", "must be an object"),
         (b"\x81\xa6events", "ends too early"),
         (b"\x80\x80", "not valid msgpack"),
-        (b"\xdd\xff\xff\xff\xff" * 400, "not valid msgpack"),
-        (b"\xdf\xff\xff\xff\xff\x00", "not valid msgpack"),
+        (b"\xdd\xff\xff\xff\xff" * 400, "must be an object"),
+        (b"\xdf\xff\xff\xff\xff\x00", "unknown key"),
         (b"\x82\xa6events\x90\xa6events\x90", "stands twice"),
         (msgpack.packb({"events": [{"type": "T", "data": msgpack.ExtType(5, b"x")}]}), "not valid msgpack"),
-        (msgpack.packb({"events": [{"type": "T", "data": {"n": float("nan")}}]}), "events[0].data"),
+        (msgpack.packb({"events": [{"type": "T", "data": {"n": 1}}]}), "events[0].data: must not be"),
         (msgpack.packb({"events": [{"type": "T", "data": [b"x"]}]}), "events[0].data"),
-        (msgpack.packb({"events": [{"type": "T", "data": {1: 2}}]}), "not valid msgpack"),
+        (msgpack.packb({"events": [{"type": "T", "data": 1.5}]}), "events[0].data: in msgpack this is bin"),
         (msgpack.packb({"events": [{"type": "T", "data": b"{", "encoding": "json"}]}), "not valid JSON"),
-        (msgpack.packb({"events": [{"type": "T", "data": 1, "id": b"short"}]}), "events[0].id"),
+        (msgpack.packb({"events": [{"type": "T", "data": b"1", "id": b"short"}]}), "events[0].id"),
     ],
 )
 async def test_bad_msgpack(http: Http, service: ToyService, raw: bytes, word: str) -> None:

@@ -34,7 +34,7 @@ def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
     return [
         f"cluster {settings.cluster_name!r} is ready after {seconds:.1f} s:"
         f" {len(settings.nodes)} nodes, {settings.partitions} partitions. Any node answers; try:",
-        f"  curl {urls[0]}/v1/streams/hello/events -d '{body}'",
+        f"  curl {urls[0]}/v1/streams/hello/events -H content-type:application/json -d '{body}'",
         f"  curl {urls[len(urls) // 2]}/v1/streams/hello/events",
         f"  curl {urls[-1]}/v1/cluster",
         f"  {our_command()} status --config {config}",
