@@ -6,7 +6,7 @@ node reads it as one: what a caller got wrong costs nobody else on the same conn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from allsource.client.addresses import read_address
@@ -14,11 +14,10 @@ from allsource.client.cluster_map import Address
 from allsource.cluster.requests import AppendPart, ReadPartition, ReadStream, parse_token
 from allsource.storage.arguments import flag, seconds, shown, text, whole_number
 from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import NewEvent, encode_blob
+from allsource.storage.events import Events, as_events, encode_blob
 from allsource.storage.expected import ANY, parse_expected
 from allsource.storage.partition import check_stream_id, partition_of
 
-Events: TypeAlias = NewEvent | Sequence[NewEvent]
 Expected: TypeAlias = str | int
 
 TIMEOUT_S_MAX = 600.0
@@ -78,26 +77,9 @@ def _has_surrogates(value: str) -> bool:
 def append_part(stream: str, events: Events, expected_version: Expected) -> AppendPart:
     """The events for one stream, packed."""
     check_stream_id(stream)
-    given = (events,) if isinstance(events, NewEvent) else events
-    if type(given) not in (tuple, list):
-        _check_sequence(given)
-    for number, event in enumerate(given):
-        if not isinstance(event, NewEvent):
-            raise InvalidRequest(f"events[{number}] must be a NewEvent, not {shown(event)}; {_MAKE_ONE}")
-    if not given:
-        raise InvalidRequest("events is empty: an append needs at least one event for each stream")
+    blob = encode_blob(as_events(events))
     expected = ANY if expected_version == "any" else parse_expected(expected_version)
-    return AppendPart(stream, expected, encode_blob(given))
-
-
-_MAKE_ONE = 'make one with NewEvent.json("OrderPlaced", {"total": 42})'
-
-
-def _check_sequence(events: object) -> None:
-    if not isinstance(events, Sequence) or isinstance(events, str | bytes | bytearray | memoryview):
-        raise InvalidRequest(
-            f"events must be a NewEvent or a list of them, not {shown(events)}; {_MAKE_ONE}"
-        )
+    return AppendPart(stream, expected, blob)
 
 
 def append_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:

@@ -13,12 +13,12 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
-from allsource.client.arguments import Events, Expected
+from allsource.client.arguments import Expected
 from allsource.client.client import PAGE_EVENTS, Client
 from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
 from allsource.cluster.requests import AppendResult, PartitionPage
 from allsource.storage.errors import InvalidRequest, Unavailable
-from allsource.storage.events import Event
+from allsource.storage.events import Event, Events
 
 _T = TypeVar("_T")
 

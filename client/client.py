@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from allsource.client import arguments, paging
-from allsource.client.arguments import Events, Expected
+from allsource.client.arguments import Expected
 from allsource.client.calls import Call
 from allsource.client.cluster_map import Address
 from allsource.client.dialler import Dialler
@@ -42,7 +42,7 @@ from allsource.cluster.requests import (
 )
 from allsource.storage.arguments import seconds, whole_number
 from allsource.storage.errors import InvalidRequest, Unavailable
-from allsource.storage.events import Event
+from allsource.storage.events import Event, Events
 from allsource.storage.partition import partition_of
 
 PAGE_EVENTS = 1000

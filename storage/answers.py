@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import NewEvent
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from allsource.storage.events import Events
 
 
 class StreamAppend(NamedTuple):
     """Events for one stream of an atomic append."""
 
     stream: str
-    events: Sequence[NewEvent]
+    events: Events
     expected_version: str | int = "any"
 
 
@@ -59,15 +54,3 @@ class PartitionStats(NamedTuple):
     max_events_per_stream: int
     oldest_update: datetime | None
     newest_update: datetime | None
-
-
-def as_datetime(microseconds: int) -> datetime:
-    """Microseconds since 1970 as a time in UTC."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def as_microseconds(moment: datetime) -> int:
-    """A time as whole microseconds since 1970; raises `InvalidRequest` if it has no time zone."""
-    if moment.tzinfo is None:
-        raise InvalidRequest("a time needs its time zone, for example datetime.now(UTC)")
-    return (moment - _EPOCH) // _MICROSECOND

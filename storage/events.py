@@ -20,14 +20,18 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgpack
 import msgspec
 
+from allsource.storage.arguments import shown
 from allsource.storage.errors import Corrupt, InvalidRequest, TooLarge
+from allsource.storage.json_text import json_of, parse_json
 from allsource.storage.partition import _check_characters
+from allsource.storage.times import as_datetime
 
 JSON = 0
 """`data` is one JSON value in UTF-8."""
@@ -59,9 +63,10 @@ def new_event_id() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that is not stored yet.
+    """An event that is not stored yet. Made whole or not at all: its fields are checked (`InvalidRequest`).
 
-    `id` is the UUID's 16 bytes; who keeps it can retry an append safely, for ever.
+    `data` is one JSON value in UTF-8, or any bytes with `encoding=BINARY`; `metadata` is any bytes, usually
+    JSON. `id` is the UUID's 16 bytes; who keeps it can retry an append safely, for ever.
     """
 
     type: str
@@ -70,19 +75,53 @@ class NewEvent:
     encoding: int = JSON
     id: bytes = field(default_factory=new_event_id)
 
+    def __post_init__(self) -> None:
+        check_event_type(self.type)
+        if type(self.data) is not bytes:
+            raise InvalidRequest(f"data must be bytes, not {shown(self.data)}; NewEvent.json takes values")
+        if type(self.metadata) is not bytes:
+            raise InvalidRequest(
+                f"metadata must be bytes, not {shown(self.metadata)}; NewEvent.json takes values"
+            )
+        if type(self.encoding) is not int or self.encoding not in (JSON, BINARY):
+            raise InvalidRequest(f"encoding must be JSON (0) or BINARY (1), not {shown(self.encoding)}")
+        _check_id(self.id)
+        if self.encoding == JSON:
+            parse_json(self.data, "data")
+
     @classmethod
     def json(
         cls, type: str, data: Any = None, metadata: Any = None, id: UUID | bytes | None = None
     ) -> NewEvent:
-        """An event whose data (and metadata, unless None) are JSON values."""
-        raw = id.bytes if isinstance(id, UUID) else id
-        return cls(
-            type,
-            json_bytes(data),
-            b"" if metadata is None else json_bytes(metadata),
-            JSON,
-            raw if raw is not None else new_event_id(),
-        )
+        """An event whose data (and metadata, unless None) are JSON values: None, bool, int, float (no NaN),
+        str, lists, and dicts with string keys. Raises `InvalidRequest` for what is none."""
+        check_event_type(type)
+        raw = new_event_id() if id is None else id.bytes if isinstance(id, UUID) else id
+        _check_id(raw)
+        packed = b"" if metadata is None else json_of(metadata, "metadata")
+        return _made(type, json_of(data, "data"), packed, JSON, raw)
+
+    @classmethod
+    def again(cls, event: Event) -> NewEvent:
+        """A stored event as a new one, with the same id. It was checked when it was stored."""
+        return _made(event.type, event.data, event.metadata, event.encoding, event.id)
+
+
+def _made(type: str, data: bytes, metadata: bytes, encoding: int, id: bytes) -> NewEvent:
+    """An event of fields that are known to be right."""
+    event = object.__new__(NewEvent)
+    put = object.__setattr__
+    put(event, "type", type)
+    put(event, "data", data)
+    put(event, "metadata", metadata)
+    put(event, "encoding", encoding)
+    put(event, "id", id)
+    return event
+
+
+def _check_id(value: object) -> None:
+    if type(value) is not bytes or len(value) != 16:
+        raise InvalidRequest(f"id must be a uuid.UUID's 16 bytes, not {shown(value)}")
 
 
 class Event(NamedTuple):
@@ -109,11 +148,53 @@ class Event(NamedTuple):
         """The event's id as a `uuid.UUID`."""
         return UUID(bytes=self.id)
 
+    @property
+    def timestamp(self) -> datetime:
+        """`timestamp_us` as a time in UTC."""
+        return as_datetime(self.timestamp_us)
+
     def json(self) -> Any:
-        """The data as a JSON value; raises `ValueError` if it is binary."""
+        """The data as a JSON value; raises `ValueError` if it is none: then `data` has the bytes."""
         if self.encoding != JSON:
-            raise ValueError(f"event {self.uuid} holds binary data")
-        return json.loads(self.data)
+            raise ValueError(f"{self._name()} holds binary data, which is not JSON; `data` has its bytes")
+        return self._parsed(self.data, "data")
+
+    def metadata_json(self) -> Any:
+        """The metadata as a JSON value, None if there is none; raises `ValueError` if it is not JSON."""
+        return self._parsed(self.metadata, "metadata") if self.metadata else None
+
+    def _parsed(self, raw: bytes, what: str) -> Any:
+        try:
+            return json.loads(raw.decode())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self._name()} holds {what} that is not JSON ({error}); `{what}` has its bytes"
+            ) from error
+
+    def _name(self) -> str:
+        return f"event {self.version} of stream {self.stream!r}"
+
+
+Events: TypeAlias = NewEvent | Sequence[NewEvent]
+"""What an append takes: one event, or several."""
+
+_MAKE_ONE = 'make one with NewEvent.json("OrderPlaced", {"total": 42})'
+
+
+def as_events(events: Events) -> Sequence[NewEvent]:
+    """The events of an append; raises `InvalidRequest` that says what came instead of them."""
+    if isinstance(events, NewEvent):
+        return (events,)
+    if not isinstance(events, Sequence) or isinstance(events, str | bytes | bytearray | memoryview):
+        raise InvalidRequest(
+            f"events must be a NewEvent or a list of them, not {shown(events)}; {_MAKE_ONE}"
+        )
+    for number, event in enumerate(events):
+        if not isinstance(event, NewEvent):
+            raise InvalidRequest(f"events[{number}] must be a NewEvent, not {shown(event)}; {_MAKE_ONE}")
+    if not events:
+        raise InvalidRequest("events is empty: an append needs at least one event for each stream")
+    return events
 
 
 def json_bytes(value: Any) -> bytes:

@@ -19,8 +19,6 @@ from allsource.storage.answers import (
     AppendedTo,
     StreamAppend,
     StreamInfo,
-    as_datetime,
-    as_microseconds,
 )
 from allsource.storage.arguments import flag, text
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
@@ -35,6 +33,7 @@ from allsource.storage.expected import is_met, parse_expected, show_expected
 from allsource.storage.group_sync import GroupSync
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
 from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
+from allsource.storage.times import as_datetime, as_microseconds
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20

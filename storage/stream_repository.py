@@ -30,7 +30,7 @@ from allsource.storage.arguments import whole_number
 from allsource.storage.checkpoint import CheckpointsUnsupported
 from allsource.storage.entry import Part
 from allsource.storage.errors import InvalidRequest, NotFound, TooLarge
-from allsource.storage.events import Event, NewEvent, check_blob, encode_blob
+from allsource.storage.events import Event, Events, as_events, check_blob, encode_blob
 from allsource.storage.partition import EntityId, partition_of
 from allsource.storage.streams import EventStream
 
@@ -111,9 +111,9 @@ class EventStreamRepository(ABC):
     # -- appending
 
     async def append_to_stream(
-        self, entity_id: str, events: Sequence[NewEvent], expected_version: str | int = "any"
+        self, entity_id: str, events: Events, expected_version: str | int = "any"
     ) -> Appended:
-        """Append events to one stream; see `append`."""
+        """Append one event or several to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))
 
     @abstractmethod
@@ -151,7 +151,7 @@ class EventStreamRepository(ABC):
         return partitions.pop()
 
     def _part(self, append: StreamAppend) -> Part:
-        blob = encode_blob(append.events)
+        blob = encode_blob(as_events(append.events))
         limits = self._limits
         count, first_id = check_blob(
             blob, events_max=limits.append_events_max, event_bytes_max=limits.event_bytes_max

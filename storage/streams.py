@@ -67,7 +67,7 @@ class EventStream:
                     f"event {version} of stream {entity_id!r} claims to be {event.stream!r}/{event.version}"
                 )
             stored = event if version <= watermark else None
-            stream._events.append(VersionedEvent(version, _as_new(event), stored))
+            stream._events.append(VersionedEvent(version, NewEvent.again(event), stored))
         stream._watermark = watermark
         if expected_version is not None:
             stream.expect_version(expected_version)
@@ -165,7 +165,3 @@ class EventStream:
             f"<EventStream {self._entity_id!r} {self._partition_key}"
             f" version {self.current_version}, watermark {self._watermark}>"
         )
-
-
-def _as_new(event: Event) -> NewEvent:
-    return NewEvent(event.type, event.data, event.metadata, event.encoding, event.id)

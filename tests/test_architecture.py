@@ -40,7 +40,9 @@ MAY_IMPORT = {
         "allsource.storage.errors",
         "allsource.storage.events",
         "allsource.storage.expected",
+        "allsource.storage.json_text",
         "allsource.storage.partition",
+        "allsource.storage.times",
     ),
 }
 """Imports point down: node -> cluster -> storage -> config.schema. The client may be installed beside
@@ -67,10 +69,12 @@ PURE = (
     "allsource.storage.events",
     "allsource.storage.expected",
     "allsource.storage.interface",
+    "allsource.storage.json_text",
     "allsource.storage.keys",
     "allsource.storage.partition",
     "allsource.storage.postgres.overlay",
     "allsource.storage.postgres.recent",
+    "allsource.storage.times",
 )
 """What can be tested, and simulated, without a socket, a clock or a die."""
 

@@ -38,7 +38,6 @@ from allsource.storage.answers import (
     PartitionStats,
     StreamAppend,
     StreamInfo,
-    as_microseconds,
 )
 from allsource.storage.arguments import flag, text
 from allsource.storage.entry import Part
@@ -68,6 +67,7 @@ from allsource.storage.postgres.driver import (
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
 from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
 from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
+from allsource.storage.times import as_microseconds
 
 TRIES = 5
 RETRY_AFTER_S = 0.01

@@ -90,8 +90,8 @@ async def test_an_append_that_no_frame_can_hold_is_refused_here(cluster: FakeClu
         node.limits = WireLimits(frame_bytes_max=10_000)
     async with Client(cluster["n1"].address, secret=SECRET) as client:
         with pytest.raises(TooLarge):
-            await client.append("s", NewEvent("T", b"x" * 10_000))
-        await client.append("s", NewEvent("T", b"x" * 9_000))
+            await client.append("s", NewEvent("T", b"x" * 10_000, encoding=BINARY))
+        await client.append("s", NewEvent("T", b"x" * 9_000, encoding=BINARY))
 
 
 async def test_calls_go_straight_to_the_owner(client: Client, cluster: FakeCluster) -> None:
@@ -141,7 +141,8 @@ async def test_what_a_slow_node_does_not_read_is_not_piled_up_behind_the_socket(
     connection = client._dispatcher.routes.open[owner.node_id]
     calls = []
     for _ in range(100):
-        calls.append(asyncio.create_task(client.append("s", NewEvent("T", b"x" * 200_000))))
+        large = NewEvent("T", b"x" * 200_000, encoding=BINARY)
+        calls.append(asyncio.create_task(client.append("s", large)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert connection._transport is not None

@@ -28,8 +28,15 @@ async def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     nodes = Nodes(settings_in(tmp_path, 3, suspicion_timeout_ms=30_000))
     await nodes.start()
     await nodes.ready()
+    for node_id in nodes.running:  # and every partition is where it belongs: none is handed over later
+        await nodes.shows(node_id, is_as_placed)
     yield nodes
     await nodes.stop()
+
+
+def is_as_placed(view: dict[str, Any]) -> bool:
+    owners = Counter(row["owner"] for row in view["partitions"])
+    return owners == {"n1": 3, "n2": 3, "n3": 2}
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from allsource.cluster.requests import AppendPart, AppendRequest, ReadPartition,
 from allsource.config.schema import Limits
 from allsource.node.http import HttpServer, make_app
 from allsource.storage.errors import AllsourceError
-from allsource.storage.events import BINARY, NewEvent, encode_blob
+from allsource.storage.events import BINARY, encode_blob
 from allsource.storage.partition import partition_of
+from tests.foreign import foreign_event
 from tests.toy_service import ToyService
 
 ID = "0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c"
@@ -249,7 +250,7 @@ async def test_what_a_native_client_calls_json_and_is_not_goes_out_as_base64(
     http: TestClient[Any, Any], service: ToyService
 ) -> None:
     evil = b'1},{"id":"forged"'
-    blob = encode_blob([NewEvent("T", evil, metadata=b"\xff")])
+    blob = encode_blob([foreign_event("T", evil, metadata=b"\xff")])
     service.store.append(AppendRequest((AppendPart("s", -1, blob),)))
     _, page = await get(http, "/v1/streams/s/events")
     [only] = page["events"]

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from random import Random
 
 from allsource.storage.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
-from allsource.storage.events import NewEvent, encode_blob
+from allsource.storage.events import encode_blob
 from allsource.storage.interface import HardState, PartitionWrite, StreamHead, StreamSlice
+from tests.foreign import foreign_event
 
 
 def part(stream: str, first_version: int, count: int = 1, *, seed: int = 0, data: bytes = b"1") -> Part:
     """`count` events for a stream, with ids that follow from their place and the seed."""
     random = Random(f"{stream}/{first_version}/{seed}")
-    events = [NewEvent("tested", data, id=random.randbytes(16)) for _ in range(count)]
+    events = [foreign_event("tested", data, id=random.randbytes(16)) for _ in range(count)]
     return Part(stream, first_version, count, events[0].id, encode_blob(events))
 
 

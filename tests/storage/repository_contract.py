@@ -25,6 +25,7 @@ from allsource.storage.errors import (
 from allsource.storage.events import BINARY, NewEvent
 from allsource.storage.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
+from tests.foreign import foreign_event
 from tests.storage.reading_contract import ReadingContract
 from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
 from tests.storage.writing_contract import WritingContract
@@ -57,7 +58,8 @@ class RepositoryContract(ReadingContract, WritingContract):
 
     async def test_events_come_back_byte_for_byte(self, events: EventStreamRepository) -> None:
         sent = [
-            NewEvent.json("shop:Order.Placed", {"é": [1, None, "\ud800"]}, {"by": "me"}),
+            NewEvent.json("shop:Order.Placed", {"é": [1, None]}, {"by": "me"}),
+            NewEvent("half", b'{"pair": "\\ud800"}'),
             NewEvent("raw", bytes(range(256)), b"\x00\xff", BINARY),
         ]
         await events.append_to_stream("order-é", sent)
@@ -123,7 +125,7 @@ class RepositoryContract(ReadingContract, WritingContract):
         await events.append_to_stream("order-{1}", [one])
         for stream, changed in (
             ("order-{1}", [one, two]),
-            ("order-{1}", [NewEvent(one.type, b"other", id=one.id)]),
+            ("order-{1}", [NewEvent(one.type, b'"other"', id=one.id)]),
             ("order-again-{1}", [one]),
         ):
             with pytest.raises(EventIdConflict, match="other content"):
@@ -137,14 +139,16 @@ class RepositoryContract(ReadingContract, WritingContract):
             for wrong, kind in (
                 ((" bad", new(), "any"), InvalidRequest),
                 (("order-1", [], "any"), InvalidRequest),
-                (("order-1", [NewEvent("")], "any"), InvalidRequest),
-                (("order-1", [NewEvent("t", id=b"short")], "any"), InvalidRequest),
+                (("order-1", [foreign_event("")], "any"), InvalidRequest),
+                (("order-1", {"type": "A"}, "any"), InvalidRequest),
+                (("order-1", [one, "A"], "any"), InvalidRequest),
+                (("order-1", [foreign_event(id=b"short")], "any"), InvalidRequest),
                 (("order-1", [one, one], "any"), InvalidRequest),
                 (("order-1", new(), "sometimes"), InvalidRequest),
                 (("order-1", new(), -1), InvalidRequest),
                 (("order-1", new(6), "any"), TooLarge),
-                (("order-1", [NewEvent("t", b"x" * 101)], "any"), TooLarge),
-                (("order-1", [NewEvent("t", b"x" * 99) for _ in range(5)], "any"), TooLarge),
+                (("order-1", [NewEvent("t", b"x" * 101, b"", BINARY)], "any"), TooLarge),
+                (("order-1", [NewEvent("t", b"x" * 99, b"", BINARY) for _ in range(5)], "any"), TooLarge),
             ):
                 with pytest.raises(kind):
                     await events.append_to_stream(*wrong)
@@ -349,7 +353,8 @@ class RandomRepository:
 
     def some(self) -> list[NewEvent]:
         return [
-            NewEvent("Random", self.random.randbytes(8)) for _ in range(self.random.choice((1, 1, 2, 5)))
+            NewEvent("Random", self.random.randbytes(8), encoding=BINARY)
+            for _ in range(self.random.choice((1, 1, 2, 5)))
         ]
 
     def wish(self, stream: str) -> str | int:

@@ -128,7 +128,7 @@ def test_entries_without_events_take_no_position() -> None:
 
 
 def test_the_blob_is_carried_as_it_came() -> None:
-    blob = encode_blob([NewEvent("t", b"\x00" * 40)])
+    blob = encode_blob([NewEvent("t", b"\x00" * 40, encoding=1)])
     made = entry(parts=(Part("a", 1, 1, bytes(16), blob),))
     assert blob in made.record
     assert decode_entry(made.record).parts[0].blob == blob
