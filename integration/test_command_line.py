@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from allsource.config.load import load_settings
 from allsource.node.cli.adopted import listener
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.processes import until
@@ -281,8 +282,9 @@ async def test_the_drill_takes_a_running_cluster_and_restarts_what_it_killed(clu
         assert report["faults"] == []
         assert report["writes"]["acknowledged"] > 100
         (victim,) = report["rounds"][0]["victims"]
+        await launch.until(lambda: len(launch.told("started", victim)) == 2, "the victim's second start")
         assert len(launch.told("ended", victim)) == 1
-        assert len(launch.told("started", victim)) == 2
+        assert listener(load_settings(config).node(victim).port) == launch.told("started", victim)[1]["pid"]
 
 
 async def test_a_drill_that_no_cluster_could_survive_is_refused(clusters: Clusters) -> None:
