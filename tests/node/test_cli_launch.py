@@ -200,6 +200,7 @@ def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
                     "id": id_,
                     "state": "up",
                     "yields": False,
+                    "damaged": [],
                     "incarnation": 1,
                     "address": "a",
                     "http_address": "h",
