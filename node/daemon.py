@@ -213,7 +213,12 @@ class Node:
         # before we dial, so that the others can find us at their first attempt.
         self._door = WireDoor(self._front)
         self.links = PeerLinks(
-            self._addresses(), self._dialler(storage.identity), self, jitter=random.random
+            self._addresses(),
+            self._dialler(storage.identity),
+            self,
+            jitter=random.random,
+            # A fresh connection must be tried a few times in a suspicion time, not once.
+            connect_timeout_s=min(max(0.25, 0.6 * settings.suspicion_timeout_ms / 1000), 2.0),
         )
         self.server = Server(
             self._door,
@@ -221,7 +226,7 @@ class Node:
             me.host,
             me.port,
             # Who dials us is there: do not wait out the pause between our own attempts.
-            on_peer=lambda hello: self.links.nudge(hello.node_id),
+            on_peer=lambda hello, again: self.links.nudge(hello.node_id, again=again),
             held_bytes_max=self.settings.limits.held_bytes_max,
             on_fault=Faults(self._log, self._measures, clock_us).met,
             on_refusal=self._acquaintances.refused_by,

@@ -59,6 +59,9 @@ AGAIN_US = 5_000
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
 
+    def renew(self, peer: str) -> None:
+        """The peer is silent: dial it afresh. Of no effect on what is being dialled anyway."""
+
 
 class Member:
     """See the module's page."""
@@ -155,6 +158,7 @@ class Member:
         self.service.connect(self.ingest, reads)
         self.replica.owner = self
         view.join(self.replica, pages, self.damage.found)
+        self._network = network
         self._storage = storage
         self._clock = clock
         self._loop = loop
@@ -335,6 +339,8 @@ class Member:
             before = self._states.get(node.id)
             if state != before:
                 self._states[node.id] = state
+                if state == "down":
+                    self._network.renew(node.id)
                 if before is None and state == "suspect":
                     continue  # it was never heard of yet: no news
                 if before is not None and state != "up":

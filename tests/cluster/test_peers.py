@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from allsource.cluster import peers
+from allsource.cluster import link
 from allsource.cluster.acquaintance import Start
 from allsource.cluster.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.peers import PeerLinks
@@ -94,8 +94,8 @@ async def test_a_peer_that_ends_is_lost_and_then_refuses_and_comes_back() -> Non
 
 def wait_for_ever_between_attempts(patch: pytest.MonkeyPatch) -> None:
     """From now on whoever waits out the pause between two attempts does not come back within a test."""
-    patch.setattr(peers, "RETRY_FIRST_S", 10_000.0)
-    patch.setattr(peers, "RETRY_MAX_S", 10_000.0)
+    patch.setattr(link, "RETRY_FIRST_S", 10_000.0)
+    patch.setattr(link, "RETRY_MAX_S", 10_000.0)
 
 
 async def test_who_dials_us_is_dialled_back_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,8 +242,8 @@ async def test_a_killed_process_is_lost_and_refused_at_once() -> None:
             await until(lambda: told.told("connected"))
             loop = asyncio.get_running_loop()
             # A link that has just come up is redialled with a little patience; this one is old.
-            for link in (links._data["n2"], links._beat["n2"]):
-                link._up_since -= peers.STEADY_AFTER_S
+            for one in (links._data["n2"], links._beat["n2"]):
+                one._up_since -= link.STEADY_AFTER_S
             pauses.clear()
             killed = loop.time()
             os.kill(child.pid, signal.SIGKILL)
@@ -276,8 +276,8 @@ async def test_a_request_that_was_queued_and_never_written_surely_did_not_happen
 
 
 async def test_an_answer_that_never_comes_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "ANSWER_GRACE_S", 0.0)
-    monkeypatch.setattr(peers, "SWEEP_S", 0.01)
+    monkeypatch.setattr(link, "ANSWER_GRACE_S", 0.0)
+    monkeypatch.setattr(link, "SWEEP_S", 0.01)
     handler = Recorder()
     handler.answer = lambda _: None
     server = await serve(handler)

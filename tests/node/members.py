@@ -114,6 +114,9 @@ class Link:
         arrived = decode_beat(unpack(encode_beat(beat)))
         self._deliver(peer, lambda member: member.beat(self.node_id, arrived))
 
+    def renew(self, peer: str) -> None:
+        self.cluster.renewed.append((self.node_id, peer))
+
     def request(
         self, peer: str, request: Request, timeout_ms: int, reply: Callable[[Result | AllsourceError], None]
     ) -> None:
@@ -171,6 +174,8 @@ class Cluster:
         self.views: dict[str, View] = {}
         self.cuts: set[frozenset[str]] = set()
         self.calls: list[_Call] = []
+        self.renewed: list[tuple[str, str]] = []
+        """Who dialled whom afresh."""
         self.log = structlog.get_logger()
 
     async def __aenter__(self) -> Cluster:
