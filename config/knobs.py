@@ -11,10 +11,15 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, get_type_hints
 
-from allsource.config.schema import Limits, LogSettings, Settings, StorageSettings
+from allsource.config.schema import HttpSettings, Limits, LogSettings, Settings, StorageSettings
 from allsource.config.values import Duration, Kind
 
-SECTIONS: dict[str, type] = {"limits": Limits, "storage": StorageSettings, "log": LogSettings}
+SECTIONS: dict[str, type] = {
+    "limits": Limits,
+    "storage": StorageSettings,
+    "http": HttpSettings,
+    "log": LogSettings,
+}
 """The keys of the file that hold further keys, and what they become."""
 
 NODES = "nodes"

@@ -31,6 +31,7 @@ from allsource.config.values import (
     Dsn,
     Duration,
     Host,
+    HostNames,
     Name,
     Secret,
     Size,
@@ -116,6 +117,19 @@ class Limits:
     """What a node holds in memory for its callers, in bytes: requests under way (beyond it new ones are
     refused, `Overloaded`) and, counted apart, what native clients do not read or do not complete (beyond it
     the connection that has most is closed). At least twice `frame_bytes_max`."""
+
+    checkpoints_max: Annotated[int, Count(1, 1000)] = 16
+    """Checkpoints that a node keeps. Each holds on to files that the store would have deleted."""
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """Who is served at the HTTP port."""
+
+    allowed_hosts: Annotated[tuple[str, ...], HostNames()] = ()
+    """Further names under which the nodes are asked (`Host`), besides those of `nodes`, `localhost` and
+    the machine's own; addresses in numbers are always served. A name that is not known is refused, so
+    that a web page cannot reach a node by pointing its own name at it."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +218,7 @@ class Settings:
 
     limits: Limits = Limits()
     storage: StorageSettings = StorageSettings()
+    http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     nodes: tuple[NodeSettings, ...]
     """1 to 15 nodes. The order matters: partitions are dealt in it."""

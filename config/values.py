@@ -42,6 +42,7 @@ _AMOUNT = re.compile(r"(0|[1-9][0-9_]*)(\.[0-9]+)? ?([A-Za-z]*)", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9][0-9_]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_PATTERN = re.compile(r"\*|(\*\.)?[A-Za-z0-9._-]{1,253}", re.ASCII)
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 """RFC 1123, and the underscores that private networks use."""
 _ALL_DIGITS = re.compile(r"[0-9.]+", re.ASCII)
@@ -185,6 +186,22 @@ class Host:
 
     def show(self, value: str) -> str:
         return value
+
+
+@dataclass(frozen=True)
+class HostNames:
+    """Any number of host names, also with a `*` for what is below a name or for all."""
+
+    allowed = "host names with commas between them, perhaps `*.NAME` or `*`"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+        if not all(_HOST_PATTERN.fullmatch(name) for name in names):
+            raise ValueError(text)
+        return names
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ", ".join(value)
 
 
 @dataclass(frozen=True)

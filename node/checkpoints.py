@@ -5,8 +5,8 @@ storage otherwise learns with the beats, are written first. What it takes of the
 the copying itself runs in a thread, which holds the interpreter for some milliseconds at its end
 (`storage.rocksdb_checkpoint`).
 
-A client chooses a name, never a path: copies lie in `checkpoints/` of the data directory. Nothing removes
-them but their owner.
+A client chooses a name, never a path: copies lie in `checkpoints/` of the data directory. Their number is
+bounded (`limits.checkpoints_max`), because each keeps old files on the disk. Nothing removes them unasked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from typing import Any, Protocol, runtime_checkable
 from allsource.storage.checkpoint import (
     CheckpointInfo,
     CheckpointsUnsupported,
+    check_room,
     list_checkpoints,
     place_for,
     read_checkpoint,
+    remove_checkpoint,
 )
 from allsource.storage.directory import CHECKPOINTS
+from allsource.storage.errors import Overloaded
 from allsource.storage.interface import Storage
 
 
@@ -38,23 +41,46 @@ class Checkpoints:
     """See the module's page."""
 
     def __init__(
-        self, storage: Storage, node_id: str, data_dir: Path, backend: str, save_commits: Callable[[], None]
+        self,
+        storage: Storage,
+        node_id: str,
+        data_dir: Path,
+        backend: str,
+        save_commits: Callable[[], None],
+        most: int,
     ) -> None:
-        """`save_commits` makes storage know what this node acknowledged (`Replica.save_commits`)."""
+        """`save_commits` makes storage know what this node acknowledged (`Replica.save_commits`); `most` is
+        how many checkpoints there may be."""
         self._storage = storage
         self._node_id = node_id
         self._data_dir = data_dir
         self._backend = backend
         self._save_commits = save_commits
+        self._most = most
+        self._making = asyncio.Lock()
 
     async def make(self, name: str) -> dict[str, Any]:
         """Make a checkpoint; its facts as JSON. Raises as `RocksStorage.checkpoint` does, and
-        `InvalidRequest` for a bad name, `CheckpointsUnsupported`."""
+        `InvalidRequest` for a bad name, `TooManyCheckpoints`, `CheckpointsUnsupported`."""
         storage = self._copyable()
-        place = await asyncio.to_thread(place_for, self._data_dir, name)
-        self._save_commits()
-        await asyncio.to_thread(storage.checkpoint, place)
-        return self._facts(await asyncio.to_thread(read_checkpoint, place))
+        if self._making.locked():
+            raise Overloaded("another checkpoint is being made; nothing was done, try again later")
+        async with self._making:  # also for the count: the next one sees this one
+            place = await asyncio.to_thread(self._place_for, name)
+            self._save_commits()
+            await asyncio.to_thread(storage.checkpoint, place)
+            return self._facts(await asyncio.to_thread(read_checkpoint, place))
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Remove a checkpoint; the facts of what it was. Raises as `remove_checkpoint` does."""
+        self._copyable()
+        found = await asyncio.to_thread(remove_checkpoint, self._data_dir / CHECKPOINTS, name)
+        return self._facts(found)
+
+    def _place_for(self, name: str) -> Path:
+        place = place_for(self._data_dir, name)
+        check_room(place.parent, self._most)
+        return place
 
     async def listed(self) -> dict[str, Any]:
         """The checkpoints that lie here, as JSON."""

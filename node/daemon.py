@@ -22,6 +22,7 @@ import os
 import random
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,6 +49,7 @@ from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import HttpServer, make_app
+from allsource.node.http.guards import Hosts
 from allsource.node.logging import node_log
 from allsource.node.measures import Measures
 from allsource.node.member import Member
@@ -374,13 +376,20 @@ class Node:
             answered=self._measures.http_answered,
             checkpoints=self._checkpoints(),
             partitions=self.settings.partitions,
+            hosts=self._hosts(),
         )
+
+    def _hosts(self) -> Hosts:
+        """The names under which a browser may ask us."""
+        ours = [node.host for node in self.settings.nodes]
+        return Hosts([*ours, socket.gethostname(), *self.settings.http.allowed_hosts])
 
     def _checkpoints(self) -> Checkpoints:
         assert self._storage is not None
         data_dir = self.settings.node(self.node_id).data_dir
         backend = self.settings.storage.backend
-        return Checkpoints(self._storage, self.node_id, data_dir, backend, self._save_commits)
+        most = self.settings.limits.checkpoints_max
+        return Checkpoints(self._storage, self.node_id, data_dir, backend, self._save_commits, most)
 
     def _save_commits(self) -> None:
         if self.member is not None:  # else nothing was acknowledged yet

@@ -40,6 +40,7 @@ from allsource.storage.errors import (
     DirectoryInUse,
     DiskFull,
     InvalidRequest,
+    NotFound,
     Rejected,
     StorageFault,
 )
@@ -59,6 +60,12 @@ class CheckpointFailed(Rejected):
     """The checkpoint could not be made; nothing of it is left, and the store goes on."""
 
     code = "checkpoint_failed"
+
+
+class TooManyCheckpoints(Rejected):
+    """A node keeps as many checkpoints as it may."""
+
+    code = "too_many_checkpoints"
 
 
 class CheckpointsUnsupported(Rejected):
@@ -208,6 +215,51 @@ def list_checkpoints(checkpoints: Path) -> list[CheckpointInfo]:
         if not path.name.startswith("."):
             with suppress(StorageFault):  # of another kind, or being removed
                 found.append(read_checkpoint(path))
+    return found
+
+
+def check_room(checkpoints: Path, most: int) -> None:
+    """Raise `TooManyCheckpoints` if one more would be more than `most` in a directory."""
+    if not checkpoints.is_dir():
+        return
+    count = sum(not name.startswith(".") for name in os.listdir(checkpoints))
+    if count >= most:
+        raise TooManyCheckpoints(
+            f"there are {count} checkpoints, and this node keeps at most {most} (limits.checkpoints_max): "
+            "each keeps old files on the disk; remove one first",
+            limit=most,
+        )
+
+
+def remove_checkpoint(checkpoints: Path, name: str) -> CheckpointInfo:
+    """Remove the checkpoint of this name for good; what it was. Raises `InvalidRequest` for no name,
+    `NotFound`, and `CheckpointFailed` if it is in use or no checkpoint any more."""
+    place = checkpoints / check_name(name)
+    if place.is_symlink() or not place.is_dir():
+        raise NotFound(f"there is no checkpoint {name!r} on this node", checkpoint=name)
+    try:
+        found = read_checkpoint(place)
+    except StorageFault as error:
+        raise CheckpointFailed(f"{place} is no checkpoint; nothing was removed", path=str(place)) from error
+    if not found.taken:
+        raise CheckpointFailed(
+            f"{place} was opened as a repository and may have events of its own; nothing was removed: "
+            "remove the directory yourself if they are not needed",
+            path=str(place),
+        )
+    with _explained(place):
+        try:
+            lock = take_lock(place)
+        except DirectoryInUse as error:
+            raise CheckpointFailed(f"{error.message}; nothing was removed", path=str(place)) from None
+        try:
+            # Renamed first: what a crash leaves is no checkpoint any more, and `sweep` removes it.
+            gone = checkpoints / f".{uuid4().hex}{UNFINISHED}"
+            os.rename(place, gone)
+            fsync_directory(checkpoints)
+            shutil.rmtree(gone, ignore_errors=True)
+        finally:
+            os.close(lock)
     return found
 
 

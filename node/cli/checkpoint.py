@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import aiohttp
 import click
@@ -19,16 +20,23 @@ COPY_TIMEOUT_S = 600.0
 @click.command()
 @target_options
 @click.argument("name", required=False)
+@click.option("--remove", is_flag=True, help="Remove the checkpoint NAME instead of making it.")
 @click.option("--on", "wanted", multiple=True, metavar="ID", help="Only this node; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="The answers as JSON.")
-def checkpoint(target: Target, name: str | None, wanted: tuple[str, ...], as_json: bool) -> int:
+def checkpoint(
+    target: Target, name: str | None, remove: bool, wanted: tuple[str, ...], as_json: bool
+) -> int:
     """Have every node make a checkpoint NAME: a copy of all that it has stored, while it serves. Without
-    NAME, list them. Exit status 1 unless every node that was asked has answered with success.
+    NAME, list them; with --remove, remove it. Exit status 1 unless every node that was asked has answered
+    with success.
 
     A node's copy holds at least what it had acknowledged before. It lies in `checkpoints/NAME` of the data
     directory; `allsource verify --data-dir` checks it, and open_repository("rocksdb:///...") reads it. No
-    node can be started from it. Remove it when it is no longer needed: it keeps old files on the disk."""
-    answers = run_loop(_ask(target, name, wanted))
+    node can be started from it. Remove it when it is no longer needed: it keeps old files on the disk, and
+    a node keeps at most `limits.checkpoints_max`."""
+    if remove and name is None:
+        raise click.UsageError("--remove needs the NAME of a checkpoint")
+    answers = run_loop(_ask(target, _Wish(name, remove), wanted))
     if as_json:
         echo_json({"ok": all(one.ok for one in answers), "nodes": [one.as_json() for one in answers]})
     else:
@@ -65,7 +73,21 @@ class _Answer(NamedTuple):
         ]
 
 
-async def _ask(target: Target, name: str | None, wanted: tuple[str, ...]) -> list[_Answer]:
+class _Wish(NamedTuple):
+    """Make the checkpoint of this name, or remove it; without a name, list them."""
+
+    name: str | None
+    remove: bool
+
+    def ask(self, http: aiohttp.ClientSession, url: str) -> Any:
+        if self.name is None:
+            return http.get(url)
+        if self.remove:
+            return http.delete(f"{url}/{quote(self.name, safe='')}")
+        return http.post(url, json={"name": self.name})
+
+
+async def _ask(target: Target, wish: _Wish, wanted: tuple[str, ...]) -> list[_Answer]:
     async with target.connect() as client:
         nodes = ClusterPicture.read(await client.cluster()).nodes
     if strangers := sorted(set(wanted) - {node.id for node in nodes}):
@@ -75,17 +97,12 @@ async def _ask(target: Target, name: str | None, wanted: tuple[str, ...]) -> lis
     async with aiohttp.ClientSession(timeout=timeout) as http:
         asked = [node for node in nodes if not wanted or node.id in wanted]
         # One after another: each stands still for a moment at the end of its copying.
-        return [await _ask_one(http, node.id, node.http_address, name) for node in asked]
+        return [await _ask_one(http, node.id, node.http_address, wish) for node in asked]
 
 
-async def _ask_one(http: aiohttp.ClientSession, node: str, address: str, name: str | None) -> _Answer:
-    url = f"http://{address}/v1/checkpoints"
+async def _ask_one(http: aiohttp.ClientSession, node: str, address: str, wish: _Wish) -> _Answer:
     try:
-        if name is None:
-            asked = http.get(url)
-        else:
-            asked = http.post(url, json={"name": name})
-        async with asked as response:
+        async with wish.ask(http, f"http://{address}/v1/checkpoints") as response:
             return _Answer(node, response.ok, await response.json())
     except aiohttp.ClientConnectorError as error:
         message = (

@@ -6,6 +6,7 @@ Probes are not part of the service: a node that cannot serve anything must still
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
@@ -18,9 +19,14 @@ from allsource.node.http.complaints import Complaints, default_complaints
 from allsource.node.http.connection import HttpConnection
 from allsource.node.http.door import Door
 from allsource.node.http.errors import RETRY_AFTER_S, error_response, http_error, internal_error
+from allsource.node.http.guards import Hosts, check_source
+from allsource.node.http.queries import Query
 from allsource.node.http.streams import Service, Streams
 from allsource.storage.errors import AllsourceError
 from allsource.storage.partition import PARTITION_COUNT
+
+_PATTERN = re.compile(r":[^}]*}")
+"""What a path parameter must match, for aiohttp: no reader of a list of routes needs it."""
 
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long `HttpServer.stop` waits for answers that are still being given."""
@@ -37,15 +43,23 @@ def make_app(
     answered: Callable[[int], None] = lambda status: None,
     checkpoints: Checkpoints | None = None,
     partitions: int = PARTITION_COUNT,
+    hosts: Hosts | None = None,
 ) -> web.Application:
     """The application. `metrics_render` gives a body and its content type; `readiness` names, one
     sentence each, what this node still waits for (nothing: it is ready). `answered` is told
-    the status of each answer. Without `checkpoints` there is no `/v1/checkpoints`."""
-    every_answer = _every_answer(answered, default_complaints())
+    the status of each answer. Without `checkpoints` there is no `/v1/checkpoints`. `hosts` are the names
+    under which a browser may ask."""
+    every_answer = _every_answer(answered, default_complaints(), hosts or Hosts())
     app = web.Application(middlewares=[every_answer], client_max_size=0)
-    app.add_routes(Streams(service, limits, partitions).routes())
+    routes = Streams(service, limits, partitions).routes()
     if checkpoints is not None:
-        app.add_routes(checkpoint_routes(checkpoints, limits))
+        routes += checkpoint_routes(checkpoints, limits)
+    app.add_routes(routes)
+    listed = [f"{route.method} {_PATTERN.sub('}', route.path)}" for route in routes]
+
+    async def index(request: web.Request) -> web.Response:
+        Query(request)
+        return respond(request, {"api": "allsource", "version": 1, "routes": listed})
 
     async def live(request: web.Request) -> web.Response:
         return respond(request, {"status": "live"})
@@ -61,17 +75,20 @@ def make_app(
         body, content_type = metrics_render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
+    app.router.add_get("/v1", index)
+    app.router.add_get("/v1/", index)
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)
     app.router.add_get("/metrics", metrics)
     return app
 
 
-def _every_answer(answered: Callable[[int], None], complaints: Complaints) -> Middleware:
+def _every_answer(answered: Callable[[int], None], complaints: Complaints, hosts: Hosts) -> Middleware:
     """Every answer passes here: whatever a handler raises becomes the one shape, never a traceback."""
 
     async def answer_to(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            check_source(request.headers, hosts)
             return await handler(request)
         except AllsourceError as error:
             return error_response(request, error)

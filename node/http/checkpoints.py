@@ -4,11 +4,14 @@
 
     POST /v1/checkpoints {"name": "before-upgrade"}
         201 {"name", "node", "path", "taken", "size_bytes"}
-        400 no such name can be given · 409 it is taken · 501 not with this backend
+        400 no such name can be given · 409 it is taken, or there are too many · 501 not with this backend
         503 the disk is nearly full, or another checkpoint is being made
         500 "checkpoint_failed": it cannot be made there, and nothing of it is left
     GET  /v1/checkpoints
         200 {"node", "checkpoints": [...]}; "taken" is null of one that was opened as a repository
+    DELETE /v1/checkpoints/{name}
+        200 what it was · 404 there is none
+        500 "checkpoint_failed": it is in use, or no checkpoint any more
 
 A request is about the node that it is sent to, and is never forwarded.
 """
@@ -34,9 +37,11 @@ class Checkpoints(Protocol):
 
     async def listed(self) -> dict[str, Any]: ...
 
+    async def remove(self, name: str) -> dict[str, Any]: ...
+
 
 def checkpoint_routes(checkpoints: Checkpoints, limits: Limits) -> list[web.RouteDef]:
-    """The two rows."""
+    """The three rows."""
 
     async def make(request: web.Request) -> web.Response:
         Query(request)
@@ -50,4 +55,12 @@ def checkpoint_routes(checkpoints: Checkpoints, limits: Limits) -> list[web.Rout
         Query(request)
         return respond(request, await checkpoints.listed())
 
-    return [web.post("/v1/checkpoints", make), web.get("/v1/checkpoints", listed)]
+    async def remove(request: web.Request) -> web.Response:
+        Query(request)
+        return respond(request, await checkpoints.remove(request.match_info["name"]))
+
+    return [
+        web.post("/v1/checkpoints", make),
+        web.get("/v1/checkpoints", listed),
+        web.delete("/v1/checkpoints/{name:[^/]+}", remove),
+    ]

@@ -17,7 +17,8 @@ from aiohttp import web
 
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import UnsupportedBody
-from allsource.storage.checkpoint import CheckpointExists, CheckpointsUnsupported
+from allsource.node.http.guards import CrossSite, HostRefused
+from allsource.storage.checkpoint import CheckpointExists, CheckpointsUnsupported, TooManyCheckpoints
 from allsource.storage.errors import (
     AllsourceError,
     EventIdConflict,
@@ -33,6 +34,9 @@ from allsource.storage.errors import (
 STATUS_OF = {
     TooLarge: 413,
     UnsupportedBody: 415,
+    HostRefused: 403,
+    CrossSite: 403,
+    TooManyCheckpoints: 409,
     InvalidRequest: 400,
     NotFound: 404,
     WrongExpectedVersion: 409,
@@ -86,7 +90,8 @@ def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Respon
         code, message = "too_large", "the body is larger than this node takes; split the append"
     elif error.status == 404:
         code = "no_such_route"
-        message = f"there is nothing at {request.path}; the API begins at /v1, stream ids are URL-encoded"
+        path = request.path[:200]
+        message = f"there is nothing at {path}; GET /v1 lists what there is, stream ids are URL-encoded"
     else:
         code, message = "http_error", error.reason  # never its text, which may repeat a header
     return respond(request, {"error": code, "message": message, "definite": True}, error.status, headers)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from allsource.config.client_secret import derived_client_secret
 from allsource.config.load import ConfigFault, Fault, load_settings
 from allsource.config.schema import (
+    HttpSettings,
     Limits,
     LogSettings,
     NodeSettings,
@@ -67,12 +68,14 @@ def test_every_key_is_read(load: Load) -> None:
           read_bytes_max: 1MiB
           disk_free_bytes_min: 0
           held_bytes_max: 40MiB
+          checkpoints_max: 3
         storage:
           backend: postgres
           write_buffer_bytes: 8MiB
           block_cache_bytes: 16MiB
           background_jobs: 3
           dsn: postgresql://me@db/events
+        http: {allowed_hosts: "events.example.org, *.internal"}
         log: {format: json, level: debug}
         nodes:
           - id: no
@@ -93,8 +96,9 @@ def test_every_key_is_read(load: Load) -> None:
         heartbeat_interval_ms=50,
         suspicion_timeout_ms=1000,
         durability="os",
-        limits=Limits(2 << 20, 10 << 20, 100, 20 << 20, 10, 64 << 20, 60_000, 50, 1 << 20, 0, 40 << 20),
+        limits=Limits(2 << 20, 10 << 20, 100, 20 << 20, 10, 64 << 20, 60_000, 50, 1 << 20, 0, 40 << 20, 3),
         storage=StorageSettings("postgres", 8 << 20, 16 << 20, 3, "postgresql://me@db/events"),
+        http=HttpSettings(("events.example.org", "*.internal")),
         log=LogSettings("json", "debug"),
         nodes=(NodeSettings("no", "db-1.example.org", 1, 65535, Path("/var/lib/allsource")),),
     )

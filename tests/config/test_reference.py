@@ -15,6 +15,7 @@ COMPUTED = {
     "client_secret": "derived from `secret`",
     "cluster_id": "from the name",
     "replication_factor": "3, or the number of nodes if fewer",
+    "http.allowed_hosts": "none",
     "storage.dsn": "none",
     "nodes[].data_dir": "`data/CLUSTER_NAME/ID`",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
+from yarl import URL
 
-from allsource.config.schema import StorageSettings
+from allsource.config.schema import Limits, StorageSettings
 from allsource.node.checkpoints import Checkpoints
 from allsource.node.daemon import Node
 from allsource.storage import checkpoint, rocksdb_checkpoint
 from allsource.storage.checkpoint import CheckpointsUnsupported
-from allsource.storage.directory import CHECKPOINTS
+from allsource.storage.directory import CHECKPOINTS, take_lock
 from allsource.storage.errors import DiskFull, ForeignDirectory
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.repository import RocksDBEventStreamRepository
@@ -166,7 +168,7 @@ async def test_another_backend_has_none(tmp_path: Path) -> None:
 
 
 async def test_postgres_has_its_own_means(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(MemoryStorage(), "n1", tmp_path, "postgres", lambda: None)
+    checkpoints = Checkpoints(MemoryStorage(), "n1", tmp_path, "postgres", lambda: None, 9)
     with pytest.raises(CheckpointsUnsupported, match="use pg_dump"):
         await checkpoints.make("x")
 
@@ -211,3 +213,49 @@ async def test_a_caller_that_goes_away_stops_nothing(one: Nodes, monkeypatch: py
 async def count_of_streams(path: Path) -> int:
     async with RocksDBEventStreamRepository(path) as events:
         return await events.count_streams()
+
+
+async def test_checkpoints_are_bounded_in_number_and_removable(tmp_path: Path) -> None:
+    nodes = await started(tmp_path, limits=Limits(checkpoints_max=2))
+    try:
+        await append(nodes)
+        assert [(await make(nodes, name))[0] for name in ("a", "b")] == [201, 201]
+        status, answer = await make(nodes, "c")
+        assert (status, answer["error"], answer["limit"]) == (409, "too_many_checkpoints", 2)
+        status, answer = await remove(nodes, "a")
+        assert (status, answer["name"], answer["node"]) == (200, "a", "n1")
+        assert sorted(path.name for path in (tmp_path / "n1" / CHECKPOINTS).iterdir()) == ["b"]
+        assert (await make(nodes, "c"))[0] == 201
+        assert (await remove(nodes, "a"))[0] == 404
+        for name in ("..", ".hidden", "a%2Fb", "x" * 65):
+            assert (await remove(nodes, name))[0] in (400, 404)
+    finally:
+        await nodes.stop()
+
+
+async def test_what_is_used_or_no_checkpoint_is_not_removed(one: Nodes, tmp_path: Path) -> None:
+    await append(one)
+    await make(one, "copy")
+    place = tmp_path / "n1" / CHECKPOINTS / "copy"
+    assert await count(place) == 1  # now it is a repository, and may have events of its own
+    status, answer = await remove(one, "copy")
+    assert (status, answer["error"]) == (500, "checkpoint_failed")
+    assert "opened as a repository" in answer["message"]
+    (place.parent / "other").mkdir()
+    (place.parent / "other" / "thesis.txt").write_text("not ours")
+    (place.parent / "link").symlink_to(place)
+    for name, expected in (("other", 500), ("link", 404)):
+        assert (await remove(one, name))[0] == expected
+    await make(one, "used")
+    lock = take_lock(place.parent / "used")
+    status, answer = await remove(one, "used")
+    os.close(lock)
+    assert (status, "in use" in answer["message"]) == (500, True)
+    assert sorted(path.name for path in place.parent.iterdir()) == ["copy", "link", "other", "used"]
+    assert (await remove(one, "used"))[0] == 200
+
+
+async def remove(nodes: Nodes, name: str) -> tuple[int, Any]:
+    url = f"http://127.0.0.1:{nodes.settings.node('n1').http_port}/v1/checkpoints/{name}"
+    async with aiohttp.ClientSession() as session, session.delete(URL(url, encoded=True)) as answer:
+        return answer.status, await answer.json()

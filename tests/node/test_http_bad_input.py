@@ -225,7 +225,7 @@ async def test_bad_queries(http: Http, service: ToyService, url: str, words: lis
 
 
 async def test_unknown_route_and_wrong_method(http: Http) -> None:
-    for url in ("/", "/v1", "/v1/streams", "/v2/streams/s/events", "/v1/streams/a/b/events"):
+    for url in ("/", "/v1/stream", "/v1/streams", "/v2/streams/s/events", "/v1/streams/a/b/events"):
         await refused(await http.get(url), 404, "no_such_route", url)
     answer = await http.put("/v1/streams/s/events")
     await refused(answer, 405, "method_not_allowed", "GET", "POST")
