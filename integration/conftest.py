@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from integration.harness import Clusters
-from tests.orphans import _leaves_no_process, _session_leaves_no_process
 from tests.storage.postgres_server import PostgresServer
-
-__all__ = ["_leaves_no_process", "_session_leaves_no_process"]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -24,7 +23,6 @@ from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
 from allsource.cluster.turns import Turns
 from allsource.config.schema import Settings
-from allsource.node.damage import ADVICE, DamagedPartitions
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
@@ -59,9 +57,6 @@ AGAIN_US = 5_000
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
 
-    def renew(self, peer: str) -> None:
-        """The peer is silent: dial it afresh. Of no effect on what is being dialled anyway."""
-
 
 class Member:
     """See the module's page."""
@@ -88,8 +83,7 @@ class Member:
         self._measures = measures
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
-        self.damage = DamagedPartitions(storage, hosted_by(node_id, groups))
-        states = self.damage.states()
+        states = {partition: storage.load(partition) for partition in hosted_by(node_id, groups)}
         self.log_ends = [LogEnd(p, state.hard.term, state.last_index) for p, state in states.items()]
         """How far the logs went when they were opened, durably."""
         self.core = MultiRaft(
@@ -157,8 +151,7 @@ class Member:
         )
         self.service.connect(self.ingest, reads)
         self.replica.owner = self
-        view.join(self.replica, pages, self.damage.found)
-        self._network = network
+        view.join(self.replica, pages)
         self._storage = storage
         self._clock = clock
         self._loop = loop
@@ -175,8 +168,6 @@ class Member:
 
     def start(self) -> None:
         """Take part from now on."""
-        for partition, reason in self.damage.found.items():
-            self._log.error("a partition is damaged: " + ADVICE, partition=partition, found=reason)
         self.replica.start()
         self._watch_disk()
 
@@ -260,14 +251,6 @@ class Member:
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
 
-    def damaged(self, partition: int, reason: str) -> None:
-        """A record of the partition is damaged: this node takes no part in it any more (rule 17)."""
-        self.service.damaged(partition)
-        with suppress(DiskFull):  # then the next start has to find it again
-            self.damage.add(partition, reason)
-        self._measures.failed()
-        self._log.error("a partition is damaged: " + ADVICE, partition=partition, found=reason)
-
     def beats_sent(self, n: int) -> None:
         """Heartbeats went out."""
         self._measures.beats_sent(n)
@@ -339,8 +322,6 @@ class Member:
             before = self._states.get(node.id)
             if state != before:
                 self._states[node.id] = state
-                if state == "down":
-                    self._network.renew(node.id)
                 if before is None and state == "suspect":
                     continue  # it was never heard of yet: no news
                 if before is not None and state != "up":

@@ -39,6 +39,11 @@ KINDS: dict[str, float] = {
     "bridge": 1,
     "one_way": 2,
     "flapping": 1,
+    "data_lane": 1,
+    "data_lanes_leader": 1,
+    "replies_leader": 0.7,
+    "beat_lane": 0.5,
+    "beat_lane_leader": 0.7,
     "slow_link": 1,
     "reset": 1.5,
     "slow_disk": 1,
@@ -51,7 +56,15 @@ KINDS: dict[str, float] = {
     "isolate_follower": 0.5,
     "deafen_follower": 0.5,
 }
-_TARGETS = {"crash_two": 2, "pause_two": 2, "one_way": 2, "slow_link": 2, "reset": 2, "false_alarm": 2}
+_TARGETS = {
+    "crash_two": 2,
+    "pause_two": 2,
+    "one_way": 2,
+    "data_lane": 2,
+    "slow_link": 2,
+    "reset": 2,
+    "false_alarm": 2,
+}
 
 
 def draw_plan(seed: int, theme: str = "") -> Plan:
@@ -110,12 +123,15 @@ def _draw_disk(random: Random, consensus: ConsensusConfig) -> DiskPlan:
 
 def _draw_network(random: Random, consensus: ConsensusConfig) -> NetworkPlan:
     ordered = random.random() < 0.6
+    late = 0.0 if ordered else random.choice((0.0, 0.02, 0.1))
     return NetworkPlan(
         ordered=ordered,
         delay_us=random.choice((50, 300, 1500)),
         jitter_us=random.choice((50, 300, 3000)),
         drop=0.0 if ordered else random.choice((0.0, 0.01, 0.1)),
         duplicate=0.0 if ordered else random.choice((0.0, 0.02, 0.1)),
+        late=late,
+        late_us=consensus.suspicion_us * random.choice((1, 2, 4)),
         reconnect_us=consensus.heartbeat_us // 2,
         give_up_us=consensus.suspicion_us * random.choice((1, 4, 1000)),
     )
@@ -230,6 +246,85 @@ def _two_leaders(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _old_messages(plan: Plan, random: Random) -> Plan:
+    """Questions and answers of terms that are long over, delivered to whoever is there now: leaders come
+    and go quickly, so that what was meant for one of them finds another, or the same one terms later
+    (rule 34)."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    kinds = ("isolate_leader", "pause_leader", "crash_leader", "usurped_leader")
+    network = NetworkPlan(
+        ordered=False,
+        delay_us=50,
+        jitter_us=random.choice((50, 1000)),
+        late=random.choice((0.05, 0.2)),
+        late_us=suspicion_us * random.choice((2, 4)),
+        reconnect_us=plan.network.reconnect_us,
+    )
+    clients = random.choice((6, 12))
+    return replace(
+        plan,
+        turn_us=random.choice((0, 1000, 5000)),
+        consensus=replace(plan.consensus, append_bytes_max=random.choice((1, 300, 1 << 20))),
+        network=network,
+        disk=DiskPlan(50, random.choice((50, 3000))),
+        load=replace(_busy(plan, clients, 20), reads=random.choice((0.2, 0.6))),
+        faults=_scatter(plan, random, 16, kinds, (0.1, 0.3, 0.8, 1.2, 1.6)),
+    )
+
+
+def _usurped(plan: Plan, random: Random) -> Plan:
+    """A leader that does not know that it was replaced is asked a lot, and hears old answers (rule 14)."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    return replace(
+        plan,
+        nodes=3,
+        replication_factor=3,
+        skew=(1.0,) * 3,
+        duration_us=12 * suspicion_us,
+        network=NetworkPlan(ordered=False, delay_us=50, jitter_us=50, reconnect_us=10 * MILLISECOND),
+        disk=DiskPlan(50, 50),
+        load=replace(_busy(plan, 12, 40), reads=0.6, streams=1, exact=0.0, wrong_node=0.3),
+        faults=tuple(
+            Fault("usurped_leader", at_us, suspicion_us * 3 // 2, (0,))
+            for at_us in range(2 * suspicion_us, 11 * suspicion_us, 4 * suspicion_us)
+        ),
+    )
+
+
+def _minorities(plan: Plan, random: Random) -> Plan:
+    """A leader goes on with one follower of four, and what the two have is truncated in the end: whatever
+    was said of it, and is heard or written later, must not count (rules 2 and 34)."""
+    plan = replace(_one_group(plan, random), nodes=5, replication_factor=5, skew=(1.0,) * 5)
+    kind = random.choice(("minority_echo_leader", "minority_asleep_leader"))
+    consensus = replace(
+        plan.consensus,
+        heartbeat_us=20 * MILLISECOND,
+        suspicion_us=160 * MILLISECOND,
+        inflight_messages_max=64,
+        inflight_bytes_max=8 << 20,
+    )
+    suspicion_us, network = consensus.suspicion_us, NetworkPlan(delay_us=50, jitter_us=50)
+    plan = replace(
+        plan,
+        duration_us=20 * suspicion_us,
+        consensus=consensus,
+        turn_us=random.choice((1000, 5000)),
+        network=replace(network, reconnect_us=10 * MILLISECOND, give_up_us=1000 * suspicion_us),
+        disk=DiskPlan(50, random.choice((300, 5000))),
+        faults=tuple(
+            Fault(kind, at_us, int(suspicion_us * random.choice((0.5, 0.9, 1.2))), (0,))
+            for at_us in range(2 * suspicion_us, 20 * suspicion_us, 5 * suspicion_us)
+        ),
+    )
+    if kind == "minority_asleep_leader":
+        return replace(plan, load=replace(_busy(plan, 8, 40), timeout_us=suspicion_us // 3, attempts=8))
+    # Many appends that nobody confirms, and few that replace them.
+    busy = replace(_busy(plan, 16, 25), timeout_us=suspicion_us // 10, attempts=1, reads=0.1)
+    return replace(plan, turn_us=0, load=busy, network=replace(plan.network, ordered=False))
+
+
 def _calm(plan: Plan, random: Random) -> Plan:
     """What must not depose anybody (rules 11 and 12): one thing at a time, with time to recover, since
     two at once may cost a majority."""
@@ -239,7 +334,7 @@ def _calm(plan: Plan, random: Random) -> Plan:
         kind = random.choice(HARMLESS)
         targets = _draw_targets(random, kind, plan.nodes)
         faults.append(Fault(kind, at_us + random.randrange(1000), random.randrange(slot // 2), targets))
-    network = replace(plan.network, ordered=True, drop=0.0, duplicate=0.0, jitter_us=300)
+    network = replace(plan.network, ordered=True, drop=0.0, duplicate=0.0, late=0.0, jitter_us=300)
     return replace(plan, network=network, disk=DiskPlan(200, 300), faults=tuple(faults))
 
 
@@ -296,6 +391,9 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "figure_8": (1, _figure_8),
     "late_syncs": (0.7, _late_syncs),
     "two_leaders": (1, _two_leaders),
+    "old_messages": (1, _old_messages),
+    "usurped": (0.3, _usurped),
+    "minorities": (0.4, _minorities),
     "calm": (0.7, _calm),
     "node_code": (0, _node_code),
 }

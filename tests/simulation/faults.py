@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations, product
 
-from tests.simulation.network import Network
+from tests.simulation.network import BEAT, BOTH, DATA, Network
 from tests.simulation.node import SimNode
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.world import World
@@ -126,14 +126,14 @@ class Faults:
 
     # -- network
 
-    def _cut(self, links: Iterable[tuple[SimNode, SimNode]]) -> Undo:
+    def _cut(self, links: Iterable[tuple[SimNode, SimNode]], lanes: Sequence[int] = BOTH) -> Undo:
         pairs = [(a.name, b.name) for a, b in links]
         for source, target in pairs:
-            self._network.cut(source, target)
+            self._network.cut(source, target, lanes)
 
         def mend() -> None:
             for source, target in pairs:
-                self._network.mend(source, target)
+                self._network.mend(source, target, lanes)
 
         return mend
 
@@ -151,6 +151,68 @@ class Faults:
             end()
 
         return undo
+
+    def _minority(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """A leader and one follower alone: what it accepts there, the others' leader will undo."""
+        two = [targets[0], self._next_to(targets[0])]
+        return self._cut(_both_ways(two, [node for node in self._nodes if node not in two]))
+
+    def _minority_echo(self, targets: list[SimNode], fault: Fault) -> Undo:
+        """The same; shortly before it ends the others elect another leader, which undoes all that. What the
+        follower acknowledged is heard again when the first leader is back in office (rule 34)."""
+        leader, follower = targets[0], self._next_to(targets[0])
+        mend = self._minority(targets, fault)
+        self._network.hoard(follower.name, leader.name, copied=True)
+        beat_us = self._plan.consensus.heartbeat_us
+        others = [node for node in self._nodes if node not in (leader, follower)]
+        self._world.after(fault.lasts_us * 9 // 10, self._give_up, leader, others)
+
+        def end() -> None:
+            mend()
+            self._network.release(follower.name, leader.name, 2 * beat_us, 6 * beat_us)
+
+        return end
+
+    def _give_up(self, leader: SimNode, others: Sequence[SimNode]) -> None:
+        for node in others:
+            node.peer_lost(leader.name)
+            node.peer_refused(leader.name)
+
+    def _usurped(self, targets: list[SimNode], fault: Fault) -> Undo:
+        """A leader is given up by all others at once, and does not know. The last answers to it are on
+        their way until then, and arrive when another is in office (rules 14 and 34)."""
+        leader = targets[0]
+        others = [node for node in self._nodes if node is not leader]
+        suspicion_us = self._plan.consensus.suspicion_us
+        mends: list[Undo] = []
+        for node in others:
+            self._network.hoard(node.name, leader.name, copied=False)
+
+        def usurp() -> None:
+            mends.append(self._isolate([leader], fault))
+            for node in others:
+                self._network.release(node.name, leader.name, suspicion_us // 20, suspicion_us)
+            self._give_up(leader, others)
+
+        self._world.after(suspicion_us // 8, usurp)
+        return lambda: [mend() for mend in mends] and None
+
+    def _minority_asleep(self, targets: list[SimNode], fault: Fault) -> Undo:
+        """A leader is heard by one follower alone, which sleeps: it wakes to the words of two leaders."""
+        follower = self._next_to(targets[0])
+        others = [node for node in self._nodes if node not in (targets[0], follower)]
+        mend = self._cut(_both_ways(targets, others))
+        wake = self._pause([follower], fault)
+        self._world.after(fault.lasts_us // 4, self._give_up, targets[0], others)
+
+        def end() -> None:
+            wake()
+            self._world.after(self._plan.turn_us, mend)
+
+        return end
+
+    def _next_to(self, node: SimNode) -> SimNode:
+        return self._nodes[(node.number + 1) % len(self._nodes)]
 
     def _halves(self, targets: list[SimNode], _fault: Fault) -> Undo:
         middle = len(targets) // 2
@@ -170,6 +232,20 @@ class Faults:
     def _deafen(self, targets: list[SimNode], _fault: Fault) -> Undo:
         """Everybody hears it, it hears nobody."""
         return self._cut((node, targets[0]) for node in self._nodes if node is not targets[0])
+
+    def _cut_data(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """A data connection hangs and beats pass, or, of a single node, all that it sends on (rule 35)."""
+        if len(targets) == 2:
+            return self._cut([(targets[0], targets[1])], (DATA,))
+        return self._cut(((targets[0], node) for node in self._nodes if node is not targets[0]), (DATA,))
+
+    def _cut_replies(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """One node is sent no data; it hears all beats, and everybody hears it."""
+        return self._cut(((node, targets[0]) for node in self._nodes if node is not targets[0]), (DATA,))
+
+    def _cut_beats(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """One node's beats reach nobody, its data does."""
+        return self._cut(((targets[0], node) for node in self._nodes if node is not targets[0]), (BEAT,))
 
     def _flapping(self, targets: list[SimNode], fault: Fault) -> Undo:
         """A halving that comes and goes."""
@@ -285,6 +361,10 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "isolate": Faults._isolate,
     "isolate_leader": Faults._isolate,
     "isolate_and_stall_leader": Faults._isolate_and_stall,
+    "minority_leader": Faults._minority,
+    "minority_echo_leader": Faults._minority_echo,
+    "usurped_leader": Faults._usurped,
+    "minority_asleep_leader": Faults._minority_asleep,
     "crash_on_election": Faults._crash,
     "crash_on_commit": Faults._crash,
     "isolate_on_election": Faults._isolate,
@@ -293,6 +373,11 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "halves": Faults._halves,
     "bridge": Faults._bridge,
     "one_way": Faults._one_way,
+    "data_lane": Faults._cut_data,
+    "data_lanes_leader": Faults._cut_data,
+    "replies_leader": Faults._cut_replies,
+    "beat_lane": Faults._cut_beats,
+    "beat_lane_leader": Faults._cut_beats,
     "flapping": Faults._flapping,
     "slow_link": Faults._slow_link,
     "reset": Faults._reset,

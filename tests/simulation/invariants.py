@@ -60,6 +60,8 @@ class Invariants:
         self._leaders: dict[tuple[int, int], tuple[str, int]] = {}
         self._verified: dict[tuple[str, int], int] = {}
         """How far each node's committed log was compared with the canon."""
+        self._sent: dict[tuple[str, int], tuple[int, int]] = {}
+        """`(term, index)`: how far leaders of a node's newest such term have sent it their log."""
 
     # -- hooks of a node, in the order in which it calls them
 
@@ -74,6 +76,7 @@ class Invariants:
                     f"and {len(replica.entries)} entries",
                 )
             self._verified[node.name, partition] = 0
+            self._sent.pop((node.name, partition), None)
             self._compare(node, partition, replica.hard.commit)
 
     def writing(self, node: Process, writes: Sequence[PartitionWrite]) -> None:
@@ -90,6 +93,12 @@ class Invariants:
                         f"{node.name} truncates {write.partition} from {write.truncate_from}, "
                         f"committed up to {verified}",
                     )
+
+    def receiving(self, node: Process, message: Append) -> None:
+        """A leader's entries arrive: no other entries may be committed on its word (rule 5)."""
+        key = node.name, message.partition
+        told = (message.term, message.prev_index + len(message.entries))
+        self._sent[key] = max(self._sent.get(key, (0, 0)), told)
 
     def sending(self, node: Process, peer: str, message: Message) -> None:
         """Rule 1: what a message says is durable at its sender."""
@@ -116,9 +125,26 @@ class Invariants:
             self._history.elections.append(Election(partition, term, *holder, self._world.now))
             self._check_term(node, partition, term, "leadership")
 
-    def committed(self, node: Process, partition: int, commit: int) -> None:
-        """A commit index moved: the prefix is the canon, and durable where it must be."""
+    def follows(self, node: Process, partition: int, term: int, leader: str) -> None:
+        """Who is followed in a term leads it (rules 12 and 25)."""
+        holder = self._leaders.get((partition, term))
+        if holder is None or holder[0] != leader:
+            raise Violation(
+                "who is followed leads",
+                f"{node.name} follows {leader} in term {term} of partition {partition}, led by {holder}",
+            )
+
+    def committed(self, node: Process, partition: int, commit: int, *, led: bool) -> None:
+        """A commit index moved: the prefix is the canon, and durable where it must be. `led`: the node
+        led the partition when it moved."""
         self._compare(node, partition, commit)
+        if not led and commit > 1:  # the first entry is everybody's own
+            term, sent = self._sent.get((node.name, partition), (0, 0))
+            if commit > sent:
+                raise Violation(
+                    "rule 5, a follower commits what was verified",
+                    f"{node.name} commits {partition}/{commit}, its leader of term {term} sent {sent}",
+                )
         canon = self.canon[partition]
         if commit > canon.durable:
             entry = node.disk.view[partition].at(commit)

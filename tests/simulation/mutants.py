@@ -17,9 +17,12 @@ from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.log import RaftLog
 from allsource.cluster.consensus.messages import (
+    Append,
+    AppendReply,
     CommitNotice,
     GroupBeat,
     Message,
+    ReadRound,
     RequestVote,
     RoleChange,
     VoteReply,
@@ -132,6 +135,43 @@ def _notice_commits_unverified(self: Group, sender: str, notice: CommitNotice, n
         self._advance_commit(min(notice.commit, self.log.last_index))
 
 
+def _append_commits_its_tail(self: Group, sender: str, message: Append, now: int) -> None:
+    """Everything that the follower holds counts as verified, not only what the message reached."""
+    agrees = self.log.term_at(message.prev_index) == message.prev_term
+    _on_append(self, sender, message, now)
+    if agrees and message.term == self.term:
+        self._advance_commit(min(message.commit, self.log.last_index))
+
+
+_on_append = Group._on_append
+
+
+@contextmanager
+def _kept_acknowledgements() -> Iterator[None]:
+    with (
+        mock.patch.object(Group, "_enter_term", _enter_with_acknowledgements),
+        mock.patch.object(MultiRaft, "_is_outlived", return_value=False),
+    ):
+        yield
+
+
+def _enter_with_acknowledgements(self: Group, term: int, vote: str) -> None:
+    kept = self.durable_out
+    _enter_term(self, term, vote)
+    self.durable_out = kept
+
+
+_enter_term = Group._enter_term
+
+
+def _old_replies_count(self: Group, sender: str, reply: AppendReply, now: int) -> None:
+    """Whatever was accepted in any earlier term is believed to be there still."""
+    _on_append_reply(self, sender, replace(reply, term=max(reply.term, self.term)), now)
+
+
+_on_append_reply = Group._on_append_reply
+
+
 # -- rules 6 and 27: answers
 
 
@@ -208,6 +248,47 @@ def _read_without_asking(self: ReadRounds, now: int) -> Iterator[tuple[str, Mess
     return iter(())
 
 
+@contextmanager
+def _rounds_that_keep_their_numbers() -> Iterator[None]:
+    """A late round is asked again as it was, with whoever came since (etcd #20418)."""
+    with (
+        mock.patch.object(ReadRounds, "retry", _ask_late_rounds_again),
+        mock.patch.object(ReadRounds, "begin", _begin_with_late_rounds),
+    ):
+        yield
+
+
+def _ask_late_rounds_again(self: ReadRounds, now: int) -> bool:
+    late = [r for r in self._rounds.values() if now - r.sent_us >= self._retry_us]
+    for round_ in late:
+        round_.sent_us = now
+        for partition, share in round_.shares.items():
+            for read in (joins := self._waiting.pop(partition, [])):
+                read.index = max(read.index, self._groups[partition].commit)
+            share.reads += joins
+    self.late = late  # type: ignore[attr-defined]
+    return bool(late)
+
+
+def _begin_with_late_rounds(self: ReadRounds, now: int) -> Iterator[tuple[str, Message]]:
+    late, self.late = getattr(self, "late", []), []  # type: ignore[attr-defined]
+    for round_ in late:
+        for partition, share in round_.shares.items():
+            for peer in self._groups[partition].other_voters():
+                yield peer, ReadRound(round_.number, [(partition, share.term)])
+    yield from _begin(self, now)
+
+
+_begin = ReadRounds.begin
+
+
+def _any_beat_vouches(self: Group, sender: str, line: GroupBeat, now: int) -> None:
+    """Who says that it leads is followed, in whatever term it says so (rule 25)."""
+    _beat(self, sender, line, now)
+    if line.leads and line.term < self.term and self.leadership is None:
+        self._hear_leader(sender, now)
+
+
 def _always_knows_the_commit(self: Group) -> bool:
     return self.leadership is not None
 
@@ -250,6 +331,21 @@ MUTANTS: dict[str, Mutant] = {
     "rule-5-unverified": Mutant(
         "A follower commits what it has, verified or not", broken=_unverified_commits
     ),
+    "rule-5-append-tail": Mutant(
+        "An append commits what it did not reach",
+        broken=_patched(Group, "_on_append", _append_commits_its_tail),
+        theme="old_messages",
+    ),
+    "rule-2-kept-acknowledgements": Mutant(
+        "Acknowledgements that wait for a sync survive a change of term",
+        broken=_kept_acknowledgements,
+        theme="minorities",
+    ),
+    "rule-34-old-replies": Mutant(
+        "An AppendReply of an old term counts",
+        broken=_patched(Group, "_on_append_reply", _old_replies_count),
+        theme="minorities",
+    ),
     "rule-6-by-index": Mutant("Answers survive the leadership that they wait on", _ByIndex),
     "rule-12-no-stickiness": Mutant(
         "A voter deposes a living leader for anybody",
@@ -268,6 +364,16 @@ MUTANTS: dict[str, Mutant] = {
     "rule-14-before-noop": Mutant(
         "A new leader reads before an entry of its term is committed",
         broken=_patched(Group, "committed_in_term", property(_always_knows_the_commit)),
+    ),
+    "rule-14-same-number": Mutant(
+        "A retried read round keeps its number",
+        broken=_rounds_that_keep_their_numbers,
+        theme="usurped",
+    ),
+    "rule-25-any-term": Mutant(
+        "A beat vouches for its sender in any term",
+        broken=_patched(Group, "beat", _any_beat_vouches),
+        theme="old_messages",
     ),
     "rule-27-no-ids": Mutant("A retry is stored again", _RetriesAgain),
     "rejection-without-barrier": Mutant("A deposed leader rejects", _AtOnce),

@@ -3,7 +3,9 @@
 Each pair of nodes has two links, one for each direction, and each link carries two lanes: the data
 connection and the heartbeats. In an ordered network the data lane is like TCP: nothing is lost or
 overtaken while its connection stands, a cut only makes it wait, and a reset loses what was on its
-way. In the other kind every message is on its own: it may be lost, doubled or overtaken.
+way. In the other kind every message is on its own: it may be lost, doubled or overtaken, or held for
+whole terms and delivered to the receiver's next process. A cut may take one lane and spare the other,
+as when a bulk connection hangs while heartbeats pass (rule 35).
 
 What a node hears of its connections follows from what happens to the processes: a crash is an EOF and
 then refused reconnects, a restart is a finished handshake, and a pause or a cut is silence.
@@ -13,13 +15,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import Append
 from tests.simulation.plan import NetworkPlan
 from tests.simulation.world import World
 
 DATA, BEAT = 0, 1
+BOTH = (DATA, BEAT)
+
+
+class Wired(NamedTuple):
+    """What the services of two nodes say to each other, as on the wire. Never doubled: that a refused
+    request is not carried out later rests on TCP delivering it once. Consensus does not ask for that."""
+
+    payload: bytes
 
 
 class Endpoint(Protocol):
@@ -48,6 +58,7 @@ class Link:
         "dialing",
         "epoch",
         "held",
+        "hoard",
         "slowness",
         "source",
         "stale",
@@ -58,8 +69,8 @@ class Link:
     def __init__(self, source: Endpoint, target: Endpoint) -> None:
         self.source = source
         self.target = target
-        self.cuts = 0
-        """Faults that cut this direction now."""
+        self.cuts = [0, 0]
+        """Faults that cut each lane of this direction now."""
         self.slowness = 1
         self.up = False
         """Whether `source` has a data connection to `target`."""
@@ -72,6 +83,8 @@ class Link:
         """When the newest message of each lane arrives."""
         self.held: list[tuple[int, Any, int, int]] = []
         """Messages that wait for the end of a cut: (lane, payload, epoch, target's incarnation)."""
+        self.hoard: tuple[list[Any], bool] | None = None
+        """Data messages that are kept for later, and whether they are delivered now as well."""
 
 
 class Network:
@@ -94,6 +107,11 @@ class Network:
         link = self._links[source, target]
         if not link.up:
             return
+        if link.hoard is not None:
+            kept, copied = link.hoard
+            kept += [_sealed(m) for m in messages if not (copied and isinstance(m, Wired))]
+            if not copied:
+                return
         if self._plan.ordered:
             self._post(link, DATA, [_sealed(message) for message in messages])
             return
@@ -109,12 +127,15 @@ class Network:
             self._post_unordered(link, BEAT, beat)
 
     def _post_unordered(self, link: Link, lane: int, payload: Any) -> None:
-        random = self._world.random
+        random, plan = self._world.random, self._plan
         copies = 1
         if not self.quiet:
-            if random.random() < self._plan.drop:
+            if random.random() < plan.drop:
                 return
-            if random.random() < self._plan.duplicate:
+            if plan.late and random.random() < plan.late:
+                self._world.after(random.randrange(plan.late_us), self._arrive_late, link, lane, payload)
+                return
+            if random.random() < plan.duplicate and not (lane == DATA and isinstance(payload[0], Wired)):
                 copies = 2
         for _ in range(copies):
             self._world.after(
@@ -138,12 +159,30 @@ class Network:
         if self._plan.ordered:
             if lane == DATA and (epoch != link.epoch or not link.up):
                 return
-            if link.cuts:
+            if link.cuts[lane]:
                 link.held.append((lane, payload, epoch, incarnation))
                 return
-        elif link.cuts:
+        elif link.cuts[lane]:
             return
         target.hear(lane, link.source.name, payload)
+
+    def _arrive_late(self, link: Link, lane: int, payload: Any) -> None:
+        """What was held: it outlives its connection, its sender and the process that it was meant for, and
+        is already behind whatever is cut now."""
+        if link.target.alive:
+            link.target.hear(lane, link.source.name, payload)
+
+    def hoard(self, source: str, target: str, *, copied: bool) -> None:
+        """From now on keep what is sent on the data lane; `copied`: a copy of it, and deliver it too."""
+        self._links[source, target].hoard = ([], copied)
+
+    def release(self, source: str, target: str, from_us: int, to_us: int) -> None:
+        """Deliver what was kept, each message at its own time in that span from now."""
+        link = self._links[source, target]
+        kept, link.hoard = link.hoard, None
+        for message in kept[0] if kept else ():
+            delay = self._world.random.randrange(from_us, to_us)
+            self._world.after(delay, self._arrive_late, link, DATA, [message])
 
     # -- connections
 
@@ -163,7 +202,7 @@ class Network:
                 link.held.clear()
             elif link.target is node and link.up:
                 back = self._links[node.name, link.source.name]
-                if back.cuts:
+                if back.cuts[DATA]:
                     link.stale = True
                 else:
                     self._world.after(self._delay(back), self._broken, link, link.epoch)
@@ -220,36 +259,44 @@ class Network:
         link.epoch += 1
         source.peer_connected(target.name)
 
-    def _is_cut(self, link: Link) -> bool:
-        return bool(link.cuts or self._links[link.target.name, link.source.name].cuts)
+    def _is_cut(self, link: Link, lanes: Sequence[int] = BOTH) -> bool:
+        """Whether one of the lanes is cut, in one direction or the other: no handshake ends then."""
+        back = self._links[link.target.name, link.source.name]
+        return any(link.cuts[lane] or back.cuts[lane] for lane in lanes)
 
     # -- cuts
 
-    def cut(self, source: str, target: str) -> None:
-        """Nothing gets from `source` to `target` until as many `mend`s as there were cuts."""
+    def cut(self, source: str, target: str, lanes: Sequence[int] = BOTH) -> None:
+        """Nothing gets from `source` to `target` on these lanes until it was mended as often as cut."""
         link = self._links[source, target]
-        link.cuts += 1
-        for connected in (link, self._links[target, source]):
-            if connected.up:
-                self._world.after(self._plan.give_up_us, self._give_up, connected, connected.epoch)
+        for lane in lanes:
+            link.cuts[lane] += 1
+        if DATA in lanes:
+            for connected in (link, self._links[target, source]):
+                if connected.up:
+                    self._world.after(self._plan.give_up_us, self._give_up, connected, connected.epoch)
 
-    def mend(self, source: str, target: str) -> None:
+    def mend(self, source: str, target: str, lanes: Sequence[int] = BOTH) -> None:
         """Undo one cut; what waited goes on its way, in order."""
         link = self._links[source, target]
-        if link.cuts == 0:
-            return
-        link.cuts -= 1
-        if link.cuts:
+        mended = [lane for lane in lanes if link.cuts[lane]]
+        for lane in mended:
+            link.cuts[lane] -= 1
+        free = [lane for lane in mended if not link.cuts[lane]]
+        if not free:
             return
         held, link.held = link.held, []
         for lane, payload, epoch, incarnation in held:
-            self._world.after(0, self._arrive, link, lane, payload, epoch, incarnation)
+            if lane in free:
+                self._world.after(0, self._arrive, link, lane, payload, epoch, incarnation)
+            else:
+                link.held.append((lane, payload, epoch, incarnation))
         back = self._links[target, source]
-        if back.stale and back.up:
+        if DATA in free and back.stale and back.up:
             self._world.after(self._delay(link), self._broken, back, back.epoch)
 
     def _give_up(self, link: Link, epoch: int) -> None:
-        if link.up and link.epoch == epoch and self._is_cut(link):
+        if link.up and link.epoch == epoch and self._is_cut(link, (DATA,)):
             self._broken(link, epoch)
 
     def slow_down(self, source: str, target: str, factor: int) -> None:
@@ -261,8 +308,10 @@ class Network:
         self.quiet = True
         for link in self._links.values():
             link.slowness = 1
-            while link.cuts:
-                self.mend(link.source.name, link.target.name)
+            link.hoard = None
+            for lane in BOTH:
+                while link.cuts[lane]:
+                    self.mend(link.source.name, link.target.name, (lane,))
 
 
 def _sealed(message: Any) -> Any:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from allsource.cluster.consensus.messages import Ready, Role, RoleChange
+from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import Invariants
-from tests.simulation.network import BEAT, DATA, Network
+from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
-from tests.simulation.service import Door, Service, Wired
+from tests.simulation.service import Door, Service
 from tests.simulation.world import World
 
 NEVER = 1 << 62
@@ -213,7 +213,9 @@ class SimNode:
             for message in messages:
                 self.world.tell(f"{self.name} < {sender} {_brief(message)}")
         for message in messages:
-            if isinstance(message, Wired):
+            if isinstance(message, Append) and message.partition in self.disk.view:
+                self.invariants.receiving(self, message)
+            elif isinstance(message, Wired):
                 self.service.hear(sender, message)
         self.core.receive(sender, [m for m in messages if not isinstance(m, Wired)], self.clock())
 
@@ -269,6 +271,7 @@ class SimNode:
 
     def _carry_out(self, ready: Ready) -> None:
         """The orders of a Ready in the order of its fields."""
+        led = set(self.leading)
         if ready.writes:
             self.invariants.writing(self, ready.writes)
             self.disk.write(ready.writes)
@@ -289,7 +292,8 @@ class SimNode:
         for partition, commit in ready.committed:
             if self.world.trace:
                 self.world.tell(f"{self.name} commits {partition}/{commit}")
-            self.invariants.committed(self, partition, commit)
+            led_it = partition in led or partition in self.leading
+            self.invariants.committed(self, partition, commit, led=led_it)
             self.service.committed(partition, commit)
             self.has_committed(self, partition)
         for result in ready.reads:
@@ -308,6 +312,8 @@ class SimNode:
                 self.elected(self, change.partition)
         else:
             self.leading.pop(change.partition, None)
+            if change.leader is not None:
+                self.invariants.follows(self, change.partition, change.term, change.leader)
         self.service.role_changed(change)
 
     def _set_timer(self) -> None:

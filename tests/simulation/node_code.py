@@ -44,7 +44,6 @@ from allsource.node.reads import Reads
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import (
     AllsourceError,
-    Corrupt,
     DiskFull,
     EventIdConflict,
     InvalidRequest,
@@ -58,7 +57,8 @@ from allsource.storage.interface import Refusal, StreamHead, StreamSlice
 from tests.simulation.disk import blob_of
 from tests.simulation.history import Conflict, Intent, Placed
 from tests.simulation.invariants import Violation
-from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen, Wired
+from tests.simulation.network import Wired
+from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -282,9 +282,6 @@ class _Shell:
 
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
         return self._node.core.propose(partition, parts, timestamp_us)
-
-    def quarantine(self, partition: int, error: Corrupt) -> None:
-        raise AssertionError(f"simulated disks are not damaged: {error}")
 
     def read(self, partition: int, ticket: object, min_index: int) -> None:
         self._node.core.read(partition, ticket, min_index, self._node.clock())

@@ -59,6 +59,11 @@ class NetworkPlan:
     """The mean of what is added (exponential)."""
     drop: float = 0.0
     duplicate: float = 0.0
+    late: float = 0.0
+    """Share of messages that are held for long, and then delivered whoever listens at that name by then:
+    the receiver's next process, or a receiver that is terms ahead. Not in an ordered network."""
+    late_us: int = 0
+    """How long those are held at most."""
     reconnect_us: int = 50 * MILLISECOND
     give_up_us: int = 2 * SECOND
     """How long a cut connection is believed in before its owner gives it up."""

@@ -19,6 +19,7 @@ from allsource.storage.expected import is_met
 from tests.simulation.disk import blob_of
 from tests.simulation.history import Conflict, Intent, Placed
 from tests.simulation.invariants import Violation
+from tests.simulation.network import Wired
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -41,12 +42,6 @@ class Seen(NamedTuple):
 
 
 Answer = Placed | Conflict | NotHere | Lost | Seen
-
-
-class Wired(NamedTuple):
-    """What the services of two nodes say to each other, as on the wire."""
-
-    payload: bytes
 
 
 Reply = Callable[[Answer], None]

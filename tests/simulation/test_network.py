@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.simulation.network import DATA, Network
+from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.plan import NetworkPlan
 from tests.simulation.world import World
 
@@ -116,3 +116,40 @@ def test_what_was_under_way_is_lost_with_its_connection() -> None:
     world.run_until(2_000_000)
     assert 3 in b.heard
     assert len(b.heard) < 3
+
+
+def test_a_message_may_be_held_until_its_receiver_is_another_process() -> None:
+    world, network, _, b = _pair(NetworkPlan(ordered=False, late=1.0, late_us=500_000))
+    network.send_data("a", "b", ["old"])
+    b.incarnation += 1
+    network.cut("a", "b")
+    world.run_until(700_000)
+    assert b.heard == ["old"], "it was on the receiver's side of the cut already"
+
+
+def test_a_cut_may_take_the_data_and_spare_the_beats() -> None:
+    world, network, _, b = _pair(NetworkPlan())
+    beats: list[Any] = []
+    hear = b.hear
+    b.hear = lambda lane, sender, payload: (  # type: ignore[method-assign]
+        beats.append(payload) if lane == BEAT else hear(lane, sender, payload)
+    )
+    network.cut("a", "b", (DATA,))
+    network.send_data("a", "b", ["data"])
+    network.send_beat("a", "b", "beat")
+    world.run_until(200_000)
+    assert (beats, b.heard) == (["beat"], [])
+    network.mend("a", "b", (DATA,))
+    world.run_until(300_000)
+    assert b.heard == ["data"]
+
+
+def test_what_was_hoarded_is_delivered_when_it_is_released() -> None:
+    world, network, _, b = _pair(NetworkPlan())
+    network.hoard("a", "b", copied=True)
+    network.send_data("a", "b", [1, Wired(b"never doubled")])
+    world.run_until(200_000)
+    assert b.heard == [1, Wired(b"never doubled")]
+    network.release("a", "b", 100_000, 200_000)
+    world.run_until(500_000)
+    assert b.heard[2:] == [1]

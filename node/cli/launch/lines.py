@@ -17,35 +17,12 @@ from allsource.node.cli.output import echo_json
 
 
 def how_it_ended(child: Child) -> str:
-    """An ending in words, with the child's last ones if they are the reason."""
+    """An ending in words, with the child's last ones."""
     status = child.exit_status or 0
     if status < 0:
         return f"was killed by signal {-status}"  # its last words were about something else
     how = f"ended with status {status}"
-    return f"{how}: {bare(child, child.last_words)}" if child.last_words else how
-
-
-def refuses(child: Child, line: str) -> bool:
-    """Whether a line is what a node says when it cannot go on: its last one, and why it ends."""
-    return line.startswith(_refusal(child))
-
-
-def bare(child: Child, line: str) -> str:
-    """A refusal without the names of the program and the node, which stand before it anyway."""
-    return line.removeprefix(_refusal(child))
-
-
-def _refusal(child: Child) -> str:
-    return f"allsource: {child.id}: "
-
-
-def what_now(child: Child, again_in_s: float | None) -> str:
-    """What the launch does about an ending, to be put behind it."""
-    if again_in_s is not None:
-        return f"; it is started again in {again_in_s:g} s"
-    if child.is_given_up:
-        return f"; given up after {child.failures} failed starts in a row"
-    return ""
+    return f"{how}: {child.last_words}" if child.last_words else how
 
 
 def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
@@ -75,7 +52,7 @@ def our_command() -> str:
 
 
 class PlainDisplay:
-    """One line for everything, what a node says behind its id. Why it ended is said once, with its end."""
+    """One line for everything, what a node says behind its id."""
 
     def __init__(self, settings: Settings, config: Path) -> None:
         self._settings = settings
@@ -85,11 +62,11 @@ class PlainDisplay:
         self._say(f"{child.id} started: pid {child.node.pid}, {child.address}, {child.http_url}")
 
     def said(self, child: Child, line: str) -> None:
-        if not refuses(child, line):
-            click.echo(f"{child.id} | {line}")
+        click.echo(f"{child.id} | {line}")
 
     def ended(self, child: Child, again_in_s: float | None) -> None:
-        click.echo(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}", err=True)
+        again = f"; again in {again_in_s:g} s" if again_in_s is not None else ""
+        click.echo(f"allsource: {child.id} {how_it_ended(child)}{again}", err=True)
 
     def ready(self, seconds: float) -> None:
         for line in welcome(self._settings, self._config, seconds):
@@ -121,7 +98,6 @@ class JsonDisplay:
             status=child.exit_status,
             last_words=child.last_words,
             again_in_s=again_in_s,
-            given_up=child.is_given_up,
         )
 
     def ready(self, seconds: float) -> None:
@@ -135,7 +111,8 @@ class JsonDisplay:
 
 
 def nobody_left(children: Sequence[Child]) -> str:
-    """That a launch is over that nobody stopped; why was said as each node ended."""
+    """Why a launch is over that nobody stopped."""
     if any(child.was_live for child in children):
         return "all nodes have ended"
-    return "no node could be started"
+    causes = "; ".join(f"{child.id} {how_it_ended(child)}" for child in children)
+    return f"no node could be started: {causes}"
