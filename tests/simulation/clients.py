@@ -52,6 +52,7 @@ class Client:
         self._owners: dict[int, str] = {}
         self._events = 0
         self._left = plan.load.operations
+        self._weights = (8, plan.load.exists, 1, 0.3)
         self._attempt = 0
         """Number of the newest attempt; an answer to an older one comes too late."""
         self._tries = 0
@@ -91,7 +92,7 @@ class Client:
         if random.random() < self._plan.load.exact:
             expected = believed
         else:
-            expected = random.choices((ANY, EXISTS, NO_STREAM, believed + 1), (8, 1, 1, 0.3))[0]
+            expected = random.choices((ANY, EXISTS, NO_STREAM, believed + 1), self._weights)[0]
         return Intent(stream, expected, self._new_ids(random.randint(1, 3)))
 
     def _new_ids(self, count: int) -> tuple[bytes, ...]:

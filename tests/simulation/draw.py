@@ -293,6 +293,30 @@ def _usurped(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _late_requests(plan: Plan, random: Random) -> Plan:
+    """Requests that are forwarded, forgotten with their connection, refused when tried again, and arrive in
+    the end: was the refusal right to be definite (contract, line 6)? New streams, so that what was
+    expected in vain comes true later."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    resets = range(suspicion_us, 12 * suspicion_us, suspicion_us // 5)
+    return replace(
+        plan,
+        nodes=3,
+        replication_factor=3,
+        skew=(1.0,) * 3,
+        duration_us=12 * suspicion_us,
+        real_node=True,
+        network=NetworkPlan(
+            ordered=False, late=0.1, late_us=2 * suspicion_us, reconnect_us=10 * MILLISECOND
+        ),
+        disk=DiskPlan(50, 50),
+        load=replace(_busy(plan, 6, 40), streams=60, exists=16, exact=0.1, wrong_node=0.8, reads=0.1),
+        faults=tuple(Fault("reset", at_us, 1, random.choice(pairs)) for at_us in resets),
+    )
+
+
 def _minorities(plan: Plan, random: Random) -> Plan:
     """A leader goes on with one follower of four, and what the two have is truncated in the end: whatever
     was said of it, and is heard or written later, must not count (rules 2 and 34)."""
@@ -393,6 +417,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "two_leaders": (1, _two_leaders),
     "old_messages": (1, _old_messages),
     "usurped": (0.3, _usurped),
+    "late_requests": (0.3, _late_requests),
     "minorities": (0.4, _minorities),
     "calm": (0.7, _calm),
     "node_code": (0, _node_code),

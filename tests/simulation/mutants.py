@@ -33,7 +33,7 @@ from allsource.cluster.consensus.reads import ReadRounds
 from allsource.storage.entry import Entry
 from allsource.storage.interface import PartitionState
 from tests.simulation.node import Tools
-from tests.simulation.node_mutants import NODE_MUTANTS
+from tests.simulation.node_mutants import NODE_MUTANTS, NODE_THEMES
 from tests.simulation.service import Service
 
 
@@ -386,7 +386,7 @@ MUTANTS: dict[str, Mutant] = {
         broken=_patched(Group, "_on_request_vote", _vote_twice),
     ),
     **{
-        name: Mutant(what, broken=broken, theme="node_code")
+        name: Mutant(what, broken=broken, theme=NODE_THEMES.get(name, "node_code"))
         for name, (what, broken) in NODE_MUTANTS.items()
     },
 }

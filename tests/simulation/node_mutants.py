@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from unittest import mock
 
 from allsource.cluster.consensus.messages import RoleChange
+from allsource.node import tickets
 from allsource.node.admission import LogView
 from allsource.node.ingest import Ingest, _Rejection
 from allsource.node.reads import Barrier, Reads, _Read
 from allsource.node.tickets import Ticket
+from allsource.storage.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
 from tests.simulation.node_code import _Shell
 
 _read = _Shell.read
@@ -50,6 +52,10 @@ def _know_no_ids(self: LogView, first_event_id: bytes) -> None:
     return None
 
 
+def _every_conflict_settles(error: AllsourceError) -> bool:
+    return isinstance(error, WrongExpectedVersion | EventIdConflict)
+
+
 def _never_in_doubt(self: Ticket) -> None:
     self.out = False
 
@@ -77,9 +83,16 @@ NODE_MUTANTS = {
         lambda: _patched(LogView, "forget", _forget_nothing),
     ),
     "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "index_of_append", _know_no_ids)),
+    "node-conflicts-settle": (
+        "Any version conflict of a retry rules out its earlier attempts",
+        lambda: mock.patch.object(tickets, "_settles", _every_conflict_settles),
+    ),
     "node-never-in-doubt": (
         "An attempt that may have happened is forgotten",
         lambda: _patched(Ticket, "lost", _never_in_doubt),
     ),
 }
-"""By name: what is broken, and how to break it for a while. The theme `node_code` is after them all."""
+"""By name: what is broken, and how to break it for a while."""
+
+NODE_THEMES = {"node-conflicts-settle": "late_requests"}
+"""The theme that is after a mistake, where it is not `node_code`."""

@@ -94,6 +94,8 @@ class LoadPlan:
     reads: float = 0.25
     exact: float = 0.4
     """Share of appends with an exact expected version."""
+    exists: float = 1.0
+    """Weight of appends that expect any event to be there, where 8 expect nothing."""
     two_streams: float = 0.2
     wrong_node: float = 0.1
     timeout_us: int = 400 * MILLISECOND
