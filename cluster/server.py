@@ -31,14 +31,16 @@ from allsource.cluster.holdings import Holdings
 from allsource.cluster.intake import Intake, Payload
 from allsource.cluster.requests import PartitionPage, Request, Result, StreamPage
 from allsource.cluster.session import BeatArrived, Established, Event, Messages, Requests, ServerSession
+from allsource.cluster.strangers import STRANGERS_MAX, Strangers, origin_of
 from allsource.cluster.turns import Turns
 from allsource.storage.errors import AllsourceError, InvalidRequest, Overloaded
 
 OUTGOING_BYTES_MAX = 64 << 20
 CONNECTIONS_MAX = 8_192
-"""Beyond it, clients are refused."""
-STRANGERS_MAX = 256
-"""So many more may still knock: a peer must get in when clients have taken every place."""
+"""Clients that are served at a time; further ones are refused. Peers always get in."""
+BACKLOG = 512
+"""Connections that the kernel completes before they are accepted. All of them are accepted in one turn of
+the loop, so this bounds how long a flood can hold it up."""
 NONSENSE = frozenset(("nonsense", "malformed", "corrupt_entry", "frame_too_large"))
 """Codes of what a peer in order never says."""
 CLIENT_IDLE_S = 900.0
@@ -109,6 +111,9 @@ class ServerConnection(Connection):
         self._heard = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
 
+    origin = ""
+    """Where it comes from, once it is connected."""
+
     @property
     def hello(self) -> Hello | None:
         """Who it is, proved; None before the end of the handshake."""
@@ -141,6 +146,7 @@ class ServerConnection(Connection):
     # -- from Connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.origin = origin_of(transport.get_extra_info("peername"))
         super().connection_made(transport)
         self._server.opened(self)
 
@@ -304,6 +310,7 @@ class Server:
         *,
         outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
         connections_max: int = CONNECTIONS_MAX,
+        strangers_max: int = STRANGERS_MAX,
         client_idle_s: float = CLIENT_IDLE_S,
         held_bytes_max: int = HELD_BYTES_MAX,
         now_us: Callable[[], int] = _monotonic_us,
@@ -331,6 +338,8 @@ class Server:
         self._on_refusal = on_refusal
         self._on_nonsense = on_nonsense
         self._connections_max = connections_max
+        self._clients: set[ServerConnection] = set()
+        self._strangers: Strangers[ServerConnection] = Strangers(strangers_max)
         self._connections: set[ServerConnection] = set()
         self._peers: dict[tuple[str, str], ServerConnection] = {}
         self._server: asyncio.Server | None = None
@@ -344,7 +353,7 @@ class Server:
             return ServerConnection(self, loop, ServerSession(self.acceptor, os.urandom(32)))
 
         try:
-            self._server = await loop.create_server(accept, self.host, self.port, backlog=1024)
+            self._server = await loop.create_server(accept, self.host, self.port, backlog=BACKLOG)
         except OSError as error:
             raise _cannot_listen(self.host, self.port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
@@ -394,14 +403,19 @@ class Server:
         self._connections.add(connection)
         if self._server is None or not self._server.is_serving():
             connection.drop()  # it was accepted in the very turn in which the door was closed
-        elif len(self._connections) > self._connections_max + STRANGERS_MAX:
-            connection.fail(self._too_many())
+            return
+        put_out = self._strangers.add(connection, connection.origin)
+        if put_out is not None:
+            put_out.drop(ProtocolError("too_many_connections", "too many at a time showed nothing yet"))
 
     def admitted(self, connection: ServerConnection, hello: Hello) -> None:
         """A handshake ended well. A peer's new connection takes the place of its old one."""
+        self._strangers.remove(connection)
         if hello.role != PEER:
-            if len(self._connections) > self._connections_max:
+            if len(self._clients) >= self._connections_max:
                 connection.fail(self._too_many())
+            else:
+                self._clients.add(connection)
             return
         key = (hello.node_id, hello.channel)
         old = self._peers.pop(key, None)
@@ -420,11 +434,13 @@ class Server:
 
     def _too_many(self) -> ProtocolError:
         limit = self._connections_max
-        return ProtocolError("too_many_connections", f"this node serves {limit} connections at a time")
+        return ProtocolError("too_many_connections", f"this node serves {limit} clients at a time")
 
     def ended(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._clients.discard(connection)
+        self._strangers.remove(connection)
         self.holdings.forget(connection)
         if not self._connections:
             if self._stall_timer is not None:

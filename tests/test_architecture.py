@@ -62,6 +62,7 @@ PURE = (
     "allsource.cluster.requests",
     "allsource.cluster.router",
     "allsource.cluster.session",
+    "allsource.cluster.strangers",
     "allsource.config.schema",
     "allsource.storage.arguments",
     "allsource.storage.entry",

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from allsource.cluster import codec, connection, frames, handshake, message_codec, server
+from allsource.cluster import codec, connection, frames, handshake, message_codec, server, strangers
 from allsource.cluster.acquaintance import REGRESSED
 from allsource.cluster.consensus.messages import Message
 from allsource.cluster.consensus.sense import PeerNonsense
@@ -95,7 +95,8 @@ def test_refusals() -> None:
         ("asked nothing for (\\d+) minutes", int(server.CLIENT_IDLE_S) // 60),
         ("(\\d+) MiB of answers or messages", server.OUTGOING_BYTES_MAX >> 20),
         ("leaves (\\d+) MiB of answers unread", server.OUTGOING_BYTES_MAX >> 21),
-        ("(\\d+) connections are served", server.CONNECTIONS_MAX),
+        ("(\\d+) clients are served", server.CONNECTIONS_MAX),
+        ("not through yet, (\\d+) are kept", strangers.STRANGERS_MAX),
         ("moved for (\\d+) seconds", int(server.STALLED_S)),
         ("This is version (\\d+)", handshake.VERSION_MAX),
     ],

@@ -25,7 +25,7 @@ from allsource.cluster.requests import (
 )
 from allsource.cluster.server import CannotListen, Server
 from allsource.storage.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
-from tests.cluster.live import Caller, Recorder, ended, serve, until
+from tests.cluster.live import _OPENED, Caller, Recorder, ended, serve, until
 from tests.cluster.wire_samples import BEAT, CHUNK, CLIENT_SECRET, MESSAGES, acceptor, client, dialler
 
 pytestmark = pytest.mark.usefixtures("hang_up")
@@ -509,3 +509,61 @@ async def test_closing_writes_what_was_answered(handler: Recorder) -> None:
     await server.close()
     assert await caller.answer(1) == ClusterView({"last": "words"})
     caller.close()
+
+
+# -- strangers
+
+
+async def knock(port: int, host: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that says nothing, from an address of this machine."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0))
+    _OPENED.append(writer)
+    return reader, writer
+
+
+async def test_mute_sockets_crowd_nobody_out(handler: Recorder) -> None:
+    """9,000 of them once had every place, and peers and clients were refused."""
+    server = await serve(handler, strangers_max=4)
+    for _ in range(50):
+        await knock(server.port)
+    for config in (client(), dialler(), dialler(channel="beat")):
+        caller = await Caller(config).connect(server.port)
+        assert caller.session.welcome is not None
+    await until(lambda: len(server.connections) <= 4 + 3, "few of the mute ones are left")
+    await server.close()
+
+
+async def test_the_oldest_of_the_largest_crowd_is_put_out(handler: Recorder) -> None:
+    """A slow handshake from another address is not put out by a flood."""
+    server = await serve(handler, strangers_max=4)
+    slow, _ = await knock(server.port, "127.0.0.2")
+    crowd = [await knock(server.port) for _ in range(30)]
+    await until(lambda: len(server.connections) == 4)
+    for reader, _ in crowd[:-3]:
+        assert await ended(reader) == b""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await slow.read()
+    origins = sorted(connection.origin for connection in server.connections)
+    assert origins == ["127.0.0.1"] * 3 + ["127.0.0.2"]
+    await server.close()
+
+
+async def test_who_has_proved_a_key_makes_room_for_strangers(handler: Recorder) -> None:
+    server = await serve(handler, strangers_max=2)
+    callers = [await Caller(client()).connect(server.port) for _ in range(5)]
+    for _ in range(10):
+        await knock(server.port)
+    for caller in callers:
+        assert await caller.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    await server.close()
+
+
+async def test_strangers_take_no_places_of_clients(handler: Recorder) -> None:
+    server = await serve(handler, connections_max=2, strangers_max=3)
+    for _ in range(3):
+        await knock(server.port)
+    callers = [await Caller(client()).connect(server.port) for _ in range(2)]
+    for caller in callers:
+        assert await caller.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    await server.close()
