@@ -39,6 +39,11 @@ class Connection(asyncio.Protocol):
 
     # -- what the sides add
 
+    @property
+    def handshake_timeout_s(self) -> float:
+        """How long the handshake may take."""
+        return HANDSHAKE_TIMEOUT_S
+
     def on_event(self, event: Event) -> None:
         """Something arrived."""
         raise AssertionError("each side handles its own events")
@@ -55,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         set_options(transport.get_extra_info("socket"))
-        self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_overdue)
+        self._handshake_timer = self._loop.call_later(self.handshake_timeout_s, self._handshake_overdue)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -165,7 +170,7 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def _handshake_overdue(self) -> None:
-        self.fail(ProtocolError("timeout", f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))
+        self.fail(ProtocolError("timeout", f"no handshake within {self.handshake_timeout_s:g} s"))
 
 
 def set_options(sock: socket.socket) -> None:

@@ -14,6 +14,10 @@ Two promises about the disk are kept here:
   than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
   others take over what it leads.
 
+A record that cannot be read back costs its partition at this node, and nothing else (rule 17): the core
+gives the group up (`MultiRaft.quarantine`), whether the damage was met by a write, by the core, or by a
+reader who says so (`Replica.quarantine`).
+
 And one about ourselves (rule 31): whatever raises while orders are carried out or facts are fed in, an
 owner's callback included, leaves a decision half done. So the replica is stopped, for good, before
 anybody is told (`Owner.broken`, `Owner.sync_failed`): no later turn can confirm what this one dropped.
@@ -24,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from allsource.cluster.consensus.messages import (
@@ -34,13 +39,14 @@ from allsource.cluster.consensus.messages import (
     ReadRoundReply,
     Ready,
     RoleChange,
+    is_of,
 )
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.registry import NodeRegistry
 from allsource.cluster.syncer import Syncer
 from allsource.storage.entry import Entry, Part
-from allsource.storage.errors import DiskFull
+from allsource.storage.errors import Corrupt, DiskFull
 from allsource.storage.interface import PartitionState, Storage
 
 DISK_FULL_RETRY_US = 250_000
@@ -77,6 +83,9 @@ class Owner(Protocol):
 
     def read_ended(self, result: ReadResult) -> None:
         """A linearizable read may be served, or not."""
+
+    def damaged(self, partition: int, reason: str) -> None:
+        """This node takes no part in the partition any more: remember it durably, and tell people."""
 
     def beats_sent(self, n: int) -> None:
         """So many heartbeats went out (for the metrics)."""
@@ -222,6 +231,16 @@ class Replica:
         self.schedule()
         return done
 
+    def quarantine(self, partition: int, error: Corrupt) -> None:
+        """A reader met a damaged record of the partition: take no part in it from now on."""
+        if partition in self._applied:
+            self._give_up(partition, error.message)
+            self.schedule()
+
+    def _give_up(self, partition: int, reason: str) -> None:
+        self._applied.pop(partition, None)
+        self._feed(self.core.quarantine, partition, reason, self._clock())
+
     def save_commits(self) -> None:
         """Have storage know, when this returns, the commit index of everything acknowledged so far.
 
@@ -304,16 +323,10 @@ class Replica:
         self._arm(core.next_deadline())
 
     def _carry_out(self, ready: Ready) -> bool:
-        if ready.writes:
-            try:
-                self._storage.write(ready.writes)
-            except DiskFull as error:
-                self._stuck = ready
-                self.owner.stuck(error)
-                self._arm(self._clock() + DISK_FULL_RETRY_US)
-                return False
-            if not self._sync_inline:
-                self._syncer.request(ready.number)
+        if not self._write(ready):
+            return False
+        if ready.number and not self._sync_inline:
+            self._syncer.request(ready.number)
         beats_sent = 0
         for peer, messages in ready.send.items():
             self._links.send_messages(peer, messages)
@@ -325,14 +338,38 @@ class Replica:
         for change in ready.changes:
             owner.changed(change)
         for partition, commit in ready.committed:
-            self._applied[partition] = commit
-            owner.committed(partition, commit)
+            if partition in self._applied:
+                self._applied[partition] = commit
+                owner.committed(partition, commit)
         for result in ready.reads:
             owner.read_ended(result)
         if ready.number and self._sync_inline:
             self._sync_now(ready.number)
+        for partition, reason in ready.damaged:
+            self._applied.pop(partition, None)
+            owner.damaged(partition, reason)
         if beats_sent:
             owner.beats_sent(beats_sent)
+        return True
+
+    def _write(self, ready: Ready) -> bool:
+        """Store what the orders say, without the partitions that turn out to be damaged. False: no room."""
+        while ready.writes:
+            try:
+                self._storage.write(ready.writes)
+                return True
+            except DiskFull as error:
+                self._stuck = ready
+                self.owner.stuck(error)
+                self._arm(self._clock() + DISK_FULL_RETRY_US)
+                return False
+            except Corrupt as error:
+                partition = error.details.get("partition")
+                if partition not in [write.partition for write in ready.writes]:
+                    raise
+                _leave_out(ready, partition)
+                self._give_up(partition, error.message)
+                self.schedule()
         return True
 
     def _sync_now(self, number: int) -> None:
@@ -388,3 +425,14 @@ class Replica:
             return
         self._feed(self.core.tick, self._clock())
         self._turn()
+
+
+def _leave_out(ready: Ready, partition: int) -> None:
+    """Drop the orders that rest on a write of this partition, which was not made."""
+    ready.writes = [write for write in ready.writes if write.partition != partition]
+    ready.send = {
+        peer: [message for message in messages if not is_of(message, partition)]
+        for peer, messages in ready.send.items()
+    }
+    ready.committed = [one for one in ready.committed if one[0] != partition]
+    ready.reads = [replace(read, ok=read.ok and read.partition != partition) for read in ready.reads]

@@ -67,16 +67,19 @@ class RequestRouter:
             return Unroutable(self._no_majority(partition))
         return Unroutable(self._no_owner(partition, leader))
 
-    def route_read(self, partition: int, *, local: bool = True, spread: int = 0) -> Decision:
+    def route_read(
+        self, partition: int, *, local: bool = True, spread: int = 0, elsewhere: bool = False
+    ) -> Decision:
         """Who serves a read. A local one: this node if it is a replica, else a replica that is not down.
 
-        `spread` is any number that the caller counts up; consecutive ones go to different replicas.
+        `elsewhere`: not this node, though it is a replica (its copy is damaged). `spread` is any number
+        that the caller counts up; consecutive ones go to different replicas.
         """
         if not local:
             return self.route(partition)
-        if self.self_id in self.registry.replicas_of(partition):
+        if not elsewhere and self.self_id in self.registry.replicas_of(partition):
             return HERE
-        healthy = self.registry.healthy_replicas_of(partition)
+        healthy = [one for one in self.registry.healthy_replicas_of(partition) if one != self.self_id]
         if not healthy:
             return Unroutable(self._no_majority(partition))
         return self._forward_to(healthy[spread % len(healthy)])

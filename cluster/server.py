@@ -314,16 +314,16 @@ class Server:
         client_idle_s: float = CLIENT_IDLE_S,
         held_bytes_max: int = HELD_BYTES_MAX,
         now_us: Callable[[], int] = _monotonic_us,
-        on_peer: Callable[[Hello], None] = lambda _: None,
+        on_peer: Callable[[Hello, bool], None] = lambda _hello, _again: None,
         on_fault: Callable[[Exception], AllsourceError] = _unexpected,
         on_refusal: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
         on_nonsense: Callable[[str, ProtocolError], None] = lambda _peer, _error: None,
     ) -> None:
-        """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is:
-        `PeerLinks.nudge` dials it back at once. `on_fault` hears of every error of ours that the handler
-        raised in place of taking a request, and says what to answer. `on_refusal` hears why a proved peer
-        ended its connection, if it said so; `on_nonsense` of every peer whose connection was ended for what
-        it said."""
+        """`port` 0 lets the system choose. `on_peer` hears of every peer that has proved who it is, and
+        whether it had a connection: `PeerLinks.nudge` dials it back at once. `on_fault` hears of every
+        error of ours that the handler raised in place of taking a request, and says what to answer.
+        `on_refusal` hears why a proved peer ended its connection, if it said so; `on_nonsense` of every
+        peer whose connection was ended for what it said."""
         self.handler = handler
         self.acceptor = acceptor
         self.host = host
@@ -423,7 +423,7 @@ class Server:
         if old is not None:
             old.fail(ProtocolError("superseded", f"node {hello.node_id} has connected again"))
         self._end_earlier_starts(hello)
-        self._on_peer(hello)
+        self._on_peer(hello, old is not None)
 
     def _end_earlier_starts(self, hello: Hello) -> None:
         """What an earlier process of a peer still had under way is not delivered after its successor."""

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from integration.harness import Clusters
+from tests.orphans import _leaves_no_process, _session_leaves_no_process
 from tests.storage.postgres_server import PostgresServer
+
+__all__ = ["_leaves_no_process", "_session_leaves_no_process"]
 
 
 @pytest.fixture

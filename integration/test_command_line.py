@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from allsource.config.load import load_settings
 from allsource.node.cli.adopted import listener
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.processes import until
@@ -154,7 +155,9 @@ async def test_a_launch_of_which_no_node_can_start_fails_and_says_why(clusters: 
         (config.parent / directory).write_text("not a directory")
     done = await asyncio.to_thread(allsource, "launch", config)
     assert done.returncode == 1
-    assert done.stderr.count("ended with status 73") >= 2
+    assert done.stderr.count("ended with status 73") == 2
+    told = (done.stdout + done.stderr).count("make it a directory that this user may read and write")
+    assert told == 2, "of each node once"
     assert "no node could be started" in done.stderr.splitlines()[-1]
 
 
@@ -165,7 +168,7 @@ async def test_a_second_launch_of_a_file_does_not_take_the_first_ones_nodes_for_
     done = await asyncio.to_thread(allsource, "launch", cluster.config)
     assert done.returncode == 1
     assert "is ready" not in done.stdout
-    assert done.stderr.count("is in use by the process") >= 2
+    assert (done.stdout + done.stderr).count("is in use by the process") == 2
     assert "no node could be started" in done.stderr.splitlines()[-1]
     await cluster.ready()
 
@@ -279,8 +282,9 @@ async def test_the_drill_takes_a_running_cluster_and_restarts_what_it_killed(clu
         assert report["faults"] == []
         assert report["writes"]["acknowledged"] > 100
         (victim,) = report["rounds"][0]["victims"]
+        await launch.until(lambda: len(launch.told("started", victim)) == 2, "the victim's second start")
         assert len(launch.told("ended", victim)) == 1
-        assert len(launch.told("started", victim)) == 2
+        assert listener(load_settings(config).node(victim).port) == launch.told("started", victim)[1]["pid"]
 
 
 async def test_a_drill_that_no_cluster_could_survive_is_refused(clusters: Clusters) -> None:

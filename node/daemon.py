@@ -7,7 +7,8 @@ Exit statuses of `run_node`::
     73   the data directory cannot be used as it is (EX_CANTCREAT): at the start, or when a peer shows that
          it is an older copy; the message says what to do
     69   an address cannot be listened on (EX_UNAVAILABLE)
-    70   the node found its own state wrong and ended at once (EX_SOFTWARE; CONSENSUS.md rule 17)
+    70   the node found its own state wrong and ended at once (EX_SOFTWARE); not for a damaged record, which
+         costs its partition alone (`damage`; CONSENSUS.md rule 17)
     74   a sync failed and the process ended at once (EX_IOERR; rule 16)
 
 Whatever prevents a start is one line on standard error, never a traceback.
@@ -42,6 +43,7 @@ from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.acquaintances import Acquaintances
 from allsource.node.checkpoints import Checkpoints
+from allsource.node.damage import DamagedPartitions
 from allsource.node.ending import EXIT_STORAGE
 from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
@@ -202,6 +204,10 @@ class Node:
             acknowledged_by=self._acknowledged_by,
             takes_part=lambda: self.member is not None,
         )
+        for partition in DamagedPartitions(storage, range(settings.partitions)).verify_again():
+            self._log.warning(
+                "a partition was damaged and is whole now: takes part in it", partition=partition
+            )
         self._queue: LockFreeEventQueue[Ticket] = LockFreeEventQueue(settings.limits.queue_capacity)
         self._view = View(settings, self.node_id, storage, self._queue)
         self._front = Front(self._view, self._formation.missing, self._complaints)
@@ -209,7 +215,12 @@ class Node:
         # before we dial, so that the others can find us at their first attempt.
         self._door = WireDoor(self._front)
         self.links = PeerLinks(
-            self._addresses(), self._dialler(storage.identity), self, jitter=random.random
+            self._addresses(),
+            self._dialler(storage.identity),
+            self,
+            jitter=random.random,
+            # A fresh connection must be tried a few times in a suspicion time, not once.
+            connect_timeout_s=min(max(0.25, 0.6 * settings.suspicion_timeout_ms / 1000), 2.0),
         )
         self.server = Server(
             self._door,
@@ -217,7 +228,7 @@ class Node:
             me.host,
             me.port,
             # Who dials us is there: do not wait out the pause between our own attempts.
-            on_peer=lambda hello: self.links.nudge(hello.node_id),
+            on_peer=lambda hello, again: self.links.nudge(hello.node_id, again=again),
             held_bytes_max=self.settings.limits.held_bytes_max,
             on_fault=Faults(self._log, self._measures, clock_us).met,
             on_refusal=self._acquaintances.refused_by,
@@ -346,8 +357,8 @@ class Node:
         assert self._storage is not None
         members = tuple(node.id for node in self.settings.nodes)
         groups = replica_sets(members, self.settings.partitions, self.settings.replication_factor)
-        states = [self._storage.load(partition) for partition in hosted_by(self.node_id, groups)]
-        return [LogEnd(state.partition, state.hard.term, state.last_index) for state in states]
+        states = DamagedPartitions(self._storage, hosted_by(self.node_id, groups)).states()
+        return [LogEnd(p, state.hard.term, state.last_index) for p, state in states.items()]
 
     def _acknowledged_by(self, peer: str) -> list[LogEnd]:
         """What a peer's replica may not have lost. With `durability: os` a power cut may shorten a log,

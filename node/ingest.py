@@ -37,6 +37,7 @@ from allsource.node.tickets import Ticket
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import (
     AllsourceError,
+    Corrupt,
     InvalidRequest,
     NoMajority,
     Overloaded,
@@ -67,6 +68,8 @@ class Proposer(Protocol):
     def entry_term(self, partition: int, index: int) -> int | None: ...
 
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry: ...
+
+    def quarantine(self, partition: int, error: Corrupt) -> None: ...
 
     def read(self, partition: int, ticket: object, min_index: int) -> None: ...
 
@@ -170,7 +173,12 @@ class Ingest:
         except Exception as error:  # what is checked came from outside, and nothing was decided yet
             self._refuse(ticket, self._on_fault(error))
             return
-        decision = admit(request, checked, lane.view)
+        try:
+            decision = admit(request, checked, lane.view)
+        except Corrupt as error:
+            core.quarantine(partition, error)
+            self._retry(ticket)
+            return
         if type(decision) is tuple:
             if pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
                 entry = core.propose(partition, decision, timestamp_us)
@@ -294,7 +302,12 @@ class Ingest:
         if ticket.reply is not None:
             request = ticket.request
             assert isinstance(request, AppendRequest)
-            entry = self._store.entries_at(partition, [index])[0]
+            try:
+                entry = self._store.entries_at(partition, [index])[0]
+            except Corrupt as error:
+                self._core.quarantine(partition, error)
+                self._lose(ticket)
+                return
             answer = answer_again(request, entry)
             if isinstance(answer, AllsourceError):
                 self._refuse(ticket, answer)

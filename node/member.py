@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -23,6 +24,7 @@ from allsource.cluster.requests import Request, Result
 from allsource.cluster.router import RequestRouter
 from allsource.cluster.turns import Turns
 from allsource.config.schema import Settings
+from allsource.node.damage import ADVICE, DamagedPartitions
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
@@ -57,6 +59,9 @@ AGAIN_US = 5_000
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
 
+    def renew(self, peer: str) -> None:
+        """The peer is silent: dial it afresh. Of no effect on what is being dialled anyway."""
+
 
 class Member:
     """See the module's page."""
@@ -83,7 +88,8 @@ class Member:
         self._measures = measures
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
-        states = {partition: storage.load(partition) for partition in hosted_by(node_id, groups)}
+        self.damage = DamagedPartitions(storage, hosted_by(node_id, groups))
+        states = self.damage.states()
         self.log_ends = [LogEnd(p, state.hard.term, state.last_index) for p, state in states.items()]
         """How far the logs went when they were opened, durably."""
         self.core = MultiRaft(
@@ -151,7 +157,8 @@ class Member:
         )
         self.service.connect(self.ingest, reads)
         self.replica.owner = self
-        view.join(self.replica, pages)
+        view.join(self.replica, pages, self.damage.found)
+        self._network = network
         self._storage = storage
         self._clock = clock
         self._loop = loop
@@ -168,6 +175,8 @@ class Member:
 
     def start(self) -> None:
         """Take part from now on."""
+        for partition, reason in self.damage.found.items():
+            self._log.error("a partition is damaged: " + ADVICE, partition=partition, found=reason)
         self.replica.start()
         self._watch_disk()
 
@@ -251,6 +260,14 @@ class Member:
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
 
+    def damaged(self, partition: int, reason: str) -> None:
+        """A record of the partition is damaged: this node takes no part in it any more (rule 17)."""
+        self.service.damaged(partition)
+        with suppress(DiskFull):  # then the next start has to find it again
+            self.damage.add(partition, reason)
+        self._measures.failed()
+        self._log.error("a partition is damaged: " + ADVICE, partition=partition, found=reason)
+
     def beats_sent(self, n: int) -> None:
         """Heartbeats went out."""
         self._measures.beats_sent(n)
@@ -322,6 +339,8 @@ class Member:
             before = self._states.get(node.id)
             if state != before:
                 self._states[node.id] = state
+                if state == "down":
+                    self._network.renew(node.id)
                 if before is None and state == "suspect":
                     continue  # it was never heard of yet: no news
                 if before is not None and state != "up":

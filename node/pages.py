@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from allsource.cluster.requests import Chunk, PartitionPage, ReadPartition, ReadStream, StreamPage
 from allsource.config.schema import Limits
 from allsource.storage.entry import Entry
-from allsource.storage.errors import NotFound
+from allsource.storage.errors import Corrupt, NotFound
 from allsource.storage.interface import StreamHead, StreamSlice
 
 _SLICES_AT_FIRST = 4
@@ -227,7 +227,11 @@ def _chunk(entry: Entry, stream: str, first_version: int, skip: int, take: int) 
         if part.stream == stream and part.first_version == first_version:
             return Chunk(stream, first_version, position, entry.timestamp_us, skip, take, part.blob)
         position += part.count
-    raise AssertionError(f"the index says that entry {entry.index} holds {stream!r} from {first_version}")
+    raise Corrupt(
+        f"partition {entry.partition}: the index says that entry {entry.index} holds {stream!r} from"
+        f" version {first_version}, and it does not",
+        partition=entry.partition,
+    )
 
 
 def _take_entry(

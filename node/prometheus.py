@@ -19,6 +19,7 @@ What to alert on, beside `up`::
     allsource_partition_follower_replicating == 0               one more loss may cost the majority
     allsource_partition_follower_lag_entries                    a follower cannot keep up
     allsource_partition_commit_lag_entries                      the same, told by the follower
+    allsource_partitions_damaged > 0                            this node's copy is damaged; a copy less
     allsource_storage_pressure == 1                             a disk is nearly full, or does not keep up
     increase(allsource_errors_total[5m]) > 0                    what should not happen
 """
@@ -87,6 +88,11 @@ class NodeView(Protocol):
     def queue_capacity(self) -> int: ...
 
     def partition_figures(self) -> Iterable[PartitionFigures]: ...
+
+    @property
+    def damaged(self) -> Mapping[int, str]:
+        """The partitions whose copy here is damaged, and what was found."""
+        ...
 
     def peer_states(self) -> Mapping[str, str]:
         """`"up"`, `"suspect"` or `"down"` for each other node."""
@@ -217,6 +223,11 @@ class _NodeCollector(Collector):
         yield from _histograms(self._snapshot)
         yield from _queue(view)
         yield from _partitions(list(view.partition_figures()))
+        yield _gauge(
+            "partitions_damaged",
+            "Partitions of which this node's copy is damaged, so that it takes no part in them.",
+            len(view.damaged),
+        )
         yield _peers(view.peer_states())
         yield _gauge(
             "storage_pressure",

@@ -30,7 +30,7 @@ from allsource.node.faults import OnFault, not_expected
 from allsource.node.measures import Measures
 from allsource.node.pages import Pages
 from allsource.node.tickets import Source, Stage, Ticket
-from allsource.storage.errors import AllsourceError, InvalidRequest, Overloaded, ShuttingDown
+from allsource.storage.errors import AllsourceError, Corrupt, InvalidRequest, Overloaded, ShuttingDown
 
 READY_MAX = 16_384
 """Reads that may wait for their turn to be served; beyond it they are refused before any work."""
@@ -46,6 +46,8 @@ class Confirmer(Protocol):
     def read(self, partition: int, ticket: object, min_index: int) -> None: ...
 
     def commit_index(self, partition: int) -> int: ...
+
+    def quarantine(self, partition: int, error: Corrupt) -> None: ...
 
 
 class Barrier(Protocol):
@@ -124,6 +126,13 @@ class Reads:
         if not waiting:
             del self._waiting[partition]
 
+    def damaged(self, partition: int) -> None:
+        """This replica will never have what these wait for: have them served elsewhere."""
+        waiting = self._waiting.pop(partition, [])
+        self._waiting_count -= len(waiting)
+        for _, _, ticket in waiting:
+            self._retry(ticket)
+
     def forget_finished(self) -> None:
         """Drop waiting reads whose deadline has passed."""
         for source, lane in list(self._lanes.items()):
@@ -199,6 +208,10 @@ class Reads:
             else:
                 assert isinstance(request, ReadPartition)
                 answer = self._pages.read_partition(request, bound)
+        except Corrupt as error:  # another replica has it whole
+            self._core.quarantine(ticket.partition, error)
+            self._retry(ticket)
+            return
         except AllsourceError as error:
             answer = error
             self._measures.refused(error)

@@ -233,7 +233,10 @@ class Service:
             self._reads.local(ticket)
             return
         self._spread += 1
-        self._go(ticket, self._router.route_read(ticket.partition, local=True, spread=self._spread))
+        self._go(
+            ticket,
+            self._router.route_read(ticket.partition, local=True, spread=self._spread, elsewhere=True),
+        )
 
     def _start_elsewhere(self, ticket: Ticket) -> None:
         self._go(ticket, self._router.route(ticket.partition))
@@ -420,6 +423,10 @@ class Service:
         """Everything up to `commit` is committed."""
         self._ingest.committed(partition, commit)
         self._reads.committed(partition, commit)
+
+    def damaged(self, partition: int) -> None:
+        """This node takes no part in the partition any more."""
+        self._reads.damaged(partition)
 
     def read_ended(self, result: ReadResult) -> None:
         """A read barrier ended."""

@@ -19,6 +19,7 @@ from allsource.node.pages import Pages
 from allsource.node.prometheus import PartitionFigures
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
+from allsource.storage.errors import Corrupt
 from allsource.storage.interface import Storage
 
 _STRANGER = "suspect"
@@ -37,13 +38,16 @@ class View:
         self._queue = queue
         self._replica: Replica | None = None
         self._pages: Pages | None = None
+        self.damaged: Mapping[int, str] = {}
+        """The partitions whose copy here is damaged, and what was found."""
         self._incarnations = {node_id: storage.identity.incarnation}
         self._replica_sets = replica_sets(
             tuple(node.id for node in settings.nodes), settings.partitions, settings.replication_factor
         )
 
-    def join(self, replica: Replica, pages: Pages) -> None:
-        """The node takes part from now on."""
+    def join(self, replica: Replica, pages: Pages, damaged: Mapping[int, str]) -> None:
+        """The node takes part from now on. `damaged` is the mapping that is kept up to date."""
+        self.damaged = damaged
         self._replica = replica
         self._pages = pages
 
@@ -75,6 +79,9 @@ class View:
             "id": node_id,
             "state": self._state(node_id),
             "yields": self._replica is not None and self._replica.registry.yields(node_id),
+            "damaged": list(self._replica.core.damaged.get(node_id, ()))
+            if self._replica is not None
+            else [],
             "incarnation": self._incarnations.get(node_id, 0),
             "address": f"{settings.host}:{settings.port}",
             "http_address": f"{settings.host}:{settings.http_port}",
@@ -86,7 +93,7 @@ class View:
         return _STRANGER if self._replica is None else self._replica.core.detector.state(node_id)
 
     def _partition(self, partition: int) -> dict[str, Any]:
-        replica, pages = self._replica, self._pages
+        replica = self._replica
         commit = replica.commit_index(partition) if replica is not None else 0
         return {
             "partition": partition,
@@ -94,8 +101,18 @@ class View:
             "term": replica.term_of(partition) if replica is not None else 0,
             "replicas": list(self._replica_sets[partition]),
             "commit_index": commit,
-            "last_position": pages.last_position(partition, commit) if pages is not None else 0,
+            "last_position": self._last_position(partition, commit),
+            "damaged": self.damaged.get(partition),
         }
+
+    def _last_position(self, partition: int, commit: int) -> int:
+        if self._pages is None or self._replica is None:
+            return 0
+        try:
+            return self._pages.last_position(partition, commit)
+        except Corrupt as error:
+            self._replica.quarantine(partition, error)
+            return 0
 
     # -- /health/ready
 
@@ -111,6 +128,10 @@ class View:
         if ownerless:
             listed = ", ".join(map(str, ownerless))
             faults.append(f"no owner is known of {len(ownerless)} partition(s) kept here: {listed}")
+        faults += [
+            f"partition {partition} is damaged here, and served by its peers: {found}"
+            for partition, found in sorted(self.damaged.items())
+        ]
         return faults
 
     # -- /metrics (`prometheus.NodeView`)

@@ -16,7 +16,7 @@ from allsource.storage import keys
 from allsource.storage.entry import CONFIG, Entry, Part, decode_entry
 from allsource.storage.errors import Corrupt
 from allsource.storage.interface import PartitionWrite, StreamHead
-from allsource.storage.rocksdb_database import Database
+from allsource.storage.rocksdb_database import Database, of_partition
 
 _CACHED_HEADS = 1 << 15
 
@@ -88,22 +88,30 @@ class BatchBuilder:
         """Add them all, then the heads that resulted. True if anything was truncated."""
         truncated = False
         for write in writes:
-            partition, tail = write.partition, self._tail_of(write.partition)
-            if write.hard is not None:
-                self.batch.put(keys.hard_key(partition), keys.pack_hard(write.hard), self._meta)
-            if write.truncate_from is not None and write.truncate_from <= tail.last_index:
-                tail = self._truncate(partition, write.truncate_from, tail)
-                truncated = True
-            if write.entries:
-                tail = self._append(partition, write.entries, tail)
-                self.has_entries = True
-            self.tails[partition] = tail
+            try:
+                truncated |= self._add(write)
+            except Exception as error:
+                raise of_partition(error, write.partition, self._database.path) from error
         for key, head in self.heads.items():
             if head is None:
                 self.batch.delete(key, self._streams)
             else:
                 self.batch.put(key, keys.pack_head(*head), self._streams)
         return truncated
+
+    def _add(self, write: PartitionWrite) -> bool:
+        partition, tail = write.partition, self._tail_of(write.partition)
+        truncates = write.truncate_from is not None and write.truncate_from <= tail.last_index
+        if write.hard is not None:
+            self.batch.put(keys.hard_key(partition), keys.pack_hard(write.hard), self._meta)
+        if truncates:
+            assert write.truncate_from is not None
+            tail = self._truncate(partition, write.truncate_from, tail)
+        if write.entries:
+            tail = self._append(partition, write.entries, tail)
+            self.has_entries = True
+        self.tails[partition] = tail
+        return truncates
 
     def size(self) -> int:
         """Bytes that the batch adds."""

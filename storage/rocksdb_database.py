@@ -140,6 +140,15 @@ def fault_of(error: Exception, path: Path) -> StorageFault:
     return StorageFault(f"{path}: {text}; check the disk and the permissions", path=str(path))
 
 
+def of_partition(error: Exception, partition: int, path: Path) -> Exception:
+    """The same error; if it means damage, with the partition that was being read (rule 17)."""
+    if type(error) is Exception:
+        error = fault_of(error, path)
+    if isinstance(error, Corrupt):
+        error.details.setdefault("partition", partition)
+    return error
+
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

@@ -113,6 +113,11 @@ GroupMessage = RequestVote | VoteReply | Append | AppendReply | CommitNotice | T
 Message = GroupMessage | ReadRound | ReadRoundReply
 
 
+def is_of(message: Message, partition: int) -> bool:
+    """Whether the message is one of this partition alone."""
+    return not isinstance(message, ReadRound | ReadRoundReply) and message.partition == partition
+
+
 class GroupBeat(NamedTuple):
     """One group's line in a beat."""
 
@@ -145,6 +150,8 @@ class Beat:
     votes and stores as ever."""
     hears: tuple[str, ...] = ()
     """The peers that the sender holds for alive, by name."""
+    damaged: tuple[int, ...] = ()
+    """The partitions in which the sender takes no part because its copy is damaged (rule 17)."""
 
 
 class Role:
@@ -167,6 +174,13 @@ class RoleChange(NamedTuple):
     term: int
     role: str
     leader: str | None
+
+
+class Damage(NamedTuple):
+    """A partition whose copy at this node cannot be trusted (rule 17), and what was found."""
+
+    partition: int
+    reason: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -203,3 +217,5 @@ class Ready:
     """5. `(partition, commit index)`: all up to it is committed; answer what waits for it."""
     reads: list[ReadResult] = field(default_factory=list)
     """6. Serve or refuse these reads, after 5."""
+    damaged: list[Damage] = field(default_factory=list)
+    """7. This node takes no part in these partitions any more: remember it durably, and tell people."""

@@ -25,20 +25,25 @@ from allsource.cluster.consensus.log import LogReader
 from allsource.cluster.consensus.messages import (
     AppendReply,
     Beat,
+    Damage,
     GroupBeat,
+    GroupMessage,
     Message,
     ReadRound,
     ReadRoundReply,
     Ready,
     Role,
     RoleChange,
+    TimeoutNow,
     VoteReply,
+    is_of,
 )
 from allsource.cluster.consensus.reads import ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_term
 from allsource.cluster.liveness import FailureDetector
 from allsource.cluster.registry import NodeRegistry
 from allsource.storage.entry import CONFIG, Configuration, Entry, Part, make_entry
+from allsource.storage.errors import Corrupt
 from allsource.storage.interface import PartitionState
 
 __all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
@@ -90,6 +95,12 @@ class MultiRaft:
         self._persisted = 0
         self._group_written: dict[int, int] = {}
         self._held: deque[_Held] = deque()
+        self._changes: list[RoleChange] = []
+        """Of groups that are no longer there to tell them."""
+        self._damaged: list[Damage] = []
+        hosted = self.registry.hosted_by(node_id)
+        self.damaged: dict[str, tuple[int, ...]] = {node_id: tuple(p for p in hosted if p not in states)}
+        """By node, the partitions that it should keep and takes no part in, because its copy is damaged."""
         self._beat_due = now
         self._beat_sequence = 0
         self._notice_due = NEVER
@@ -178,7 +189,13 @@ class MultiRaft:
             else:
                 group = self.groups.get(message.partition)
                 if group is not None:
-                    group.step(sender, message, now)
+                    self._step(group, sender, message, now)
+
+    def _step(self, group: Group, sender: str, message: GroupMessage, now: int) -> None:
+        try:
+            group.step(sender, message, now)
+        except Corrupt as error:  # a truncation reads what it makes the log's end
+            self.quarantine(group.partition, error.message, now)
 
     def _on_read_round(self, sender: str, ask: ReadRound) -> None:
         """Being in the asker's term, we gave no vote to anybody after it: it may have led until now."""
@@ -194,6 +211,7 @@ class MultiRaft:
         if beat.leaving != (sender in self._peers_leaving):
             (self._peers_leaving.add if beat.leaving else self._peers_leaving.discard)(sender)
         self.registry.set_node_yields(sender, beat.yields)
+        self.damaged[sender] = beat.damaged
         self._balance.beat(sender, beat)
         self._judge(now)
         for line in beat.groups:
@@ -344,6 +362,40 @@ class MultiRaft:
             self._beat_due = now
             self.wake_at(now)
 
+    def quarantine(self, partition: int, reason: str, now: int) -> None:
+        """A record of this node's copy of the partition is damaged: take no part in it any more (rule 17).
+
+        From now on the partition is like one that this node does not keep: no vote, no acknowledgement,
+        no line in a beat, no read. A leadership is laid down at once, and the follower that has most of
+        the log is told to stand; it needs nothing more from here. What was to be said of the partition
+        is not said. Nothing happens if it is not kept here, or was given up before.
+        """
+        group = self.groups.pop(partition, None)
+        if group is None:
+            return
+        self._now = now
+        self._forget_words_of(partition)
+        if group.leadership is not None:
+            successor = group.leadership.best_successor(self.registry.succession(partition))
+            if successor is not None:
+                self._send(successor, TimeoutNow(partition, group.term))
+        change = RoleChange(partition, group.term, Role.FOLLOWER, None)
+        self._changes.append(change)
+        self._role_changed(change)
+        self._damaged.append(Damage(partition, reason))
+        self.damaged[self.node_id] = tuple(sorted((*self.damaged[self.node_id], partition)))
+        self._beat_now = True
+
+    def _forget_words_of(self, partition: int) -> None:
+        self._dirty.pop(partition, None)
+        self._notice_for.pop(partition, None)
+        self._starved.pop(partition, None)
+        for peer, messages in self._out.items():
+            self._out[peer] = [m for m in messages if not is_of(m, partition)]
+        for held in self._held:
+            held.messages = [(peer, m) for peer, m in held.messages if not is_of(m, partition)]
+            held.ends = [end for end in held.ends if end[0] != partition]
+
     # ------------------------------------------------------------------ liveness and placement
 
     def _judge(self, now: int) -> None:
@@ -393,7 +445,10 @@ class MultiRaft:
             held: list[tuple[str, Message]] = []
             ends: list[tuple[int, int, int]] = []
             for partition in dirty:
-                self._collect(self.groups[partition], ready, held, ends, with_commit=with_commit)
+                try:
+                    self._collect(self.groups[partition], ready, held, ends, with_commit=with_commit)
+                except Corrupt as error:  # a follower needs what cannot be read here
+                    self.quarantine(partition, error.message, now)
             if ready.writes:
                 self._written += 1
                 ready.number = self._written
@@ -404,6 +459,10 @@ class MultiRaft:
         for peer, question in self._rounds.begin(now):
             self._send(peer, question)
         ready.reads = self._rounds.take_results()
+        if self._changes or self._damaged:
+            ready.changes += self._changes
+            ready.damaged = self._damaged
+            self._changes, self._damaged = [], []
         if self._beat_now:
             self._beat_now = False
             ready.beats = self._make_beats()
@@ -411,7 +470,7 @@ class MultiRaft:
             ready.send, self._out = self._out, {}
         if ready.writes or ready.send or ready.beats or ready.changes or ready.committed or ready.reads:
             return ready
-        return None
+        return ready if ready.damaged else None
 
     def _collect(
         self,
@@ -472,7 +531,8 @@ class MultiRaft:
         hears = tuple([peer for peer in self._peers if self.reaches(peer)])
         yields = self.registry.yields(self.node_id)
         lines = [self._line(group) for group in self.groups.values()]
-        beat = Beat(self._beat_sequence, lines, self._leaving, yields, hears)
+        damaged = self.damaged[self.node_id]
+        beat = Beat(self._beat_sequence, lines, self._leaving, yields, hears, damaged)
         return dict.fromkeys(self._peers, beat)
 
     def _line(self, group: Group) -> GroupBeat:

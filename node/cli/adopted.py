@@ -1,8 +1,12 @@
 """A node that somebody else started on this machine: found by the port that it listens on.
 
 For drills against a running cluster. Who listens is the kernel's knowledge (`/proc/net/tcp`), so no pid
-file can be wrong about whom a drill kills. A killed node is left to its supervisor for a moment
-(`launch --restart`, systemd); if nobody starts it again, the drill does, and leaves it running.
+file can be wrong about whom a drill kills. A killed node is left to its supervisor; if nobody starts it
+again, the drill does, and leaves it running.
+
+A supervisor that is known (`launch --restart`, the parent of the node) is waited for as long as it lives:
+how long it takes is a matter of its back-off and of how busy the machine is, and a node that the drill
+starts beside it would take its ports and directory. Others (systemd) get a moment.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from allsource.node.cli.processes import cpu_seconds, node_command
 
 _LISTEN = "0A"
 _SUPERVISOR_S = 3.0
+"""For a supervisor that cannot be told from somebody who just started a process."""
+_LISTENS_S = 60.0
+"""For a node to come back, its supervisor's back-off (10 s at most) and a busy machine included."""
 _GONE_S = 10.0
 _POLL_S = 0.02
 
@@ -50,6 +57,38 @@ def _holds(directory: Path, sockets: set[str]) -> bool:
         return False
 
 
+def restarter(pid: int) -> int | None:
+    """The process that will start this one again: its parent, if that is a `launch --restart`."""
+    parent = _parent(pid)
+    if parent is None:
+        return None
+    try:
+        words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return parent if b"launch" in words and b"--restart" in words else None
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of `/proc/PID/stat` from the third one on (state, parent, ...); none if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return stat[stat.rindex(")") + 2 :].split()
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process exists and is not merely waiting to be reaped by its parent."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
 class AdoptedNode:
     """A running node of somebody else's; the same handles as `processes.NodeProcess`."""
 
@@ -64,16 +103,16 @@ class AdoptedNode:
             raise LookupError(
                 f"no process of this user listens on port {self._port}: is {settings.id} running here?"
             )
-        self.pid = found
+        self._found(found)
+
+    def _found(self, pid: int) -> None:
+        self.pid = pid
+        self._restarter = restarter(pid)
 
     @property
     def running(self) -> bool:
         """Whether the process exists and is not merely waiting to be reaped by its parent."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except FileNotFoundError:
-            return False
-        return stat[stat.rindex(")") + 2] not in "ZX"
+        return _lives(self.pid)
 
     @property
     def exit_status(self) -> None:
@@ -82,7 +121,7 @@ class AdoptedNode:
 
     def start(self) -> None:
         """Wait for its supervisor to start it again; else start it, detached from this process."""
-        if not _wait(lambda: listener(self._port) is not None, _SUPERVISOR_S):
+        if not self._is_started_again():
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:
                 subprocess.Popen(
@@ -92,8 +131,18 @@ class AdoptedNode:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-            _wait(lambda: listener(self._port) is not None, _GONE_S)
-        self.pid = listener(self._port) or self.pid
+            _wait(self._listens, _LISTENS_S)
+        self._found(listener(self._port) or self.pid)
+
+    def _listens(self) -> bool:
+        return listener(self._port) is not None
+
+    def _is_started_again(self) -> bool:
+        known = self._restarter
+        if known is None:
+            return _wait(self._listens, _SUPERVISOR_S)
+        _wait(lambda: self._listens() or not _lives(known), _LISTENS_S)
+        return self._listens() or _lives(known)
 
     def kill(self) -> None:
         """`kill -9`."""

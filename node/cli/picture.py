@@ -12,11 +12,12 @@ from allsource.node.cli.figures import ranges
 @dataclass(frozen=True, slots=True)
 class NodePicture:
     """A member as the asked node sees it. `state`: up, suspect or down; `yields`: its disk is nearly
-    full, so that others lead in its place."""
+    full, so that others lead in its place; `damaged`: the partitions whose copy there is damaged."""
 
     id: str
     state: str
     yields: bool
+    damaged: tuple[int, ...]
     incarnation: int
     address: str
     http_address: str
@@ -79,6 +80,7 @@ def _node(value: Mapping[str, Any]) -> NodePicture:
         value["id"],
         value["state"],
         value["yields"],
+        tuple(value["damaged"]),
         value["incarnation"],
         value["address"],
         value["http_address"],
@@ -101,7 +103,7 @@ def node_rows(picture: ClusterPicture) -> list[list[str]]:
     return [
         [
             node.id,
-            node.state + (", disk nearly full" if node.yields else ""),
+            _state(node),
             node.address,
             node.http_address,
             str(node.incarnation),
@@ -110,6 +112,15 @@ def node_rows(picture: ClusterPicture) -> list[list[str]]:
         ]
         for node in picture.nodes
     ]
+
+
+def _state(node: NodePicture) -> str:
+    words = [node.state]
+    if node.yields:
+        words.append("disk nearly full")
+    if node.damaged:
+        words.append(f"damaged: {ranges(node.damaged)}")
+    return ", ".join(words)
 
 
 NODE_COLUMNS = ("node", "state", "address", "http", "incarnation", "owns", "partitions")

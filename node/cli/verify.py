@@ -21,6 +21,7 @@ from allsource.config.load import load_settings
 from allsource.config.schema import Settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json
+from allsource.node.damage import remembered
 from allsource.storage.directory import DataDirectory, claim_directory, claim_existing, read_format
 from allsource.storage.errors import Corrupt, StorageFault
 from allsource.storage.interface import Storage
@@ -153,7 +154,10 @@ def _walk(storage: Storage, partitions: Sequence[int]) -> Iterator[Finding]:
         task = progress.add_task("entries", total=sum(entries + 1 for entries, _ in ends.values()))
         for partition, (entries, events) in ends.items():
             progress.update(task, description=f"partition {partition}")
-            yield Finding(partition, entries, events, list(storage.verify(partition)))
+            faults = list(storage.verify(partition))
+            if faults and (found := remembered(storage, partition)):
+                faults.append(f"partition {partition}: given up by its node, which found: {found}")
+            yield Finding(partition, entries, events, faults)
             progress.advance(task, entries + 1)
 
 

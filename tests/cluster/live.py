@@ -170,6 +170,64 @@ class Caller:
         self.writer.close()
 
 
+class Route:
+    """A way to a server that can be cut without a word: what is on it then never arrives, as behind a link
+    that waits out the kernel's patience; and nobody answers there, until `heal`."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._cut = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def open(self) -> Route:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def cut(self) -> None:
+        """Hold every byte of the connections that there are, for ever; none ends."""
+        self._cut.set()
+
+    def heal(self) -> None:
+        """New connections are carried again. The old ones stay silent."""
+        self._cut = asyncio.Event()
+
+    @property
+    def is_cut(self) -> bool:
+        return self._cut.is_set()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        _OPENED.extend((writer, there_writer))
+        cut = self._cut
+        for source, target in ((reader, there_writer), (there_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, target, cut))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, cut: asyncio.Event
+    ) -> None:
+        with suppress(ConnectionError):
+            while (data := await source.read(1 << 16)) or not cut.is_set():
+                if not cut.is_set():
+                    target.write(data)
+                    if not data:
+                        break
+        if not cut.is_set():
+            target.close()
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for pump in list(self._pumps):
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await hang_up_everything()
+
+
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """Everything up to the end of a raw connection, which must come."""
     async with asyncio.timeout(DEADLINE_S):

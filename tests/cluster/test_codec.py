@@ -236,12 +236,15 @@ def test_a_message_of_another_shape_is_refused(item: object) -> None:
     "frame",
     [
         [Kind.BEAT, 1, [], False],
-        [Kind.BEAT, 1, [], False, 0],
-        [Kind.BEAT, -1, [], False, False],
-        [Kind.BEAT, 1, [[1, 2, True]], False, False],
-        [Kind.BEAT, 1, [[1, 2, 1, 3]], False, False],
-        [Kind.BEAT, 1, [[1, 2, True, -3]], False, False],
-        [Kind.BEAT, 1, {}, False, False],
+        [Kind.BEAT, 1, [], False, 0, [], []],
+        [Kind.BEAT, -1, [], False, False, [], []],
+        [Kind.BEAT, 1, [[1, 2, "", 3, 4]], False, False, [], []],
+        [Kind.BEAT, 1, [[1, 2, 1, 3, 4, True]], False, False, [], []],
+        [Kind.BEAT, 1, [[1, 2, "", -3, 4, True]], False, False, [], []],
+        [Kind.BEAT, 1, {}, False, False, [], []],
+        [Kind.BEAT, 1, [], False, False, [1], []],
+        [Kind.BEAT, 1, [], False, False, [], ["1"]],
+        [Kind.BEAT, 1, [], False, False, [], [-1]],
     ],
 )
 def test_a_beat_of_another_shape_is_refused(frame: list[object]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from allsource.cluster import peers
+from allsource.cluster import link
 from allsource.cluster.acquaintance import Start
 from allsource.cluster.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.peers import PeerLinks
@@ -39,11 +39,17 @@ pytestmark = pytest.mark.usefixtures("hang_up")
 
 
 @asynccontextmanager
-async def linked(port: int, **config: Any) -> Any:
-    """Links of n1 to n2 at `port`, and what they tell."""
+async def linked(port: int, *, pauses: list[float] | None = None, **config: Any) -> Any:
+    """Links of n1 to n2 at `port`, and what they tell. `pauses` grows with each pause between attempts."""
     told = Recorder()
+
+    def jitter() -> float:
+        if pauses is not None:
+            pauses.append(0.5)
+        return 0.5
+
     dial = DiallerConfig(**{"secret": SECRET, "identity": N1, "memory": Memory(START_1), **config})
-    links = PeerLinks({"n1": ("127.0.0.1", 1), "n2": ("127.0.0.1", port)}, dial, told, lambda: 0.5)
+    links = PeerLinks({"n1": ("127.0.0.1", 1), "n2": ("127.0.0.1", port)}, dial, told, jitter)
     links.start()
     try:
         yield links, told
@@ -86,18 +92,24 @@ async def test_a_peer_that_ends_is_lost_and_then_refuses_and_comes_back() -> Non
         await again.close()
 
 
-async def test_who_dials_us_is_dialled_back_without_waiting() -> None:
+def wait_for_ever_between_attempts(patch: pytest.MonkeyPatch) -> None:
+    """From now on whoever waits out the pause between two attempts does not come back within a test."""
+    patch.setattr(link, "RETRY_FIRST_S", 10_000.0)
+    patch.setattr(link, "RETRY_MAX_S", 10_000.0)
+
+
+async def test_who_dials_us_is_dialled_back_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     server = await serve(Recorder())
     port = server.port
     await server.close()
     async with linked(port) as (links, told):
-        await until(lambda: told.told("refused") >= 6)  # by now it waits a good part of a second
+        await until(lambda: told.told("refused") >= 6)
+        wait_for_ever_between_attempts(monkeypatch)
+        refused = told.told("refused")
+        await until(lambda: told.told("refused") >= refused + 2)  # one of each channel
         server = await serve(Recorder(), port=port)
-        loop = asyncio.get_running_loop()
-        dialled = loop.time()
         links.nudge("n2")
         await until(lambda: told.told("connected"))
-        assert loop.time() - dialled < 0.1
         links.nudge("n2")
         assert links.is_connected("n2"), "a link that is up is left alone"
     links.nudge("n2")  # closed: nothing may be dialled any more
@@ -217,26 +229,28 @@ asyncio.run(main())
 
 
 async def test_a_killed_process_is_lost_and_refused_at_once() -> None:
-    """A failover waits for this news (measured here: 5 to 6 ms; the bound is for a loaded machine)."""
+    """A failover waits for this news (measured here: 5 to 6 ms). It comes within the first few attempts: a
+    dying process may still take one into its backlog, but none of the long pauses is waited out."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _CHILD, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
     )
     assert child.stdout is not None
+    pauses: list[float] = []
     try:
         port = int(await child.stdout.readline())
-        async with linked(port) as (links, told):
+        async with linked(port, pauses=pauses) as (links, told):
             await until(lambda: told.told("connected"))
             loop = asyncio.get_running_loop()
             # A link that has just come up is redialled with a little patience; this one is old.
-            for link in (links._data["n2"], links._beat["n2"]):
-                link._up_since -= peers.STEADY_AFTER_S
+            for one in (links._data["n2"], links._beat["n2"]):
+                one._up_since -= link.STEADY_AFTER_S
+            pauses.clear()
             killed = loop.time()
             os.kill(child.pid, signal.SIGKILL)
             await until(lambda: told.told("refused"))
-            took = loop.time() - killed
+            print(f"SIGKILL to refused: {(loop.time() - killed) * 1000:.1f} ms")
             assert [news[0] for news in told.news][1] == "lost"
-            assert took < 0.1, f"{took * 1000:.1f} ms"
-            print(f"SIGKILL to refused: {took * 1000:.1f} ms")
+            assert len(pauses) < 2 * 5, "of two channels: 10, 20, 40, 80 ms at most"
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
@@ -262,8 +276,8 @@ async def test_a_request_that_was_queued_and_never_written_surely_did_not_happen
 
 
 async def test_an_answer_that_never_comes_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "ANSWER_GRACE_S", 0.0)
-    monkeypatch.setattr(peers, "SWEEP_S", 0.01)
+    monkeypatch.setattr(link, "ANSWER_GRACE_S", 0.0)
+    monkeypatch.setattr(link, "SWEEP_S", 0.01)
     handler = Recorder()
     handler.answer = lambda _: None
     server = await serve(handler)

@@ -71,7 +71,7 @@ def test_refusals() -> None:
     listed = {code.strip("`") for code, _ in table("| code | meaning |")}
     raised = set()
     names = ("acquaintance", "frames", "codec", "message_codec", "handshake", "handshake_frames")
-    sources = [ROOT / "cluster" / f"{name}.py" for name in (*names, "connection", "server", "peers")]
+    sources = [ROOT / "cluster" / f"{name}.py" for name in (*names, "connection", "server", "link")]
     for path in (*sources, ROOT / "node" / "acquaintances.py"):
         raised |= set(re.findall(r'ProtocolError\(\s*"(\w+)"', path.read_text()))
     assert raised | {REGRESSED, PeerNonsense("").code} == listed

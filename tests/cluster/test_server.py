@@ -117,15 +117,15 @@ async def test_a_peers_nonsense_costs_its_connection_and_is_told(handler: Record
 
 
 async def test_a_peer_that_connects_again_takes_its_own_place(handler: Recorder) -> None:
-    heard: list[str] = []
-    server = await serve(handler, on_peer=lambda hello: heard.append(hello.node_id))
+    heard: list[tuple[str, bool]] = []
+    server = await serve(handler, on_peer=lambda hello, again: heard.append((hello.node_id, again)))
     old = await Caller(dialler()).connect(server.port)
     new = await Caller(dialler()).connect(server.port)
     assert await old.refusal() == "superseded"
     await until(lambda: len(server.connections) == 1)
     assert handler.news == [], "the peer was never gone"
     assert await new.ask(1, DescribeCluster()) == ClusterView({"up": True})
-    assert heard == ["n1", "n1"]
+    assert heard == [("n1", False), ("n1", True)]
     old.close()
     new.close()
     await server.close()

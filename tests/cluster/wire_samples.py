@@ -109,7 +109,10 @@ MESSAGES: list[Message] = [
 ]
 
 BEAT = Beat(
-    12, [GroupBeat(0, 1, "n1", 2, 3, False), GroupBeat(31, 3, "", 2**40, 2**41, True)], hears=("n2", "n3")
+    12,
+    [GroupBeat(0, 1, "n1", 2, 3, False), GroupBeat(31, 3, "", 2**40, 2**41, True)],
+    hears=("n2", "n3"),
+    damaged=(7,),
 )
 
 

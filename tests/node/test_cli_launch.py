@@ -18,7 +18,7 @@ from allsource.config.load import load_settings
 from allsource.config.schema import StorageSettings
 from allsource.node.cli.launch import supervisor as supervising
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left, welcome
-from allsource.node.cli.launch.supervisor import READY, WAITING, Child, Supervisor
+from allsource.node.cli.launch.supervisor import FAILURES_MAX, READY, WAITING, Child, Supervisor
 from allsource.node.cli.launch.table import draw, newest_picture
 from allsource.node.cli.picture import ClusterPicture
 from allsource.node.cli.processes import NodeProcess, until
@@ -100,35 +100,54 @@ async def test_when_no_node_can_start_the_launch_is_over_and_tells_why() -> None
     assert ("ended", "n1", 69, None) in witness.seen
     assert ("ended", "n2", 69, None) in witness.seen
     assert children[0].last_complaint == "allsource: n1: the port is taken"
-    assert "n2 ended with status 69: allsource: n1: the port is taken" in nobody_left(children)
+    assert nobody_left(children) == "no node could be started"
 
 
-async def test_with_restart_too_a_launch_of_which_none_ever_lived_is_over() -> None:
-    witness = Witness()
-    async with asyncio.timeout(TIMEOUT_S):
-        assert await Supervisor([child(BROKEN)], witness, restart=True).run() == 1
-
-
-async def test_a_child_that_ends_is_started_again_after_growing_waits(
+async def test_a_child_that_always_fails_is_given_up_after_growing_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It was said to be started "again in 0.5 s", and then the launch was over."""
     monkeypatch.setattr(supervising, "_BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(supervising, "_BACKOFF_MAX_S", 0.02)
     witness, broken = Witness(), child(BROKEN)
-    broken.was_live = True  # it had answered before it began to fail
-    supervisor = Supervisor([broken], witness, restart=True)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await Supervisor([broken], witness, restart=True).run() == 1
+    waits = [one[3] for one in witness.seen if one[0] == "ended"]
+    assert waits == [0.01, 0.02, 0.02, 0.02, None]
+    assert (broken.starts, broken.is_given_up) == (5, True)
 
-    def third_end() -> bool:
-        return [one for one in witness.seen if one[0] == "ended"][2:] != []
+
+def test_who_was_killed_did_not_fail() -> None:
+    one = child(GOOD)
+    for status, lived_s, failures in (
+        (69, 1.0, 1),
+        (70, 1.0, 2),
+        (-9, 1.0, 0),
+        (70, 1.0, 1),
+        (70, 31.0, 0),
+    ):
+        one.exit_status = status
+        one.has_ended(lived_s)
+        assert one.failures == failures
+
+
+async def test_a_child_that_is_killed_is_started_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "_BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(supervising, "_BACKOFF_MAX_S", 0.02)
+    witness, killed = Witness(), child("import os; os.kill(os.getpid(), 9)")
+    supervisor = Supervisor([killed], witness, restart=True)
+
+    def more_than_failures_are_forgiven() -> bool:
+        return len([one for one in witness.seen if one[0] == "ended"]) > FAILURES_MAX
 
     running = asyncio.create_task(supervisor.run())
-    await until(third_end, TIMEOUT_S, "three deaths")
+    await until(more_than_failures_are_forgiven, TIMEOUT_S, "many deaths")
     supervisor.stop()
     async with asyncio.timeout(TIMEOUT_S):
         assert await running == 0
     waits = [one[3] for one in witness.seen if one[0] == "ended"]
     assert waits[:3] == [0.01, 0.02, 0.02]
-    assert broken.starts >= 3
+    assert None not in waits
 
 
 async def test_others_go_on_when_one_ends_and_is_not_restarted() -> None:
@@ -181,6 +200,7 @@ def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
                     "id": id_,
                     "state": "up",
                     "yields": False,
+                    "damaged": [],
                     "incarnation": 1,
                     "address": "a",
                     "http_address": "h",
@@ -240,9 +260,12 @@ def test_log_lines_are_never_read_as_markup() -> None:
 def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
     display = PlainDisplay(load_settings(CONFIG), CONFIG)
     one = child(BROKEN)
-    one.exit_status, one.last_words = 69, "the port is taken"
+    one.exit_status, one.last_words = 69, "allsource: n1: the port is taken"
     display.said(one, "hello")
+    display.said(one, one.last_words)
     display.ended(one, 0.5)
+    one.failures = FAILURES_MAX
+    display.ended(one, None)
     display.ready(1.25)
     display.stopping()
     said = capsys.readouterr()
@@ -252,7 +275,11 @@ def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture
         in said.out
     )
     assert "is ready after 1.2 s: 3 nodes, 32 partitions" in said.out
-    assert said.err == "allsource: n1 ended with status 69: the port is taken; again in 0.5 s\n"
+    assert said.out.count("the port is taken") == 0, "why it ended is said once, with its end"
+    assert said.err.splitlines() == [
+        "allsource: n1 ended with status 69: the port is taken; it is started again in 0.5 s",
+        "allsource: n1 ended with status 69: the port is taken; given up after 5 failed starts in a row",
+    ]
 
 
 def test_a_launch_says_what_memory_means() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from allsource.config.load import load_settings
-from allsource.node.cli.adopted import AdoptedNode, listener
+from allsource.node.cli import adopted
+from allsource.node.cli.adopted import AdoptedNode, listener, restarter
 from allsource.node.cli.cluster import write_config
 from allsource.node.cli.ports import free_ports
 from allsource.node.cli.processes import (
@@ -187,3 +188,61 @@ async def test_a_running_node_is_found_by_its_port_and_hurt_alike(tmp_path: Path
     node.reap()
     assert not node.running
     kill_all([child])
+
+
+RESTARTER = """
+import subprocess, sys
+CHILD = "import socket, time; s = socket.create_server(('127.0.0.1', PORT)); time.sleep(600)"
+for _ in range(2):
+    child = subprocess.Popen([sys.executable, "-c", CHILD.replace("PORT", sys.argv[-1])])
+    child.wait()
+    sys.stdin.readline()  # as long as its back-off takes, or a busy machine
+"""
+
+
+async def test_a_node_that_its_launch_starts_again_is_never_started_by_the_drill_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the launch took longer than the drill's patience: both started the node, and the
+    drill's went on running when everything else had ended."""
+    config = write_config(tmp_path, ["a"], cluster_name="c", secret="long-enough")
+    settings = load_settings(config).nodes[0]
+    began: list[object] = []
+    looks: list[int] = []
+
+    def command(*asked: object) -> list[str]:
+        began.append(asked)
+        return [sys.executable, "-c", ""]
+
+    def look(port: int) -> int | None:
+        looks.append(port)
+        return listener(port)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adopted, "_SUPERVISOR_S", 0.0)
+        patch.setattr(adopted, "node_command", command)
+        patch.setattr(adopted, "listener", look)
+        launch = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RESTARTER, "launch", "--restart", str(settings.port)),
+            stdin=subprocess.PIPE,
+        )
+        assert launch.stdin is not None
+        try:
+            await until(lambda: listener(settings.port) is not None, TIMEOUT_S, "the node to listen")
+            node = AdoptedNode(settings, config)
+            assert restarter(node.pid) == launch.pid
+            killed = node.pid
+            node.kill()
+            node.reap()
+            looked = len(looks)
+            starting = asyncio.create_task(asyncio.to_thread(node.start))
+            await until(lambda: len(looks) > looked + 3, TIMEOUT_S, "the drill to wait")
+            launch.stdin.write(b"now\n")
+            await starting
+            assert node.pid == listener(settings.port) != killed
+            assert began == []
+        finally:
+            launch.kill()
+            await launch.wait()
+            if (pid := listener(settings.port)) is not None:
+                os.kill(pid, signal.SIGKILL)

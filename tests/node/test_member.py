@@ -33,6 +33,14 @@ async def test_a_peer_that_was_never_heard_of_is_no_news_until_it_is_down() -> N
     ]
 
 
+async def test_a_peer_that_falls_silent_is_dialled_afresh() -> None:
+    async with Cluster(3) as cluster:
+        assert cluster.renewed == []
+        cluster.cut("n1", "n3")
+        await until(lambda: {("n1", "n3"), ("n3", "n1")} <= set(cluster.renewed))
+        assert {pair for pair in cluster.renewed if "n2" in pair} == set()
+
+
 class DeadLog:
     """A log that cannot be written and says so by raising, as structlog's does when its reader is gone."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import cast
 
 import pytest
@@ -28,6 +28,7 @@ class View:
     queue_capacity = 12
     is_ready = False
     refuses_appends = True
+    damaged: Mapping[int, str] = MappingProxyType({5: "record 7 fails its CRC"})
 
     def info(self) -> Mapping[str, str]:
         return {"node": "n1", "cluster": 'a \\ "b"\n'}
@@ -102,6 +103,7 @@ def test_the_exposition_describes_the_node(metrics: LockFreeMetrics) -> None:
     assert build.keys() == {"version", "python"}
     assert found["allsource_ready", ()] == 0
     assert found["allsource_storage_pressure", ()] == 1
+    assert found["allsource_partitions_damaged", ()] == 1
     assert found["allsource_queue_length", ()] == 3
     assert found["allsource_queue_capacity", ()] == 12
     assert found["allsource_queue_fill_ratio", ()] == 0.25

@@ -44,6 +44,7 @@ from allsource.node.reads import Reads
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import (
     AllsourceError,
+    Corrupt,
     DiskFull,
     EventIdConflict,
     InvalidRequest,
@@ -282,6 +283,9 @@ class _Shell:
 
     def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
         return self._node.core.propose(partition, parts, timestamp_us)
+
+    def quarantine(self, partition: int, error: Corrupt) -> None:
+        raise AssertionError(f"simulated disks are not damaged: {error}")
 
     def read(self, partition: int, ticket: object, min_index: int) -> None:
         self._node.core.read(partition, ticket, min_index, self._node.clock())

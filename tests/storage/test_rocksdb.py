@@ -12,7 +12,9 @@ from time import monotonic
 
 import pytest
 
+from allsource.storage import keys
 from allsource.storage.directory import claim_existing
+from allsource.storage.entry import NOOP, Entry, make_entry
 from allsource.storage.errors import (
     Corrupt,
     DirectoryInUse,
@@ -479,3 +481,23 @@ def test_a_disk_that_does_not_say_how_full_it_is_counts_as_it_was(tmp_path: Path
     assert pressure.refusal() is None
     assert pressure.refuses(20) is not None
     storage.close()
+
+
+def test_damage_that_a_write_meets_names_its_partition(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    for partition in (1, 2):
+        entries = [entry_of(partition, index) for index in (1, 2)]
+        storage.write([PartitionWrite(partition, entries=entries)])
+    storage._database.events[keys.entry_key(2, 2)] = b"no record"
+    writes = [PartitionWrite(1, entries=[entry_of(1, 3)]), PartitionWrite(2, truncate_from=2)]
+    with pytest.raises(Corrupt) as caught:
+        storage.write(writes)
+    assert caught.value.details["partition"] == 2
+    assert storage.load(1).last_index == 2
+    storage.write(writes[:1])
+    assert storage.load(1).last_index == 3
+    storage.close()
+
+
+def entry_of(partition: int, index: int) -> Entry:
+    return make_entry(partition=partition, index=index, term=1, kind=NOOP, first_position=1, timestamp_us=0)

@@ -19,15 +19,20 @@ from allsource.config.schema import Settings
 from allsource.node.cli.driver import require_driver
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
-from allsource.node.cli.launch.supervisor import Child, Display, Supervisor
+from allsource.node.cli.launch.supervisor import FAILURES_MAX, Child, Display, Supervisor
 from allsource.node.cli.launch.watch import watch
 from allsource.node.cli.output import note
 from allsource.node.cli.processes import NodeProcess, node_command
 
+RESTART_HELP = (
+    "Start a node again that ended, after a wait that grows from 0.5 to 10 s; one that ends itself with an"
+    f" error {FAILURES_MAX} times in a row is given up."
+)
+
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--restart", is_flag=True, help="Start a node again that ended by itself.")
+@click.option("--restart", is_flag=True, help=RESTART_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for everything that happens.")
 def launch(file: Path, restart: bool, as_json: bool) -> int:
     """Run every node of FILE on this machine until Ctrl-C."""

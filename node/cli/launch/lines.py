@@ -17,12 +17,35 @@ from allsource.node.cli.output import echo_json
 
 
 def how_it_ended(child: Child) -> str:
-    """An ending in words, with the child's last ones."""
+    """An ending in words, with the child's last ones if they are the reason."""
     status = child.exit_status or 0
     if status < 0:
         return f"was killed by signal {-status}"  # its last words were about something else
     how = f"ended with status {status}"
-    return f"{how}: {child.last_words}" if child.last_words else how
+    return f"{how}: {bare(child, child.last_words)}" if child.last_words else how
+
+
+def refuses(child: Child, line: str) -> bool:
+    """Whether a line is what a node says when it cannot go on: its last one, and why it ends."""
+    return line.startswith(_refusal(child))
+
+
+def bare(child: Child, line: str) -> str:
+    """A refusal without the names of the program and the node, which stand before it anyway."""
+    return line.removeprefix(_refusal(child))
+
+
+def _refusal(child: Child) -> str:
+    return f"allsource: {child.id}: "
+
+
+def what_now(child: Child, again_in_s: float | None) -> str:
+    """What the launch does about an ending, to be put behind it."""
+    if again_in_s is not None:
+        return f"; it is started again in {again_in_s:g} s"
+    if child.is_given_up:
+        return f"; given up after {child.failures} failed starts in a row"
+    return ""
 
 
 def welcome(settings: Settings, config: Path, seconds: float) -> list[str]:
@@ -52,7 +75,7 @@ def our_command() -> str:
 
 
 class PlainDisplay:
-    """One line for everything, what a node says behind its id."""
+    """One line for everything, what a node says behind its id. Why it ended is said once, with its end."""
 
     def __init__(self, settings: Settings, config: Path) -> None:
         self._settings = settings
@@ -62,11 +85,11 @@ class PlainDisplay:
         self._say(f"{child.id} started: pid {child.node.pid}, {child.address}, {child.http_url}")
 
     def said(self, child: Child, line: str) -> None:
-        click.echo(f"{child.id} | {line}")
+        if not refuses(child, line):
+            click.echo(f"{child.id} | {line}")
 
     def ended(self, child: Child, again_in_s: float | None) -> None:
-        again = f"; again in {again_in_s:g} s" if again_in_s is not None else ""
-        click.echo(f"allsource: {child.id} {how_it_ended(child)}{again}", err=True)
+        click.echo(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}", err=True)
 
     def ready(self, seconds: float) -> None:
         for line in welcome(self._settings, self._config, seconds):
@@ -98,6 +121,7 @@ class JsonDisplay:
             status=child.exit_status,
             last_words=child.last_words,
             again_in_s=again_in_s,
+            given_up=child.is_given_up,
         )
 
     def ready(self, seconds: float) -> None:
@@ -111,8 +135,7 @@ class JsonDisplay:
 
 
 def nobody_left(children: Sequence[Child]) -> str:
-    """Why a launch is over that nobody stopped."""
+    """That a launch is over that nobody stopped; why was said as each node ended."""
     if any(child.was_live for child in children):
         return "all nodes have ended"
-    causes = "; ".join(f"{child.id} {how_it_ended(child)}" for child in children)
-    return f"no node could be started: {causes}"
+    return "no node could be started"

@@ -1,8 +1,9 @@
 """Starting the nodes of a file, watching them, starting them again, and stopping them in order.
 
 Each child has one task that tends it for as long as the launch lives: start it, pass on what it
-says, note how it ended, and with `restart` begin again after a growing wait. What happens is told to a
-`Display`; the supervisor itself prints nothing.
+says, note how it ended, and with `restart` begin again after a growing wait, until it has failed
+`FAILURES_MAX` times in a row: what it says about a taken port or a damaged directory will be the same the
+next time. What happens is told to a `Display`; the supervisor itself prints nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ STOP_GRACE_S = 15.0
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.5, 10.0
 _WELL_AFTER_S = 30.0
 """A child that lived this long starts again without the wait that its earlier deaths had earned."""
+FAILURES_MAX = 5
+"""How often in a row a child may end itself with an error soon after its start until it is given up. The
+waits between are 7.5 s together: long enough for a port that an earlier process is about to free. A child
+that somebody killed did not fail."""
 
 _LINE_BYTES_MAX = 64 * 1024
 _COMPLAINT = re.compile(r'\[(warning|error|critical)\s*\]|"level":\s*"(warning|error|critical)"')
@@ -40,6 +45,8 @@ class Child:
     http_url: str
     state: str = STARTING
     starts: int = 0
+    failures: int = 0
+    """How often in a row it has ended itself with an error, soon after it was started."""
     was_live: bool = False
     """Whether it has ever answered."""
     exit_status: int | None = None
@@ -60,6 +67,16 @@ class Child:
         """Whether its process exists."""
         return self.node.running
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has failed too often to be started again."""
+        return self.failures >= FAILURES_MAX
+
+    def has_ended(self, lived_s: float) -> None:
+        """Count an ending, after so long a life."""
+        failed = (self.exit_status or 0) > 0 and lived_s < _WELL_AFTER_S
+        self.failures = self.failures + 1 if failed else 0
+
 
 class Display(Protocol):
     """Who is told what happens."""
@@ -68,7 +85,8 @@ class Display(Protocol):
 
     def said(self, child: Child, line: str) -> None: ...
 
-    def ended(self, child: Child, again_in_s: float | None) -> None: ...
+    def ended(self, child: Child, again_in_s: float | None) -> None:
+        """`again_in_s`: after what wait it will be started again, None if it will not."""
 
     def ready(self, seconds: float) -> None: ...
 
@@ -109,16 +127,14 @@ class Supervisor:
             kill_all([child.node for child in self.children])
 
     async def _until_over(self, tasks: list[asyncio.Task[None]], stopped: asyncio.Task[bool]) -> None:
-        """Wait until we are asked to stop, all children are gone for good, or none can be started."""
+        """Wait until we are asked to stop, or all children are gone for good."""
         tending = set(tasks)
         while tending and not stopped.done():
             waiting: set[asyncio.Task[Any]] = {stopped, *tending}
-            done, _ = await asyncio.wait(waiting, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             tending -= done
             for task in done:
                 task.result()
-            if all(child.exit_status is not None and not child.was_live for child in self.children):
-                return
 
     async def _tend(self, child: Child) -> None:
         backoff = _BACKOFF_FIRST_S
@@ -127,13 +143,16 @@ class Supervisor:
             await self._live_through(child)
             if self._stop.is_set():
                 return
-            if time.monotonic() - begun > _WELL_AFTER_S:
+            lived_s = time.monotonic() - begun
+            child.has_ended(lived_s)
+            if lived_s > _WELL_AFTER_S:
                 backoff = _BACKOFF_FIRST_S
             status = child.exit_status or 0
             # Who was killed had no time to say why: what it said before is about something else.
             child.last_complaint = child.last_words if status >= 0 else f"killed by signal {-status}"
-            self._display.ended(child, backoff if self._restart else None)
-            if not self._restart:
+            again = self._restart and not child.is_given_up
+            self._display.ended(child, backoff if again else None)
+            if not again:
                 return
             child.state = WAITING
             with contextlib.suppress(TimeoutError):

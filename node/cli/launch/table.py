@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from allsource.config.schema import Settings
-from allsource.node.cli.launch.lines import how_it_ended, welcome
+from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
 from allsource.node.cli.launch.supervisor import READY, WAITING, Child
 from allsource.node.cli.output import rich_table
 from allsource.node.cli.picture import ClusterPicture, owner_map
@@ -49,8 +49,7 @@ class TableDisplay:
             self._news(f"{child.id} | {line}", "yellow")
 
     def ended(self, child: Child, again_in_s: float | None) -> None:
-        again = f"; again in {again_in_s:g} s" if again_in_s is not None else ""
-        self._news(f"{child.id} {how_it_ended(child)}{again}", "red")
+        self._news(f"{child.id} {how_it_ended(child)}{what_now(child, again_in_s)}", "red")
 
     def ready(self, seconds: float) -> None:
         for line in welcome(self._settings, self._config, seconds):
