@@ -4,8 +4,8 @@ A frame may hold a thousand requests and a loop turn the frames of a thousand co
 kept as they came until it is their turn (`turns`), are decoded one at a time, and handed over a few
 requests at a time. Meanwhile the socket of a client is not read, nor while it has as many requests under
 way as it may, nor while it does not read its answers: what waits here is one read of its socket and one
-decoded frame. A peer's socket is always read, and its frames are decoded at once: consensus
-messages share it; only the requests in them wait here.
+decoded frame. A peer's socket is read on and its frames are decoded as they come (`deliveries`):
+consensus messages share it; only the requests in them wait here.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
         m.prev_index,
         m.prev_term,
         m.commit,
-        [entry.record for entry in m.entries],
+        m.records or [entry.record for entry in m.entries],
     ),
     AppendReply: lambda m: (4, m.partition, m.term, m.accepted, m.index, m.hint_term),
     CommitNotice: lambda m: (5, m.partition, m.term, m.commit),

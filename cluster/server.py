@@ -8,7 +8,8 @@ later time. A connection that breaks the protocol, or reads too slowly, costs it
 * a **client** has so many requests answered at a time (`inflight_requests_max`); further ones wait, and its
   socket is not read. The same when it does not read its answers. What waits for clients to read it, or to
   be completed, is bounded for all of them together (`holdings`), and not for longer than `STALLED_S`;
-* a **peer**'s socket is always read: consensus messages share it. If it does not read its answers until
+* a **peer**'s socket is read whatever its requests wait for, since consensus messages share it, but only
+  for a few milliseconds in each turn of the loop (`deliveries`). If it does not read its answers until
   `outgoing_bytes_max` wait for it, it is dropped (so is a client).
 """
 
@@ -25,6 +26,7 @@ from typing import Protocol
 from allsource.cluster.codec import RequestItem, malformed
 from allsource.cluster.connection import WRITE_HIGH_WATER_BYTES, Connection
 from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.deliveries import Deliveries
 from allsource.cluster.frames import ProtocolError
 from allsource.cluster.handshake import PEER, AcceptorConfig, Hello
 from allsource.cluster.holdings import Holdings
@@ -101,6 +103,8 @@ class ServerConnection(Connection):
         self._session = session
         self._server = server
         self._handler = server.handler
+        self._deliveries = Deliveries(self, loop)
+        self.decode = session.receive
         self._intake = Intake(self, server.turns, server.acceptor.limits.inflight_requests_max)
         self._reading = True
         self._waits_for_ease = False
@@ -163,8 +167,11 @@ class ServerConnection(Connection):
             self._admitted()
 
     def data_received(self, data: bytes) -> None:
-        if self.closing or not self.established or self._is_peer:
+        if self.closing or not self.established:
             super().data_received(data)
+            return
+        if self._is_peer:
+            self._deliveries.take(data)
             return
         self._heard = self._loop.time()
         try:
@@ -192,6 +199,7 @@ class ServerConnection(Connection):
 
     def on_lost(self, error: Exception | None) -> None:
         self._intake.forget()
+        self._deliveries.forget()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._server.ended(self)
@@ -219,7 +227,7 @@ class ServerConnection(Connection):
             self.reply(request_id, self._server.on_fault(error))
 
     def read(self, reads: bool) -> None:
-        """Read the socket of a client, or do not."""
+        """Read the socket, or do not."""
         if self._reading != reads and self._transport is not None and not self.closing:
             self._reading = reads
             if reads:

@@ -42,6 +42,8 @@ _BODY = struct.Struct(">BHQQQIQ")
 _CRC = struct.Struct(">I")
 _SPAN = struct.Struct(">QI")
 _SPAN_AT = _HEADER.size - 20  # first_position and count are followed by the timestamp
+_PLACE = struct.Struct(">H8xQ")
+_PLACE_AT = _CRC.size + 1  # the partition, and behind the term the index
 HEADER_BYTES = _HEADER.size
 
 
@@ -164,6 +166,17 @@ def _parts_of(record: bytes, partition: int, index: int) -> tuple[Part, ...]:
         return _decode_parts(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(f"log record {partition}/{index}: unreadable parts: {error}") from error
+
+
+def check_record(record: bytes, partition: int, index: int) -> None:
+    """Verify a record that is passed on without being decoded: whole, and the one that it should be.
+
+    Raises `Corrupt`. What is in it, the receiver checks.
+    """
+    if len(record) < HEADER_BYTES or zlib.crc32(record[4:]) != _CRC.unpack_from(record)[0]:
+        raise Corrupt(f"log record {partition}/{index} of {len(record)} bytes fails its CRC")
+    if _PLACE.unpack_from(record, _PLACE_AT) != (partition, index):
+        raise Corrupt(f"at {partition}/{index} lies the log record of another entry")
 
 
 def span_of(record: bytes) -> tuple[int, int]:

@@ -135,6 +135,10 @@ class Storage(Protocol):
         """
         ...
 
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        """As `entries`, but the records as they lie there: verified (`entry.check_record`), not decoded."""
+        ...
+
     def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
         """The entries at these indexes, in the order asked for, fetched together; each must exist."""
         ...

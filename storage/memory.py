@@ -118,6 +118,9 @@ class MemoryStorage:
             found.append(entry)
         return found
 
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        return [entry.record for entry in self.entries(partition, first, last, bytes_max)]
+
     def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
         entries = self._log(partition).entries
         for index in indexes:

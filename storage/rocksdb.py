@@ -25,7 +25,7 @@ from rocksdict import RdictIter
 from allsource.storage import keys
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.directory import DataDirectory, claim_directory
-from allsource.storage.entry import Configuration, Entry, decode_entry, span_of
+from allsource.storage.entry import Configuration, Entry, check_record, decode_entry, span_of
 from allsource.storage.errors import Corrupt, DiskFull, Overloaded, StorageFault
 from allsource.storage.interface import (
     HardState,
@@ -180,8 +180,22 @@ class RocksStorage:
 
     @named_faults
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        records = self._raw(partition, first, last, bytes_max)
+        found = [self._decoded(partition, index, record) for index, record in enumerate(records, first)]
+        if found:
+            self._found[partition] = (found[-1].index, found[-1].first_position, found[-1].next_position)
+        return found
+
+    @named_faults
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        found = self._raw(partition, first, last, bytes_max)
+        for index, record in enumerate(found, first):
+            check_record(record, partition, index)
+        return found
+
+    def _raw(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
         last = min(last, self._tail(partition).last_index)
-        found: list[Entry] = []
+        found: list[bytes] = []
         if first > last:
             return found
         # The keys need not be read: each record says, under its CRC, which entry it is.
@@ -196,9 +210,8 @@ class RocksStorage:
             size += len(record)
             if found and size > bytes_max:
                 break
-            found.append(self._decoded(partition, index, record))
+            found.append(record)
             cursor.next()
-        self._found[partition] = (found[-1].index, found[-1].first_position, found[-1].next_position)
         return found
 
     @named_faults

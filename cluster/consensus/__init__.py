@@ -7,7 +7,8 @@ cluster with its crashes runs in one process (`tests/simulation`).
 
 Read in this order: `messages` (what is said, and `Ready`, the orders to the shell), `log`, `group` (one
 partition's state machine), `leadership` and `progress` (what only a leader has), `quorum`, `reads`
-(linearizable reads), `lanes` (what arrives), `balance` (who should lead), `multiraft` (where the groups
+(linearizable reads), `lanes` (what arrives), `flow` (how much is sent), `sense` (what a
+peer may say), `balance` (who should lead), `multiraft` (where the groups
 meet the failure detector and the registry).
 
 Trade-offs: Python runs some ten microseconds per entry and group turn, so everything is batched per

@@ -181,20 +181,26 @@ class Leadership:
                 yield peer, message
 
     def _append_to(self, progress: Progress, commit: int, partition: int, now: int) -> Append | None:
+        """The next message to a follower. What is no longer in memory passes from the disk to the wire
+        as it is: its records are checked, not decoded, here."""
         log = self._log
         first, last = progress.next, log.last_index
         from_disk = first <= last and not log.in_memory(first)
-        if from_disk and not self._environment.may_catch_up(partition, now):
+        if not self._environment.may_send(partition, now, from_disk=from_disk):
             return None
-        entries = log.slice(first, last, self._config.append_bytes_max)
         prev_term = log.term_at(first - 1)
         assert prev_term is not None, "a follower's next index is never past the log's end + 1"
-        progress.commit_sent = commit
-        size = sum([len(entry.record) for entry in entries])
+        message = Append(partition, self.term, first - 1, prev_term, commit, [])
         if from_disk:
-            self._environment.caught_up(size)
-        progress.sent(entries[-1].index if entries else first - 1, size, now)
-        return Append(partition, self.term, first - 1, prev_term, commit, entries)
+            message.records = log.records(first, last, self._config.append_bytes_max)
+            size = sum(map(len, message.records))
+        else:
+            message.entries = log.slice(first, last, self._config.append_bytes_max)
+            size = sum([len(entry.record) for entry in message.entries])
+        self._environment.sent(size, from_disk=from_disk)
+        progress.commit_sent = commit
+        progress.sent(first - 1 + len(message.records) + len(message.entries), size, now)
+        return message
 
     def retry_silent(self, now: int) -> bool:
         """Probe again where a message was lost (a connection may take some with it). True if any."""

@@ -24,6 +24,8 @@ class LogReader(Protocol):
 
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]: ...
 
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]: ...
+
 
 class RaftLog:
     """The log of one partition; the unwritten changes gather in it until `take_write`.
@@ -81,14 +83,17 @@ class RaftLog:
         """Whether entries from `index` on can be had without reading the disk."""
         return bool(self._tail) and index >= self._tail[0].index
 
+    def records(self, first: int, last: int, bytes_max: int) -> list[bytes]:
+        """The records of entries `first..last`, the first of which is no longer in memory: at least one,
+        then up to `bytes_max` bytes, as far as they must be read from the disk."""
+        stop = self._tail[0].index - 1 if self._tail else self.last_index  # the disk may hold more still
+        return self._reader.records(self.partition, first, min(last, stop), bytes_max)
+
     def slice(self, first: int, last: int, bytes_max: int) -> list[Entry]:
-        """Entries `first..last`, at least one, then up to `bytes_max` bytes."""
+        """Entries `first..last`, which are in memory: at least one, then up to `bytes_max` bytes."""
         last = min(last, self.last_index)
         if first > last:
             return []
-        if not self.in_memory(first):
-            stop = self._tail[0].index - 1 if self._tail else last
-            return self._reader.entries(self.partition, first, min(last, stop), bytes_max)
         found: list[Entry] = []
         size = 0
         start = first - self._tail[0].index

@@ -52,6 +52,9 @@ class Append:
     prev_term: int
     commit: int
     entries: list[Entry]
+    records: list[bytes] = field(default_factory=list)
+    """At the sender, instead of `entries`: records from its disk that were not decoded. They arrive as
+    entries; the receiver decodes and verifies."""
 
 
 @dataclass(slots=True)

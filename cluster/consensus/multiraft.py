@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.environment import ConsensusConfig
+from allsource.cluster.consensus.flow import SendBudget
 from allsource.cluster.consensus.group import NEVER, Group
 from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.log import LogReader
@@ -111,7 +112,7 @@ class MultiRaft:
         self._led: set[int] = set()
         self._peers_leaving: set[str] = set()
         self._lanes = Lanes(config.suspicion_us)
-        self._catch_up = _TokenBucket(config.catch_up_bytes_per_s, now)
+        self._budget = SendBudget(config.catch_up_bytes_per_s, now)
         self._starved: dict[int, None] = {}
         self.groups: dict[int, Group] = {}
         for partition in sorted(states):
@@ -165,15 +166,16 @@ class MultiRaft:
         succession = self.registry.succession(partition)
         return succession.index(self.node_id) if self.node_id in succession else None
 
-    def may_catch_up(self, partition: int, now: int) -> bool:
-        if self._catch_up.has_any(now):
+    def may_send(self, partition: int, now: int, *, from_disk: bool) -> bool:
+        opens_at = self._budget.opens_at(now, from_disk=from_disk)
+        if opens_at <= now:
             return True
         self._starved[partition] = None
-        self.wake_at(now + self.config.notice_us)
+        self.wake_at(opens_at)
         return False
 
-    def caught_up(self, size: int) -> None:
-        self._catch_up.take(size)
+    def sent(self, size: int, *, from_disk: bool) -> None:
+        self._budget.sent(size, from_disk=from_disk)
 
     # ------------------------------------------------------------------ inputs
 
@@ -265,9 +267,9 @@ class MultiRaft:
             self._beat(now)
         if now >= self._notice_due:
             self._send_notices()
-        if self._starved:
-            self._dirty.update(self._starved)
-            self._starved.clear()
+        if self._starved:  # before the others: who took the last turn's budget may want this one's too
+            self._dirty = self._starved | self._dirty
+            self._starved = {}
         for group in self.groups.values():
             group.tick(now)
         self._rounds.retry(now)
@@ -606,26 +608,3 @@ class _Held:
         self.number = number
         self.messages = messages
         self.ends = ends
-
-
-class _TokenBucket:
-    """Bytes that may be read from disk for followers: a second's worth at most at once.
-
-    A read is charged when its size is known, so the level may fall below zero and is waited for.
-    """
-
-    def __init__(self, per_second: int, now: int) -> None:
-        self._per_second = per_second
-        self._level = per_second
-        self._filled = now
-
-    def has_any(self, now: int) -> bool:
-        """Let what has dripped in since the last call count, and say whether anything is there."""
-        self._level = min(
-            self._per_second, self._level + (now - self._filled) * self._per_second // 1_000_000
-        )
-        self._filled = now
-        return self._level > 0
-
-    def take(self, size: int) -> None:
-        self._level -= size

@@ -48,6 +48,7 @@ from allsource.cluster.placement import replica_sets
 from allsource.storage.entry import CONFIG, NOOP, Entry, Part
 from allsource.storage.interface import PartitionWrite
 from tests.simulation.disk import SimDisk, blob_of
+from tests.simulation.network import sealed_message
 
 MILLISECOND = 1_000
 DASHES = "----"
@@ -312,6 +313,7 @@ class Interpreter:
             node.disk.write(ready.writes)
             node.number = ready.number
         for peer, messages in ready.send.items():
+            messages = [sealed_message(message) for message in messages]
             self._mail.append((node.name, peer, messages))
             for message in messages:
                 lost = " (lost)" if self._is_cut(node.name, peer) or not self._nodes[peer].core else ""

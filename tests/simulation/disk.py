@@ -184,6 +184,10 @@ class SimDisk:
         state.configurations = list(self.index[partition].configurations)
         return state
 
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        """As `Storage.records`."""
+        return [entry.record for entry in self.entries(partition, first, last, bytes_max)]
+
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
         """As `Storage.entries`."""
         found: list[Entry] = []

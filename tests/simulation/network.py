@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import Append
+from allsource.storage.entry import decode_entry
 from tests.simulation.plan import NetworkPlan
 from tests.simulation.world import World
 
@@ -109,14 +110,14 @@ class Network:
             return
         if link.hoard is not None:
             kept, copied = link.hoard
-            kept += [_sealed(m) for m in messages if not (copied and isinstance(m, Wired))]
+            kept += [sealed_message(m) for m in messages if not (copied and isinstance(m, Wired))]
             if not copied:
                 return
         if self._plan.ordered:
-            self._post(link, DATA, [_sealed(message) for message in messages])
+            self._post(link, DATA, [sealed_message(message) for message in messages])
             return
         for message in messages:
-            self._post_unordered(link, DATA, [_sealed(message)])
+            self._post_unordered(link, DATA, [sealed_message(message)])
 
     def send_beat(self, source: str, target: str, beat: Any) -> None:
         """Send a heartbeat; its connection is taken to follow the processes at once."""
@@ -314,10 +315,11 @@ class Network:
                     self.mend(link.source.name, link.target.name, (lane,))
 
 
-def _sealed(message: Any) -> Any:
+def sealed_message(message: Any) -> Any:
     """The message as its receiver would decode it: no list shared with the sender."""
     if isinstance(message, Append):
         sealed = copy.copy(message)
-        sealed.entries = list(message.entries)
+        sealed.entries = message.entries + [decode_entry(record) for record in message.records]
+        sealed.records = []
         return sealed
     return message

@@ -178,6 +178,16 @@ class StorageContract:
         assert storage.entries(P, 3, 3, 1 << 20) == entries[2:3]
         assert storage.entries(P, 11, 20, 1 << 20) == []
 
+    def test_records_are_the_entries_undecoded(self, storage: Storage) -> None:
+        log = LogModel(P)
+        entries = [log.events(("a", 1), data=b"x" * 1000) for _ in range(10)]
+        storage.write([log.write(*entries)])
+        records, size = [entry.record for entry in entries], len(entries[0].record)
+        assert storage.records(P, 1, 10, 0) == records[:1]
+        assert storage.records(P, 4, 10, 4 * size - 1) == records[3:6]
+        assert storage.records(P, 9, 50, 1 << 20) == records[8:]
+        assert storage.records(P, 11, 20, 1 << 20) == []
+
     def test_entries_at_keep_the_order_asked_for(self, storage: Storage) -> None:
         log = LogModel(P)
         storage.write([log.write(*[log.events((f"s{i}", 1)) for i in range(9)])])

@@ -52,10 +52,10 @@ class FakeNode:
     def rank(self, partition: int) -> int | None:
         return self.place
 
-    def may_catch_up(self, partition: int, now: int) -> bool:
-        return self.disk_budget
+    def may_send(self, partition: int, now: int, *, from_disk: bool) -> bool:
+        return self.disk_budget or not from_disk
 
-    def caught_up(self, size: int) -> None:
+    def sent(self, size: int, *, from_disk: bool) -> None:
         pass
 
 
@@ -81,6 +81,9 @@ class Disk:
                 break
             found.append(entry)
         return found
+
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        return [e.record for e in self.entries(partition, first, last, bytes_max)]
 
 
 def entry(index: int, term: int, position: int | None = None, stream: str = "s") -> Entry:

@@ -14,7 +14,7 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
-from allsource.storage.entry import Part
+from allsource.storage.entry import Part, decode_entry
 from allsource.storage.interface import HardState
 from tests.cluster.consensus.lab import SECOND, Bench, entry, noop
 
@@ -376,7 +376,7 @@ def test_rule_23_entries_from_disk_wait_for_the_budget() -> None:
     bench.node.disk_budget = True
     _, append = bench.last_sent()
     assert isinstance(append, Append)
-    assert append.entries[0].index == 6
+    assert decode_entry(append.records[0]).index == 6
 
 
 def test_rule_25_a_beat_vouches_for_the_leader_only_in_the_same_term() -> None:
