@@ -39,7 +39,7 @@ def status(target: Target, as_json: bool) -> int:
         f"cluster {picture.cluster!r} as {picture.node} sees it;"
         f" storage {picture.storage}, durability {picture.durability}"
     )
-    if picture.durability != "fsync":
+    if picture.durability != "fsync" or picture.storage == "postgres":
         click.echo(f"{picture.durability}: {picture.durability_means}")
     echo_table("", NODE_COLUMNS, node_rows(picture))
     click.echo("owners by partition")

@@ -56,6 +56,16 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def uptime_s(pid: int) -> float | None:
+    """How long a process has run, in seconds (`proc(5)`, field 22); None if that cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    begun = int(stat[stat.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - begun)
+
+
 class Killable(Protocol):
     """What `kill_all` needs of a process."""
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from aiohttp import web
 
 from allsource.config.load import load_settings
 from allsource.config.schema import StorageSettings
 from allsource.node.cli.launch import supervisor as supervising
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left, welcome
-from allsource.node.cli.launch.supervisor import FAILURES_MAX, READY, WAITING, Child, Supervisor
-from allsource.node.cli.launch.table import draw, newest_picture
-from allsource.node.cli.picture import ClusterPicture
+from allsource.node.cli.launch.supervisor import ENDED, FAILURES_MAX, Child, Supervisor
+from allsource.node.cli.launch.watch import watch
 from allsource.node.cli.processes import NodeProcess, until
 from allsource.node.cli.targets import DEFAULT_CONFIG
 
@@ -186,75 +186,49 @@ async def test_of_a_killed_child_the_signal_is_told_not_what_it_said_long_before
     assert killed.last_complaint == "killed by signal 9"
 
 
-def picture(owners: list[str | None], term: int = 1) -> ClusterPicture:
-    return ClusterPicture.read(
-        {
-            "node": "n1",
-            "pid": 1,
-            "cluster": "c",
-            "storage": "rocksdb",
-            "durability": "fsync",
-            "durability_means": "on disks",
-            "nodes": [
-                {
-                    "id": id_,
-                    "state": "up",
-                    "yields": False,
-                    "damaged": [],
-                    "incarnation": 1,
-                    "address": "a",
-                    "http_address": "h",
-                }
-                for id_ in ("n1", "n2")
-            ],
-            "partitions": [
-                {
-                    "partition": number,
-                    "owner": owner,
-                    "term": term,
-                    "replicas": ["n1", "n2"],
-                    "commit_index": 1,
-                    "last_position": 0,
-                }
-                for number, owner in enumerate(owners)
-            ],
-        }
-    )
+@contextlib.asynccontextmanager
+async def answering(node: str, pid: int, asked: list[str]) -> AsyncIterator[str]:
+    """A node's HTTP door that says that it is ready; its address. `asked` grows with each answer."""
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ready"})
+
+    async def cluster(_: web.Request) -> web.Response:
+        asked.append(node)
+        named = dict.fromkeys(("cluster", "storage", "durability", "durability_means"), "x")
+        return web.json_response({"node": node, "pid": pid, **named, "nodes": [], "partitions": []})
+
+    app = web.Application()
+    app.router.add_get("/health/ready", ready)
+    app.router.add_get("/v1/cluster", cluster)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
-def drawn(*children: Child) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(draw(children))
-    return console.export_text()
-
-
-def test_the_table_shows_states_owners_and_what_went_wrong() -> None:
-    one, two = child(GOOD, "n1"), child(BROKEN, "n2")
-    one.state, one.picture, one.starts = READY, picture(["n1", "n1", None, "n2"]), 1
-    two.state, two.starts = WAITING, 3
-    two.last_complaint = "2026-01-01T00:00:00Z [error    ] the port is taken     port=1"
-    text = drawn(one, two)
-    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    assert rows["n1"].split()[:3] == ["n1", "ready", "-"]
-    assert rows["n1"].split()[5:8] == ["2", "2", "1"]
-    assert "to be restarted" in rows["n2"]
-    assert "the port is taken port=1" in rows["n2"]
-    assert "[error" not in rows["n2"]
-    assert "0 n1    1 n1    2 -     3 n2" in text
-
-
-def test_the_newest_picture_is_drawn() -> None:
-    old, new, mute = child(GOOD, "n1"), child(GOOD, "n2"), child(GOOD, "n3")
-    old.picture, new.picture = picture(["n1"], term=1), picture(["n2"], term=2)
-    assert newest_picture([old, new, mute]) is new.picture
-    assert newest_picture([mute]) is None
-    assert "owners" not in drawn(mute)
-
-
-def test_log_lines_are_never_read_as_markup() -> None:
-    one = child(GOOD)
-    one.last_complaint = "[bold]loud[/bold]"
-    assert "[bold]loud[/bold]" in drawn(one)
+@pytest.mark.parametrize(("node", "is_by_hand"), [("n1", True), ("n2", False)])
+async def test_a_node_that_was_started_by_hand_is_seen(node: str, is_by_hand: bool) -> None:
+    """Only the launch's own children were asked. Who answers as another node is none of it."""
+    one = child("pass")
+    async with asyncio.timeout(TIMEOUT_S):
+        await Supervisor([one], Witness(), restart=False).run()
+    asked: list[str] = []
+    async with answering(node, os.getpid(), asked) as one.http_url:
+        watching = asyncio.create_task(watch([one], Witness()))
+        if is_by_hand:
+            await until(lambda: one.is_by_hand, TIMEOUT_S, "the stranger to be seen")
+            assert one.is_ready
+        else:
+            await until(lambda: len(asked) > 2, TIMEOUT_S, "several answers")
+            assert one.picture is None
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert (one.state, one.was_live) == (ENDED, False)
 
 
 def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,7 @@ def _children(settings: Settings, config: Path) -> list[Child]:
             NodeProcess(node.id, node_command(config, node.id), output=subprocess.PIPE),
             f"{node.host}:{node.port}",
             f"http://{node.host}:{node.http_port}",
+            node.data_dir if settings.storage.backend == "rocksdb" else None,
         )
         for node in settings.nodes
     ]

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from allsource.node.cli.picture import ClusterPicture
@@ -43,6 +44,8 @@ class Child:
     node: NodeProcess
     address: str
     http_url: str
+    data_dir: Path | None = None
+    """Where its events are, if that is a directory of this machine."""
     state: str = STARTING
     starts: int = 0
     failures: int = 0
@@ -55,8 +58,12 @@ class Child:
     last_complaint: str = ""
     """The last warning or error that it logged; once it has ended, its last words, or the signal that
     killed it."""
+    complained_at: float = 0.0
+    """When it did, in seconds of the monotonic clock."""
     picture: ClusterPicture | None = None
-    """The cluster as it saw it last."""
+    """The cluster as the node at its address sees it, whoever started that; None if none answers."""
+    is_ready: bool = False
+    """Whether that node says that it is ready."""
 
     @property
     def id(self) -> str:
@@ -66,6 +73,11 @@ class Child:
     def is_up(self) -> bool:
         """Whether its process exists."""
         return self.node.running
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether the node at its address is another process than ours."""
+        return self.picture is not None and self.picture.pid != self.node.pid
 
     @property
     def is_given_up(self) -> bool:
@@ -149,7 +161,7 @@ class Supervisor:
                 backoff = _BACKOFF_FIRST_S
             status = child.exit_status or 0
             # Who was killed had no time to say why: what it said before is about something else.
-            child.last_complaint = child.last_words if status >= 0 else f"killed by signal {-status}"
+            self._complained(child, child.last_words if status >= 0 else f"killed by signal {-status}")
             again = self._restart and not child.is_given_up
             self._display.ended(child, backoff if again else None)
             if not again:
@@ -163,15 +175,19 @@ class Supervisor:
         """One life of a child, from its start until it has ended."""
         child.node.start()
         child.starts += 1
-        child.state, child.picture = STARTING, None
+        child.state, child.exit_status, child.picture = STARTING, None, None
         self._display.started(child)
         async for line in _lines(child.node):
             child.last_words = line
             if _COMPLAINT.search(line):
-                child.last_complaint = line
+                self._complained(child, line)
             self._display.said(child, line)
         await until(lambda: not child.is_up, STOP_GRACE_S, f"{child.id} to end")  # its output is closed
         child.exit_status, child.state, child.picture = child.node.exit_status, ENDED, None
+
+    @staticmethod
+    def _complained(child: Child, what: str) -> None:
+        child.last_complaint, child.complained_at = what, time.monotonic()
 
 
 async def _lines(node: NodeProcess) -> AsyncIterator[str]:

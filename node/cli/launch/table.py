@@ -1,8 +1,12 @@
-"""A launch shown on a terminal: a table of the nodes, a map of the partitions, and news above them."""
+"""A launch shown on a terminal: a table of the nodes, a map of the partitions, and news above them.
+
+What it says is `overview`'s; here it gets onto the terminal. Colours are rich's, who knows `NO_COLOR`.
+"""
 
 from __future__ import annotations
 
-import re
+import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +16,11 @@ from rich.text import Text
 
 from allsource.config.schema import Settings
 from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
-from allsource.node.cli.launch.supervisor import READY, WAITING, Child
-from allsource.node.cli.output import rich_table
-from allsource.node.cli.picture import ClusterPicture, owner_map
-
-COLUMNS = ("node", "state", "pid", "address", "http", "owns", "leads", "starts", "last error")
+from allsource.node.cli.launch.overview import Overview, lines
+from allsource.node.cli.launch.sight import Sight
+from allsource.node.cli.launch.supervisor import Child
 
 _REFRESH_PER_S = 4
-_COMPLAINT_CHARACTERS = 48
-_TIME_AND_LEVEL = re.compile(r"^\S+Z\s+\[\w+\s*\]\s+")
 
 
 class TableDisplay:
@@ -29,16 +29,25 @@ class TableDisplay:
     def __init__(self, settings: Settings, config: Path, children: Sequence[Child]) -> None:
         self._settings = settings
         self._config = config
-        self._children = children
+        self._sight = Sight(children)
+        console = Console()
         self._live = Live(
-            console=Console(), get_renderable=lambda: draw(children), refresh_per_second=_REFRESH_PER_S
+            console=console,
+            get_renderable=lambda: draw(self._sight.overview(), console.width),
+            refresh_per_second=_REFRESH_PER_S,
         )
+        self._disks: asyncio.Task[None] | None = None
 
     def __enter__(self) -> TableDisplay:
         self._live.start()
+        self._disks = asyncio.create_task(self._sight.look_at_disks())
+        if places := where(self._settings):
+            self._news(f"data in {places}", "")
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._disks is not None:
+            self._disks.cancel()
         self._live.stop()
 
     def started(self, child: Child) -> None:
@@ -62,42 +71,19 @@ class TableDisplay:
         self._live.console.print(Text(line, style=style), soft_wrap=True)
 
 
-def draw(children: Sequence[Child]) -> Group:
-    """The table and the map, from what the children said last."""
-    picture = newest_picture(children)
-    parts = [rich_table("", COLUMNS, [row(child, picture) for child in children])]
-    if picture is not None:
-        parts.append(Text("owners by partition\n" + "\n".join(owner_map(picture.owners()))))
-    return Group(*parts)
+def draw(overview: Overview, width: int) -> Group:
+    """The lines of the overview; no cell is ever read as markup."""
+    return Group(
+        *(Text.assemble(*((text, style) for text, style in line)) for line in lines(overview, width))
+    )
 
 
-def newest_picture(children: Sequence[Child]) -> ClusterPicture | None:
-    """The picture of the node that knows the newest terms: a node that was cut off has an old one."""
-    pictures = [child.picture for child in children if child.picture is not None]
-    return max(pictures, key=lambda picture: sum(one.term for one in picture.partitions), default=None)
-
-
-def row(child: Child, picture: ClusterPicture | None) -> list[str]:
-    """A node's line: what the cluster says that it owns, and what it says itself that it leads."""
-    owned = picture.owned_by(child.id) if picture is not None else []
-    leads = child.picture.owned_by(child.id) if child.picture is not None else []
-    wrong = child.last_complaint if child.state != READY or child.starts > 1 else ""
-    return [
-        child.id,
-        "to be restarted" if child.state == WAITING else child.state,
-        str(child.node.pid) if child.is_up else "-",
-        child.address,
-        child.http_url,
-        str(len(owned)),
-        str(len(leads)),
-        str(child.starts),
-        _brief(wrong),
-    ]
-
-
-def _brief(line: str) -> str:
-    """What a log line says, short enough for a cell: no time, no level, no padding."""
-    words = " ".join(_TIME_AND_LEVEL.sub("", line).split())
-    if len(words) <= _COMPLAINT_CHARACTERS:
-        return words
-    return words[: _COMPLAINT_CHARACTERS - 1] + "\u2026"
+def where(settings: Settings) -> str:
+    """The data directories of the nodes, in full; empty where the events are in no directory."""
+    if settings.storage.backend != "rocksdb":
+        return ""
+    places = [node.data_dir.resolve() for node in settings.nodes]
+    parents = {place.parent for place in places}
+    if len(places) == 1 or len(parents) > 1:
+        return ", ".join(map(str, places))
+    return f"{parents.pop()}{os.sep}{{{','.join(place.name for place in places)}}}"

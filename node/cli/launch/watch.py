@@ -1,7 +1,8 @@
-"""Asking the children how they are, through the HTTP door that everyone has.
+"""Asking the nodes how they are, through the HTTP door that everyone has.
 
-Behind a child's address another process may answer: that of a second launch of the same file, which has the
-ports already. What it says is not about our child.
+Behind a child's address another process may answer: one that somebody started by hand after our child had
+ended, or that of another launch of the same file, which has the ports already. What it says of the cluster
+is as good as our child's; that our child is well it does not say.
 """
 
 from __future__ import annotations
@@ -33,24 +34,32 @@ async def watch(children: Sequence[Child], display: Display) -> None:
 
 
 async def _look(child: Child, http: aiohttp.ClientSession) -> None:
-    """Ask one child; of one that does not answer the process is all that is known."""
+    """Ask the node at a child's address; of one that does not answer the process is all that is known."""
+    life = child.starts
+    ready, picture = await _ask(child, http)
+    if child.starts != life or not life:
+        return  # what was asked may have been its last life
+    if picture is not None and picture.pid == child.node.pid and not child.is_up:
+        ready, picture = False, None  # it has ended since
+    child.is_ready, child.picture = ready, picture
     if not child.is_up:
         return
-    life = child.starts
+    if picture is not None and not child.is_by_hand:
+        child.was_live = True
+        child.state = READY if ready else RUNNING
+    elif child.state == READY:
+        child.state = RUNNING
+
+
+async def _ask(child: Child, http: aiohttp.ClientSession) -> tuple[bool, ClusterPicture | None]:
+    """Whether the node at the address is ready, and its picture, if it is the node that belongs there."""
     try:
         async with http.get(f"{child.http_url}/health/ready") as answer:
             ready = answer.status == 200
         async with http.get(f"{child.http_url}/v1/cluster") as answer:
             picture = ClusterPicture.read(await answer.json()) if answer.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
-        picture = None  # the last three: not a node of ours
-    answered = picture is not None and picture.pid == child.node.pid
-    if not answered:
-        ready, picture = False, None
-    if child.starts == life and child.is_up:
-        child.was_live = child.was_live or answered
-        child.picture = picture
-        if answered:
-            child.state = READY if ready else RUNNING
-        elif child.state == READY:
-            child.state = RUNNING
+        return False, None  # the last three: not a node of ours
+    if picture is None or picture.node != child.id:
+        return False, None
+    return ready, picture
