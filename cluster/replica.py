@@ -14,6 +14,11 @@ Two promises about the disk are kept here:
   than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
   others take over what it leads.
 
+A node whose disk is too full is *stuck*: it waits, and tries four times a second whatever else happens.
+It is deaf meanwhile, for whatever it would answer rests on a write: messages are dropped, as by a network,
+and time does not pass in the core, as for a process that is paused. So nothing piles up. It goes on hearing
+who is alive and who leads, and its doors pass on to those.
+
 A record that cannot be read back costs its partition at this node, and nothing else (rule 17): the core
 gives the group up (`MultiRaft.quarantine`), whether the damage was met by a write, by the core, or by a
 reader who says so (`Replica.quarantine`).
@@ -134,6 +139,7 @@ class Replica:
         self._scheduled = False
         self._stopped = False
         self._stuck: Ready | None = None
+        self._try_at = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
         self._syncer = Syncer(
@@ -167,7 +173,7 @@ class Replica:
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Messages of a peer's data connection. Raises `PeerNonsense`, which ends it."""
-        if self._stopped:
+        if self._stopped or self._stuck is not None:
             return
         try:
             self._feed(self.core.receive, peer, messages, self._clock())
@@ -186,6 +192,14 @@ class Replica:
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat. Raises `PeerNonsense`, which ends its connection."""
         self._hear(self.core.receive_beat, peer, beat, self._clock())
+        if self._stuck is not None:
+            self._note_leaders(peer, beat)
+
+    def _note_leaders(self, peer: str, beat: Beat) -> None:
+        """What the core would tell the registry with its next orders, which it is not asked for."""
+        for line in beat.groups:
+            if line.leader == peer:
+                self.registry.record_leader(line.partition, peer, line.term)
 
     def connected(self, peer: str) -> None:
         """Both our connections to the peer finished their handshakes."""
@@ -221,6 +235,9 @@ class Replica:
 
     def read(self, partition: int, ticket: object, min_index: int) -> None:
         """Ask for a read barrier; the answer comes to `owner.read_ended`."""
+        if self._stuck is not None:
+            self.owner.read_ended(ReadResult(ticket, partition, 0, ok=False))
+            return
         self._hear(self.core.read, partition, ticket, min_index, self._clock())
 
     def hand_over(self) -> bool:
@@ -279,8 +296,11 @@ class Replica:
         return self.core.registry.quorum_is_up(partition)
 
     def is_handing_over(self, partition: int) -> bool:
-        """Whether this node leads the partition and is just giving it to another."""
-        return self.core.is_handing_over(partition)
+        """Whether this node leads the partition and is just giving it to another, as one that is stuck is
+        bound to."""
+        return self.core.is_handing_over(partition) or (
+            self._stuck is not None and self.core.is_leader(partition)
+        )
 
     @property
     def is_stuck(self) -> bool:
@@ -313,6 +333,7 @@ class Replica:
 
     def _carry_out_all(self) -> None:
         if self._stuck is not None and not self._try_again():
+            self._arm(self._try_at)
             return
         if self.owner.pump():
             self.schedule()
@@ -360,8 +381,9 @@ class Replica:
                 return True
             except DiskFull as error:
                 self._stuck = ready
+                self._try_at = self._clock() + DISK_FULL_RETRY_US
+                self._arm(self._try_at)
                 self.owner.stuck(error)
-                self._arm(self._clock() + DISK_FULL_RETRY_US)
                 return False
             except Corrupt as error:
                 partition = error.details.get("partition")
@@ -386,6 +408,8 @@ class Replica:
     def _try_again(self) -> bool:
         """Write what found no room. Until it succeeds nothing else of the core's orders is carried
         out, beats included, so the others stop counting on this node."""
+        if self._clock() < self._try_at:
+            return False
         ready, self._stuck = self._stuck, None
         assert ready is not None
         if not self._carry_out(ready):
@@ -423,7 +447,8 @@ class Replica:
         self._timer = None
         if self._stopped:
             return
-        self._feed(self.core.tick, self._clock())
+        if self._stuck is None:
+            self._feed(self.core.tick, self._clock())
         self._turn()
 
 

@@ -31,6 +31,7 @@ from allsource.node.measures import Measures
 from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.reads import Reads
+from allsource.node.reminder import Reminder
 from allsource.node.service import Peers, Service
 from allsource.node.tickets import Source, Ticket
 from allsource.node.view import View
@@ -165,6 +166,8 @@ class Member:
         self._look_every_s = settings.heartbeat_interval_ms / 1000
         self._disk_timer: asyncio.TimerHandle | None = None
         self._full_at = 0
+        self._stuck = Reminder(clock)
+        self._told_stuck = False
         self._states: dict[str, str] = {}
         self._led: set[int] = set()
         self.pump = self.ingest.pump
@@ -280,8 +283,11 @@ class Member:
     def stuck(self, error: DiskFull | None) -> None:
         """The disk is full, or no longer."""
         if error is None:
-            self._log.info("the log is written again")
-        else:
+            if self._told_stuck:
+                self._told_stuck = False
+                self._log.info("the log is written again")
+        elif self._stuck.holds():
+            self._told_stuck = True
             self._measures.failed()
             self._log.error("the log cannot be written; this node waits for room", reason=error.message)
 

@@ -459,7 +459,8 @@ class MultiRaft:
             if held or ends:
                 self._held.append(_Held(self._written, held, ends))
         for peer, question in self._rounds.begin(now):
-            self._send(peer, question)
+            if self.reaches(peer):  # one that is down has nothing to wait in
+                self._send(peer, question)
         ready.reads = self._rounds.take_results()
         if self._changes or self._damaged:
             ready.changes += self._changes

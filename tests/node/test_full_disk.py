@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
-from allsource.cluster.requests import AppendResult, ReadStream
+from allsource.cluster.consensus.messages import Message, ReadRound
+from allsource.cluster.replica import DISK_FULL_RETRY_US
+from allsource.cluster.requests import AppendResult, ReadStream, StreamPage
 from allsource.node import member as member_module
-from allsource.storage.errors import DiskFull, Overloaded
+from allsource.storage.errors import DiskFull, OutcomeUnknown, Overloaded
 from allsource.storage.interface import Refusal
-from tests.node.members import Cluster, append, events, until
+from tests.node.members import Cluster, append, clock, events, streams_in, until
 
 FULL = Refusal(DiskFull, "12 MiB free of 256 MiB wanted")
 
@@ -107,3 +111,81 @@ async def test_where_all_are_full_somebody_leads_and_reads_go_on() -> None:
         )
         assert type(await cluster.ask("n1", append(("a", events())))) is DiskFull
         assert (await cluster.ask("n2", ReadStream("a"))).current_version == 1
+
+
+# -- no room at all
+
+
+def fill(cluster: Cluster, node: str) -> list[int]:
+    """From now on nothing can be written there; the list grows with each try."""
+    tries: list[int] = []
+
+    def full(_: object) -> None:
+        tries.append(1)
+        raise DiskFull("no space left")
+
+    cluster.storages[node].write = full  # type: ignore[method-assign]
+    return tries
+
+
+async def test_a_follower_without_room_is_patient_quiet_and_grows_nothing() -> None:
+    async with Cluster(3) as cluster:
+        leader_id = cluster.leader(0).core.node_id
+        node = next(one for one in cluster.members if one != leader_id)
+        member, heard, stream = cluster.members[node], LogCapture(), streams_in(0, 1)[0]
+        member._log = structlog.wrap_logger(
+            None, processors=[heard], wrapper_class=structlog.make_filtering_bound_logger(0)
+        )
+        tries = fill(cluster, node)
+        begun = clock()
+        while len(tries) < 3:
+            assert isinstance(await cluster.ask(leader_id, append((stream, events()))), AppendResult)
+            assert isinstance(await cluster.ask(leader_id, ReadStream(stream, limit=1)), StreamPage)
+        # Once when the disk filled, and then not more often than four times a second.
+        assert len(tries) <= 2 + (clock() - begun) // DISK_FULL_RETRY_US
+        stuck = [one for one in heard.entries if one["event"].startswith("the log cannot be written")]
+        assert len(stuck) == 1
+        assert sum(map(len, member.core._out.values())) == 0
+        assert len(member.core._held) <= 1, "what waits for the write that found no room"
+        assert not any(group.durable_out for group in member.core.groups.values())
+        # Nor do the others write to it in vain: it is down.
+        await until(
+            lambda: cluster.members[leader_id].core.detector.state(node) == "down", "it to look dead"
+        )
+        del cluster.storages[node].write
+        await until(lambda: commits(cluster, node) == commits(cluster, leader_id), "catching up")
+        await cluster.settled()
+        assert "the log is written again" in [one["event"] for one in heard.entries]
+
+
+async def test_the_doors_of_a_leader_without_room_pass_on() -> None:
+    async with Cluster(3) as cluster:
+        node = cluster.leader(0).core.node_id
+        stream = streams_in(0, 1)[0]
+        assert isinstance(await cluster.ask(node, append((stream, events()))), AppendResult)
+        fill(cluster, node)
+        for request in (append((stream, events())), ReadStream(stream), append((stream, events()))):
+            answer = await cluster.ask(node, request)
+            if isinstance(answer, OutcomeUnknown):  # it was in the log already when the disk was full
+                answer = await cluster.ask(node, request)
+            assert isinstance(answer, AppendResult | StreamPage), answer
+        assert cluster.members[node].replica.is_stuck
+
+
+async def test_no_read_round_is_asked_of_a_peer_that_is_down() -> None:
+    async with Cluster(3) as cluster:
+        leader = cluster.leader(0)
+        down, alive = [one for one in cluster.members if one != leader.core.node_id]
+        asked: list[str] = []
+        real = leader.replica._links.send_messages
+
+        def send(peer: str, messages: list[Message]) -> None:
+            asked.extend(peer for one in messages if isinstance(one, ReadRound))
+            real(peer, messages)
+
+        leader.replica._links.send_messages = send  # type: ignore[method-assign]
+        stream = streams_in(0, 1)[0]
+        await cluster.ask(leader.core.node_id, append((stream, events())))
+        cluster.kill(down)
+        assert isinstance(await cluster.ask(leader.core.node_id, ReadStream(stream)), StreamPage)
+        assert asked == [alive]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from allsource.cluster.consensus.messages import Beat, CommitNotice, ReadResult, Ready, Role, RoleChange
 from allsource.cluster.consensus.sense import PeerNonsense
-from allsource.cluster.replica import Replica
+from allsource.cluster.replica import DISK_FULL_RETRY_US, Replica
 from allsource.cluster.syncer import Syncer
 from allsource.storage.errors import Corrupt, DiskFull
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite
@@ -274,6 +275,29 @@ async def test_a_full_disk_stops_everything_until_there_is_room(
     assert shell.world.story.count("write") == 2
     assert "unstuck" in shell.world.story
     assert not shell.replica.is_stuck
+
+
+async def test_a_full_disk_is_tried_four_times_a_second_whatever_happens(shell: Shell) -> None:
+    """It was tried with every turn: 900 times a second under load."""
+    tries: list[int] = []
+
+    def full(writes: list[PartitionWrite]) -> None:
+        tries.append(clock())
+        raise DiskFull("no space left")
+
+    shell.world.write = full  # type: ignore[method-assign]
+    shell.order(full_ready())
+    await until(lambda: bool(tries))
+    while clock() - tries[0] < DISK_FULL_RETRY_US:
+        shell.replica.schedule()
+        shell.replica.messages("n2", [])  # not for the core, which would raise
+        shell.replica.read(0, None, 0)
+        await asyncio.sleep(0)
+    assert len(tries) <= 2
+    assert shell.core.ticks == 0
+    await until(lambda: len(tries) >= 3)
+    assert all(later - earlier >= DISK_FULL_RETRY_US for earlier, later in pairwise(tries))
+    assert shell.world.story.count("read") > 0
 
 
 async def test_a_short_sync_needs_no_thread() -> None:
