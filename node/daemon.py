@@ -62,6 +62,7 @@ from allsource.node.wire.door import WireDoor
 from allsource.storage.errors import AllsourceError, StorageFault
 from allsource.storage.interface import Identity, Storage
 from allsource.storage.open import open_storage
+from allsource.storage.printable import printable_lines
 
 EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN = 0, 1, 69
 
@@ -113,7 +114,7 @@ async def _live(settings: Settings, node_id: str, log: FilteringBoundLogger) -> 
 
 
 def _refuse(node_id: str, message: str, status: int) -> int:
-    print(f"allsource: {node_id}: {message}", file=sys.stderr)
+    print(f"allsource: {node_id}: {printable_lines(message)}", file=sys.stderr)
     return status
 
 

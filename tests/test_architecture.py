@@ -79,6 +79,7 @@ PURE = (
     "allsource.storage.partition",
     "allsource.storage.postgres.overlay",
     "allsource.storage.postgres.recent",
+    "allsource.storage.printable",
     "allsource.storage.times",
 )
 """What can be tested, and simulated, without a socket, a clock or a die."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from allsource.cluster.requests import AppendResult, PartitionPage, StreamPage
 from allsource.node.http.bodies import MSGPACK
 from allsource.node.http.rawjson import is_json
 from allsource.storage.events import BINARY, Event
+from allsource.storage.times import as_datetime
 
 JSON_TYPE = "application/json"
 _quote = json.encoder.encode_basestring
@@ -107,7 +107,7 @@ def rfc3339(timestamp_us: int) -> str:
 
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return as_datetime(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _event_json(event: Event) -> bytes:

@@ -19,6 +19,7 @@ from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
 from allsource.node.cli.launch.overview import Overview, lines
 from allsource.node.cli.launch.sight import Sight
 from allsource.node.cli.launch.supervisor import Child
+from allsource.storage.printable import printable
 
 _REFRESH_PER_S = 4
 
@@ -68,13 +69,16 @@ class TableDisplay:
         self._news("stopping all nodes (Ctrl-C again: at once)", "yellow")
 
     def _news(self, line: str, style: str) -> None:
-        self._live.console.print(Text(line, style=style), soft_wrap=True)
+        self._live.console.print(Text(printable(line), style=style), soft_wrap=True)
 
 
 def draw(overview: Overview, width: int) -> Group:
     """The lines of the overview; no cell is ever read as markup."""
     return Group(
-        *(Text.assemble(*((text, style) for text, style in line)) for line in lines(overview, width))
+        *(
+            Text.assemble(*((printable(text), style) for text, style in line))
+            for line in lines(overview, width)
+        )
     )
 
 
