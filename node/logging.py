@@ -2,7 +2,7 @@
 
 `info` tells what changed (who leads, who is up, starts and stops), never a single request: at
 20,000 requests a second a line for each would be the product's main work. `node` is bound to every
-line; `partition` and `term` are given where they apply.
+line; `partition` and `term` are given where they apply (leaderships share a line: `leadership`).
 
 Logging never raises and never waits (CONSENSUS.md rule 31; `log_sink`), with one exception: `critical`,
 which is said of a process that ends now, waits a moment for its line to be written. Tracebacks are plain:

@@ -1,6 +1,7 @@
 """A launch shown on a terminal: a table of the nodes, a map of the partitions, and news above them.
 
-What it says is `overview`'s; here it gets onto the terminal. Colours are rich's, who knows `NO_COLOR`.
+What it says is `overview`'s and `layout`'s; here it gets onto the terminal. Colours are rich's, who
+knows `NO_COLOR`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from allsource.config.schema import Settings
+from allsource.node.cli.launch.layout import lines
 from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
-from allsource.node.cli.launch.overview import Overview, lines
+from allsource.node.cli.launch.overview import Overview
 from allsource.node.cli.launch.sight import Sight
 from allsource.node.cli.launch.supervisor import Child
 from allsource.storage.printable import printable
