@@ -23,7 +23,7 @@ from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json, say
 from allsource.node.damage import remembered
 from allsource.storage.directory import DataDirectory, claim_directory, claim_existing, read_format
-from allsource.storage.errors import Corrupt, StorageFault
+from allsource.storage.errors import NO_COPY_HELPS, Corrupt, StorageFault
 from allsource.storage.interface import Storage
 
 FAULTS_SHOWN = 20
@@ -136,7 +136,7 @@ def _directory(path: Path) -> Subject:
         },
         range(found.partitions),
         lambda: _open(directory),
-        "take another checkpoint" if taken else "restore it from a copy, or let its peers go on without it",
+        "take another checkpoint" if taken else NO_COPY_HELPS,
     )
 
 
