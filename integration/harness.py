@@ -23,7 +23,7 @@ from allsource.node.cli.targets import connect
 
 SECRET = "integration-secret"
 CLIENT_SECRET = "integration-secret-of-clients"
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 """Far more than anything here takes; a story that reaches it fails."""
 
 Answer = tuple[int, Any]

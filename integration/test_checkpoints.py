@@ -23,7 +23,7 @@ async def allsource(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line, as a user calls it."""
     command = [sys.executable, "-m", "allsource.node.cli", *map(str, arguments)]
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, command, capture_output=True, text=True, timeout=280, check=False
     )
 
 

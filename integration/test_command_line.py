@@ -33,7 +33,7 @@ def allsource(
         [*ALLSOURCE, *map(str, arguments)],
         input=stdin,
         capture_output=True,
-        timeout=100,
+        timeout=280,
         env={**os.environ, **environment},
         check=False,
     )
@@ -301,7 +301,7 @@ async def test_a_reader_that_goes_away_is_no_error_worth_a_word(one: ClusterProc
     command = " ".join([*ALLSOURCE, "read", "--config", str(one.config), "s"])
     shell = f"set -o pipefail; {command} | head -n 1"
     done = await asyncio.to_thread(
-        subprocess.run, ["bash", "-c", shell], capture_output=True, timeout=60, check=False
+        subprocess.run, ["bash", "-c", shell], capture_output=True, timeout=280, check=False
     )
     assert (done.returncode, done.stderr) == (1, b"")
     assert done.stdout.startswith(b"1\t")

@@ -30,7 +30,7 @@ ROOT = README.parent
 
 async def shell(line: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
-        subprocess.run, ["sh", "-c", line], cwd=directory, capture_output=True, text=True, timeout=100,
+        subprocess.run, ["sh", "-c", line], cwd=directory, capture_output=True, text=True, timeout=280,
         check=False, env={**os.environ, "TMPDIR": str(directory)} if directory != ROOT else None,
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ from allsource.cluster.session import ClientSession, Results
 from allsource.storage.errors import AllsourceError
 from tests.cluster.wire_samples import acceptor
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:

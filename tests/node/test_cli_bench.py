@@ -32,7 +32,14 @@ async def test_a_closed_loop_never_has_more_in_flight_than_workers() -> None:
         under_way -= 1
         return 10
 
-    measured = await closed_loop("w", "event", operation, workers=4, seconds=0.2, warm_up_s=0.05, nodes=[])
+    measured = await closed_loop(
+        *("w", "event", operation),
+        workers=4,
+        seconds=0.2,
+        warm_up_s=0.05,
+        nodes=[],
+        clock=asyncio.get_running_loop().time,
+    )
     assert most == 4
     assert under_way == 0
     assert measured.units == 10 * len(measured.latencies) > 0
@@ -49,7 +56,14 @@ async def test_the_warm_up_and_what_ends_too_late_are_not_counted() -> None:
         await asyncio.sleep(0.03)
         return 1
 
-    measured = await closed_loop("w", "e", operation, workers=1, seconds=0.1, warm_up_s=0.1, nodes=[])
+    measured = await closed_loop(
+        *("w", "e", operation),
+        workers=1,
+        seconds=0.1,
+        warm_up_s=0.1,
+        nodes=[],
+        clock=asyncio.get_running_loop().time,
+    )
     assert 0 < measured.units < len(begun) - 2
 
 

@@ -19,7 +19,7 @@ from allsource.storage.events import Event
 from allsource.storage.partition import partition_of
 
 PARTITIONS = 4
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Store:

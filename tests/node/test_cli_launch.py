@@ -25,7 +25,7 @@ from allsource.node.cli.processes import NodeProcess, until
 from allsource.node.cli.targets import DEFAULT_CONFIG
 
 CONFIG = Path(__file__).parents[2] / DEFAULT_CONFIG
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 GOOD = "import time; print('up', flush=True); time.sleep(100)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {GOOD}"

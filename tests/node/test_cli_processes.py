@@ -29,7 +29,7 @@ from allsource.node.cli.processes import (
 )
 from allsource.node.cli.scratch import copy_config
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 SLEEPER = "import time; print('up', flush=True); time.sleep(100)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 PARENT = (

@@ -19,7 +19,7 @@ from allsource.config.schema import LogSettings
 from allsource.node.log_sink import LINE_BYTES_MAX, QUEUED_BYTES_MAX, LogSink, SinkStream, output_to
 from allsource.node.logging import node_log
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Disk:

@@ -24,7 +24,7 @@ from time import monotonic, sleep
 from urllib.parse import parse_qs, urlsplit
 
 _LIBC = ctypes.CDLL(None)
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 DSN_VARIABLE = "ALLSOURCE_TEST_POSTGRES_DSN"
 _SETTINGS = {
     "fsync": "off",

@@ -62,7 +62,7 @@ def sql(url: str, statements: str) -> Any:
 
 
 def wait_for(url: str, question: str, wanted: object) -> None:
-    deadline = monotonic() + 20
+    deadline = monotonic() + 60
     while (found := sql(url, question)) != wanted:
         assert monotonic() < deadline, f"{question}: {found}"
 
@@ -290,7 +290,7 @@ def test_while_the_disk_is_full_a_sync_goes_on_trying_and_appends_are_refused(
     storage.write([log.write(log.events(("a", 1)))])
     with ThreadPoolExecutor(1) as thread:
         syncing = thread.submit(storage.sync)
-        deadline = monotonic() + 10
+        deadline = monotonic() + 60
         while (refusal := storage.pressure()) is None:
             assert monotonic() < deadline
             assert not syncing.done()
@@ -450,7 +450,7 @@ def test_tables_that_were_changed_by_hand_do_not_stop_the_node(postgres_url: str
     )
     storage.write([PartitionWrite(0, HardState(1, "", 1), None, [log.events(("a", 1))])])
     storage.sync()
-    deadline = monotonic() + 10
+    deadline = monotonic() + 60
     while storage.properties()["postgres_view_failures"] < 2:
         assert monotonic() < deadline
     storage.write([log.write(log.events(("a", 1)))])
@@ -469,7 +469,7 @@ def test_new_ids_and_new_streams_are_not_asked_for(postgres_url: str) -> None:
     log = filled(postgres_url)
     storage = open_postgres(postgres_url)
     storage.load(0)
-    deadline = monotonic() + 10
+    deadline = monotonic() + 60
     while storage._session.seen.may_hold(0, b"certainly not"):
         assert monotonic() < deadline
     before = storage.properties()["postgres_reads"]

@@ -55,7 +55,7 @@ def wal_sizes(path: Path) -> dict[str, int]:
 
 def wait_until_idle(storage: RocksStorage) -> None:
     """Until nothing is being flushed or compacted: the files can be copied only while they stand still."""
-    deadline = monotonic() + 20
+    deadline = monotonic() + 60
     flushing = ("mem-table-flush-pending", "num-running-flushes")
     compacting = ("compaction-pending", "num-running-compactions")
     while any(
@@ -69,7 +69,7 @@ def wait_until_idle(storage: RocksStorage) -> None:
 def copy_while_open(storage: RocksStorage, source: Path, target: Path) -> None:
     """The files of an open database as they are. RocksDB deletes files that it no longer needs when it
     likes; a copy that lost one under its hands is made again."""
-    deadline = monotonic() + 20
+    deadline = monotonic() + 60
     while True:
         wait_until_idle(storage)
         try:

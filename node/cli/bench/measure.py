@@ -69,15 +69,15 @@ async def closed_loop(
     seconds: float,
     warm_up_s: float,
     nodes: Sequence[Node],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
-    """Let `workers` repeat the operation, each its next one when the last was answered.
+    """Let `workers` repeat the operation, each its next one when the last was answered. `clock`: seconds.
 
     What begins during the warm-up is not counted; what is under way at the end is awaited and not
     counted either, so that no slow answer is cut off and no idle tail is measured.
     """
     latencies: list[float] = []
     units = 0
-    clock = time.perf_counter
     begin = clock() + warm_up_s
     end = begin + seconds
 
