@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.messages import Beat
+from allsource.cluster.consensus.progress import REPLICATE
 from allsource.cluster.consensus.quorum import has_majority
 from allsource.cluster.registry import NodeRegistry
 
@@ -117,6 +118,10 @@ class Balance:
             return None
         progress = leadership.progress.get(owner)
         if progress is None or not group.committed_in_term or progress.match < group.commit:
+            return None
+        if progress.state != REPLICATE:
+            # It has acknowledged nothing since it is back. Beats pass, and the lane of votes and entries
+            # may still wait out TCP's back-off: a transfer would stop writes until it is given up.
             return None
         if now - self._up_since.get(owner, now) < STAY_BEATS * self._config.heartbeat_us:
             return None

@@ -60,6 +60,16 @@ def test_who_wants_it_and_is_not_the_owner_does_not_get_it() -> None:
     assert node.successor(SECOND) is None
 
 
+def test_who_is_back_gets_nothing_before_its_data_connection_is_proved_to_work() -> None:
+    """After a cut, beats may pass long before entries and votes do; a transfer would stop all writes."""
+    node = Node(leads=True)
+    node.beat("b", wants=True)
+    node.bench.group.peer_reachable("b", SECOND)
+    assert node.successor(SECOND) is None
+    node.bench.accept("b")
+    assert node.successor(SECOND) == "b"
+
+
 def test_what_a_peer_wanted_before_it_went_down_is_forgotten() -> None:
     node = Node(leads=True)
     node.beat("b", wants=True)
