@@ -89,17 +89,7 @@ class DescribeCluster:
     """What `GET /v1/cluster` shows, as the asked node sees it."""
 
 
-@dataclass(slots=True, frozen=True)
-class PassOn:
-    """A node asks a peer to pass a request on to the leader, which it cannot reach itself.
-
-    It is passed on as it is: a second hop, and never a third.
-    """
-
-    request: AppendRequest | ReadStream | ReadPartition
-
-
-Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster | PassOn
+Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster
 
 
 class Chunk(NamedTuple):

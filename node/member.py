@@ -27,7 +27,6 @@ from allsource.config.schema import Settings
 from allsource.node.damage import ADVICE, DamagedPartitions
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
-from allsource.node.leadership import LeadershipNews
 from allsource.node.measures import Measures
 from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
@@ -88,7 +87,6 @@ class Member:
         events' timestamps; `seed`: for the core's randomised timeouts."""
         self._log = log
         self._measures = measures
-        self._news = LeadershipNews(lambda *what, **facts: self._log.info(*what, **facts), loop.call_later)
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
         self.damage = DamagedPartitions(storage, hosted_by(node_id, groups))
@@ -205,7 +203,6 @@ class Member:
             self._disk_timer.cancel()
         self.service.close()
         self.replica.stop()
-        self._news.tell()
 
     # -- from the transport
 
@@ -258,11 +255,11 @@ class Member:
         if change.role == Role.LEADER:
             self._led.add(change.partition)
             self._measures.leadership("gained")
-            self._news.changed(change.partition, change.term, gained=True)
+            self._log.info("leads", partition=change.partition, term=change.term)
         elif change.partition in self._led:
             self._led.discard(change.partition)
             self._measures.leadership("lost")
-            self._news.changed(change.partition, change.term, gained=False)
+            self._log.info("leads no more", partition=change.partition, term=change.term)
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
 

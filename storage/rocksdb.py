@@ -26,7 +26,7 @@ from allsource.storage import keys
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.directory import DataDirectory, claim_directory
 from allsource.storage.entry import Configuration, Entry, check_record, decode_entry, span_of
-from allsource.storage.errors import PEERS_GO_ON, Corrupt, DiskFull, Overloaded, StorageFault
+from allsource.storage.errors import Corrupt, DiskFull, Overloaded, StorageFault
 from allsource.storage.interface import (
     HardState,
     PartitionState,
@@ -120,7 +120,7 @@ class RocksStorage:
         if hard.commit > tail.last_index:
             raise Corrupt(
                 f"{self.path}: partition {partition} was committed up to index {hard.commit}, but its log"
-                f" ends at {tail.last_index}; {PEERS_GO_ON}",
+                f" ends at {tail.last_index}; keep this node stopped: its peers hold the events and go on",
                 partition=partition,
             )
         marks = list(self._database.scan(keys.META, keys.term_key(partition, 0)[:3]))
@@ -236,14 +236,15 @@ class RocksStorage:
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.path}: at {partition}/{index} lies the entry {entry.partition}/{entry.index};"
-                f" {PEERS_GO_ON}"
+                " keep this node stopped: its peers hold the events and go on"
             )
         return entry
 
     def _missing(self, partition: int, index: int) -> Corrupt:
         return Corrupt(
             f"{self.path}: partition {partition} has no entry {index}, its log ends at"
-            f" {self._tail(partition).last_index}; {PEERS_GO_ON}"
+            f" {self._tail(partition).last_index}; keep this node stopped: its peers hold the events"
+            " and go on"
         )
 
     @named_faults

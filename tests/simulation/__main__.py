@@ -47,15 +47,17 @@ def _many(options: argparse.Namespace) -> int:
     seeds = range(options.start, options.start + options.seeds)
     began = time.monotonic()
     failures: list[Outcome] = []
-    slowest = 0
+    slowest = gap = 0
     for done, outcome in enumerate(run_many(seeds, options.jobs, mutant, theme), 1):
         slowest = max(slowest, outcome.recovery_us)
+        gap = max(gap, outcome.gap_us)
         if outcome.failed:
             failures.append(outcome)
             print(describe_failure(outcome, mutant, theme), flush=True)
         if done % 100 == 0 or done == len(seeds):
             _progress(done, len(seeds), len(failures), time.monotonic() - began)
     print(f"longest recovery after the faults ended: {slowest / 1000:.0f} ms of simulated time")
+    print(f"longest time without writes while a majority was connected: {gap / 1000:.0f} ms")
     return int(bool(failures))
 
 

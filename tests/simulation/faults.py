@@ -229,6 +229,10 @@ class Faults:
             return self._cut([(targets[0], targets[1])])
         return self._cut((targets[0], node) for node in self._nodes if node is not targets[0])
 
+    def _link(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """Two nodes do not reach each other; all others reach both."""
+        return self._cut(_both_ways(targets[:1], targets[1:]))
+
     def _deafen(self, targets: list[SimNode], _fault: Fault) -> Undo:
         """Everybody hears it, it hears nobody."""
         return self._cut((node, targets[0]) for node in self._nodes if node is not targets[0])
@@ -373,6 +377,7 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "halves": Faults._halves,
     "bridge": Faults._bridge,
     "one_way": Faults._one_way,
+    "link": Faults._link,
     "data_lane": Faults._cut_data,
     "data_lanes_leader": Faults._cut_data,
     "replies_leader": Faults._cut_replies,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.log import RaftLog
@@ -289,6 +290,22 @@ def _any_beat_vouches(self: Group, sender: str, line: GroupBeat, now: int) -> No
         self._hear_leader(sender, now)
 
 
+def _never_gives_up(_self: Leadership, _commit: int, _now: int) -> bool:
+    return False
+
+
+def _give_without_consent(self: Balance, group: Group, now: int) -> str | None:
+    """What the leader sees is enough, as long as the other is up and has everything."""
+    leadership, owner = group.leadership, self._registry.owner_of(group.partition)
+    if leadership is None or leadership.successor is not None or owner in (None, self._node_id):
+        return None
+    progress = leadership.progress.get(owner)
+    up_since = self._up_since.get(owner)
+    if progress is None or up_since is None or now - up_since < 2 * self._config.heartbeat_us:
+        return None
+    return owner if group.committed_in_term and progress.match >= group.commit else None
+
+
 def _always_knows_the_commit(self: Group) -> bool:
     return self.leadership is not None
 
@@ -374,6 +391,16 @@ MUTANTS: dict[str, Mutant] = {
         "A beat vouches for its sender in any term",
         broken=_patched(Group, "beat", _any_beat_vouches),
         theme="old_messages",
+    ),
+    "rule-35-gray-leader": Mutant(
+        "A leader that is heard but cannot replicate stays",
+        broken=_patched(Leadership, "cannot_replicate", _never_gives_up),
+        theme="gray",
+    ),
+    "rule-36-polite": Mutant(
+        "Leadership is given to whom one's own view names, without consent",
+        broken=_patched(Balance, "successor", _give_without_consent),
+        theme="views",
     ),
     "rule-27-no-ids": Mutant("A retry is stored again", _RetriesAgain),
     "rejection-without-barrier": Mutant("A deposed leader rejects", _AtOnce),

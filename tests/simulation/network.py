@@ -300,6 +300,11 @@ class Network:
         if link.up and link.epoch == epoch and self._is_cut(link, (DATA,)):
             self._broken(link, epoch)
 
+    def joins(self, one: str, other: str) -> bool:
+        """Whether both lanes work in both directions between two nodes, as fast as ever."""
+        there, back = self._links[one, other], self._links[other, one]
+        return not (self._is_cut(there) or there.slowness > 1 or back.slowness > 1) and there.up and back.up
+
     def slow_down(self, source: str, target: str, factor: int) -> None:
         """Multiply the delays of one direction."""
         self._links[source, target].slowness = factor

@@ -14,7 +14,7 @@ from typing import Any
 from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
 from tests.simulation.disk import SimDisk
-from tests.simulation.invariants import Invariants
+from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
@@ -235,6 +235,17 @@ class SimNode:
         """See `MultiRaft.peer_refused`."""
         self.do(lambda: self.core.peer_refused(peer, self.clock()))
 
+    # -- memory
+
+    def waiting(self) -> int:
+        """How many requests, reads and held messages this process keeps."""
+        return self.service.waiting() + _core_holds(self.core)
+
+    def check_memory(self) -> None:
+        """What a process holds is bounded by what it was asked lately, not by how long it has run."""
+        if not self.paused and (holds := self.waiting()) > self.plan.memory_max():
+            raise Violation("memory is bounded", f"{self.name} holds {holds} messages and requests")
+
     # -- the loop's turn
 
     def _end_turn_later(self) -> None:
@@ -382,6 +393,16 @@ class SimNode:
         """Rule 25: a node whose disk does not move must not look alive."""
         since = self._sync_since
         return since is not None and self.world.now - since > self.plan.consensus.suspicion_us
+
+
+def _core_holds(core: MultiRaft) -> int:
+    """Reads without an answer, and messages that wait for a sync or for the next Ready."""
+    rounds = core._rounds
+    reads = [*rounds._waiting.values(), *rounds._confirmed.values()]
+    reads += [share.reads for round_ in rounds._rounds.values() for share in round_.shares.values()]
+    held = [held.messages for held in core._held]
+    out = list(core._out.values())
+    return sum(map(len, reads)) + sum(map(len, held)) + sum(map(len, out))
 
 
 def _brief(message: Any) -> str:

@@ -198,6 +198,9 @@ class NodeCode(Door):
         for reply in waiting.values():
             reply(Lost())
 
+    def waiting(self) -> int:
+        return len(self._waiting) + len(self._real._deadlines)
+
 
 def _failed(error: AllsourceError) -> Answer:
     if isinstance(error, WrongExpectedVersion):

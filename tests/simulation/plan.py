@@ -16,6 +16,9 @@ from allsource.storage.partition import partition_of
 MILLISECOND = 1_000
 SECOND = 1_000_000
 
+HELD_MAX = 100
+"""Requests, reads and messages that a process may hold for each client and each replica of the cluster."""
+
 HARMLESS = ("false_alarm", "isolate_follower", "deafen_follower")
 """Kinds of faults that must not move any leadership (rules 11 and 12)."""
 
@@ -126,7 +129,8 @@ class Plan:
     real_node: bool
     """Whether the nodes run what `node/` has around the core (`node_code`), or a model (`service`)."""
     minority: str
-    """What happens in phase two to the nodes that are not healed: `crash`, `isolate` or `as_is`."""
+    """What happens in phase two to the nodes that are not healed: `crash`, `isolate`, `as_is`, or `partly`:
+    they are well, and some of their links stay cut."""
 
     def is_calm(self) -> bool:
         """Whether nothing happens that could excuse an election once everybody has settled."""
@@ -140,6 +144,15 @@ class Plan:
         return all(
             one.at_us + one.lasts_us + pause < next_one.at_us for one, next_one in pairwise(self.faults)
         )
+
+    def memory_max(self) -> int:
+        """How many requests, reads and messages one process may hold at once."""
+        return HELD_MAX * (self.load.clients + self.nodes * self.partitions)
+
+    def elections_max(self) -> int:
+        """How often a partition may get a new leader, and its log a no-op, in phase one: a few times for
+        each fault, and once in a suspicion time. Twice what is seen; a ping-pong makes ten times that."""
+        return 8 + 4 * len(self.faults) + self.duration_us // self.consensus.suspicion_us
 
     def only(self, faults: tuple[int, ...]) -> Plan:
         """This plan with these of its faults alone (numbers in its list)."""

@@ -31,6 +31,8 @@ class Outcome:
     seed: int
     complaint: str
     recovery_us: int
+    gap_us: int
+    """The longest time in phase one for which a connected majority took no writes."""
 
     @property
     def failed(self) -> bool:
@@ -51,8 +53,8 @@ def _run(simulation: Simulation) -> Outcome:
     try:
         simulation.run()
     except Exception as error:  # a KeyError in the core is this schedule's failure too
-        return Outcome(seed, f"{type(error).__name__}: {error}{_where(error)}", 0)
-    return Outcome(seed, "", simulation.recovery_us)
+        return Outcome(seed, f"{type(error).__name__}: {error}{_where(error)}", 0, 0)
+    return Outcome(seed, "", simulation.recovery_us, simulation.availability.longest_gap_us)
 
 
 def _where(error: Exception) -> str:

@@ -94,6 +94,10 @@ class Door(Protocol):
     def process_died(self) -> None:
         """All connections of clients end."""
 
+    def waiting(self) -> int:
+        """How many requests have no answer yet."""
+        return 0
+
 
 class Service(Door):
     """The model of it."""
@@ -231,6 +235,10 @@ class Service(Door):
                 reply(Lost())
         for waiting in self._open_reads.values():
             waiting.reply(Lost())
+
+    def waiting(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._open_reads) + sum(map(len, self._pending.values()))
 
 
 def _placed(entry: Entry) -> Placed:

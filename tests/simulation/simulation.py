@@ -9,18 +9,22 @@ then everything must be as if nothing had happened, and the logs are judged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from unittest import mock
 
 import allsource.cluster.consensus.log as log_module
+from allsource.cluster.consensus.leadership import STUCK_SUSPICIONS_MAX
 from allsource.cluster.placement import owners, replica_sets
+from tests.simulation.availability import Availability
 from tests.simulation.checkers import Evidence, judge
 from tests.simulation.clients import Client
 from tests.simulation.disk import Index
 from tests.simulation.faults import Faults
 from tests.simulation.history import OK, AppendOperation, History, ReadOperation
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.network import Network
+from tests.simulation.network import BEAT, BOTH, DATA, Network
 from tests.simulation.node import SimNode, Tools
 from tests.simulation.plan import Plan, stream_of
 from tests.simulation.world import World
@@ -28,6 +32,16 @@ from tests.simulation.world import World
 PROGRESS_SUSPICIONS = 12
 """Healed, a partition takes a write within this many suspicion times (and a few slow syncs)."""
 PROGRESS_SYNCS = 100
+
+QUIET_SUSPICIONS = 3
+"""How long a cluster in which all is well is watched, when it has settled: nobody is elected any more."""
+PARTLY_PROGRESS_SUSPICIONS = PROGRESS_SUSPICIONS + STUCK_SUSPICIONS_MAX
+"""Where only acknowledgements are cut, a leader whose followers' logs grow is deposed that much later."""
+PARTLY_SETTLED_SUSPICIONS = 4
+PARTLY_QUIET_SUSPICIONS = 8
+PARTLY_ELECTIONS_MAX = 6
+"""Where some links stay cut, views differ, and leadership may still move in the second of these spans. It
+must not go to and fro (rule 36): two polite leaders did so forty times in it."""
 
 
 class Simulation:
@@ -59,6 +73,9 @@ class Simulation:
         for node in self.nodes:
             node.elected = self.faults.elected
             node.has_committed = self.faults.committed
+        self.availability = Availability(
+            self.world, plan, self.nodes, self.network, self.invariants, self.replicas
+        )
         self.recovery_us = 0
         """How long the healed majority needed until every partition took a write."""
 
@@ -75,6 +92,7 @@ class Simulation:
     def _run(self) -> None:
         self._suffer()
         self._check_calm()
+        self._check_elections()
         survivors = self._choose_survivors()
         self._heal(survivors)
         self._demand_progress(survivors)
@@ -88,6 +106,7 @@ class Simulation:
         for client in self.clients:
             client.start()
         self.faults.schedule()
+        self.world.at(30_000, self.availability.start)
         self.world.run_until(max(self.plan.duration_us, 30_000))
 
     def _check_calm(self) -> None:
@@ -98,6 +117,13 @@ class Simulation:
         for election in self.history.elections:
             if election.at_us > settled + 30_000:
                 raise Violation("rule 12, leaders stay", f"{election} in a calm cluster")
+
+    def _check_elections(self) -> None:
+        """Leaderships, and the no-ops that they leave in the log, are as many as the faults explain."""
+        counts = Counter(election.partition for election in self.history.elections)
+        most = max(counts.values(), default=0)
+        if most > self.plan.elections_max():
+            raise Violation("leaders stay", f"{most} elections for {len(self.plan.faults)} faults")
 
     def _choose_survivors(self) -> list[SimNode]:
         """A random set of nodes that holds a majority of the voters of every partition."""
@@ -120,26 +146,61 @@ class Simulation:
             alive, paused = wrong[node.name]
             if self.plan.minority == "crash" or not alive:
                 node.crash()
+            elif self.plan.minority == "partly":
+                if self.world.random.random() < 0.8:
+                    _make_well(node)
+                else:
+                    node.crash()
             elif self.plan.minority == "isolate":
                 for other in survivors:
                     self.network.cut(node.name, other.name)
                     self.network.cut(other.name, node.name)
             elif paused:
                 node.pause()
+        if self.plan.minority == "partly":
+            self._leave_cuts(survivors)
+
+    def _leave_cuts(self, survivors: Sequence[SimNode]) -> None:
+        """The survivors reach each other; of the other links some stay cut, one way or in one lane."""
+        random = self.world.random
+        for one, other in permutations(self.nodes, 2):
+            if not (one in survivors and other in survivors) and random.random() < 0.4:
+                lanes = random.choice((BOTH, BOTH, (DATA,), (BEAT,)))
+                self.world.tell(f"-- {one.name} to {other.name} stays cut, lanes {lanes}")
+                self.network.cut(one.name, other.name, lanes)
 
     def _demand_progress(self, survivors: Sequence[SimNode]) -> None:
         began = self.world.now
         # A client that asks a paused or isolated node waits out a timeout each time; that is not progress
         # of the cluster. A node left `as_is` may be well, and an owner.
-        as_is = self.plan.minority == "as_is"
+        as_is = self.plan.minority in ("as_is", "partly")
         asked = [n for n in self.nodes if n in survivors or (as_is and n.alive and not n.paused)]
         writers = self._write_everywhere(asked)
-        self._wait("every partition takes a write", lambda: all(o.outcome == OK for o in writers()))
+        partly = self.plan.minority == "partly"
+        self._wait(
+            "every partition takes a write",
+            lambda: all(o.outcome == OK for o in writers()),
+            PARTLY_PROGRESS_SUSPICIONS if partly else PROGRESS_SUSPICIONS,
+        )
         self.recovery_us = self.world.now - began
-        if self.plan.minority != "as_is":
+        if partly:
+            self.world.run_until(
+                self.world.now + PARTLY_SETTLED_SUSPICIONS * self.plan.consensus.suspicion_us
+            )
+            self._demand_quiet(PARTLY_QUIET_SUSPICIONS, PARTLY_ELECTIONS_MAX)
+        elif self.plan.minority != "as_is":
             healthy = {node.name for node in survivors}
             wanted = owners(self.replicas, healthy)
             self._wait("owners are who placement says", lambda: self._owners(survivors) == wanted)
+
+    def _demand_quiet(self, suspicions: int, elections_max: int) -> None:
+        """For a while nobody is elected without cause: each election is a no-op in the log for ever."""
+        began = len(self.history.elections)
+        self.world.run_until(self.world.now + suspicions * self.plan.consensus.suspicion_us)
+        elections = self.history.elections[began:]
+        counts = Counter(election.partition for election in elections)
+        if counts and max(counts.values()) > elections_max:
+            raise Violation("leaders stay", f"{counts} elections without cause: {elections[:6]}")
 
     def _write_everywhere(self, nodes: Sequence[SimNode]) -> Callable[[], list[AppendOperation]]:
         """One more client for each partition, which appends until one append is acknowledged. It asks
@@ -181,12 +242,14 @@ class Simulation:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
         wanted = owners(self.replicas, self.members)
         self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted)
+        self._demand_quiet(QUIET_SUSPICIONS, 0)
         self._demand_that_leadership_yields()
         writers = self._write_everywhere(self.nodes)
         self._wait("every partition takes a write again", lambda: all(o.outcome == OK for o in writers()))
         readers = self._read_everything()
         self._wait("every stream can be read", lambda: all(o.outcome == OK for o in readers()))
         self._wait("all replicas are equal", self._replicas_agree)
+        self._wait("nothing waits any more", lambda: not any(node.waiting() for node in self.nodes))
 
     def _demand_that_leadership_yields(self) -> None:
         """A full disk gives its partitions away, as far as others can lead them, and gets them back."""
@@ -223,11 +286,11 @@ class Simulation:
 
         return look
 
-    def _wait(self, what: str, done: Callable[[], bool]) -> None:
+    def _wait(self, what: str, done: Callable[[], bool], suspicions: int = PROGRESS_SUSPICIONS) -> None:
         """Let time pass until something holds; looking costs little, but not nothing, so every 5 ms."""
         plan = self.plan
         syncs = plan.disk.sync_us + plan.disk.jitter_us + plan.network.delay_us + plan.network.jitter_us
-        limit = PROGRESS_SUSPICIONS * plan.consensus.suspicion_us + PROGRESS_SYNCS * syncs
+        limit = suspicions * plan.consensus.suspicion_us + PROGRESS_SYNCS * syncs
         end = self.world.now + limit + plan.load.timeout_us
         while not done():
             if self.world.now >= end:

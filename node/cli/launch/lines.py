@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.launch.supervisor import Child
-from allsource.node.cli.output import echo_json, note, say
+from allsource.node.cli.output import echo_json
 
 
 def how_it_ended(child: Child) -> str:
@@ -84,10 +86,10 @@ class PlainDisplay:
 
     def said(self, child: Child, line: str) -> None:
         if not refuses(child, line):
-            say(f"{child.id} | {line}")
+            click.echo(f"{child.id} | {line}")
 
     def ended(self, child: Child, again_in_s: float | None) -> None:
-        note(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}")
+        click.echo(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}", err=True)
 
     def ready(self, seconds: float) -> None:
         for line in welcome(self._settings, self._config, seconds):
@@ -97,7 +99,7 @@ class PlainDisplay:
         self._say("stopping all nodes")
 
     def _say(self, line: str) -> None:
-        say(f"allsource: {line}" if not line.startswith(" ") else line)
+        click.echo(f"allsource: {line}" if not line.startswith(" ") else line)
 
 
 class JsonDisplay:
