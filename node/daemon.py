@@ -5,7 +5,7 @@ Exit statuses of `run_node`::
     0    stopped in order, by SIGTERM or SIGINT
     1    the settings do not allow it to start (no such node)
     73   the data directory cannot be used as it is (EX_CANTCREAT): at the start, or when a peer shows that
-         it is an older copy; the message says what to do
+         it is an older copy, or when its disk is full; the message says what to do
     69   an address cannot be listened on (EX_UNAVAILABLE)
     70   the node found its own state wrong and ended at once (EX_SOFTWARE); not for a damaged record, which
          costs its partition alone (`damage`; CONSENSUS.md rule 17)
@@ -59,7 +59,7 @@ from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
 from allsource.node.view import View
 from allsource.node.wire.door import WireDoor
-from allsource.storage.errors import AllsourceError, StorageFault
+from allsource.storage.errors import AllsourceError, DiskFull, StorageFault
 from allsource.storage.interface import Identity, Storage
 from allsource.storage.open import open_storage
 
@@ -92,7 +92,7 @@ async def _live(settings: Settings, node_id: str, log: FilteringBoundLogger) -> 
     node = Node(settings, node_id, log)
     try:
         await node.start()
-    except StorageFault as error:
+    except (StorageFault, DiskFull) as error:
         await node.stop()
         return _refuse(node_id, error.message, EXIT_STORAGE)
     except AllsourceError as error:
@@ -127,7 +127,7 @@ def _settle_memory() -> None:
 
 
 def open_node_storage(settings: Settings, node_id: str) -> Storage:
-    """The storage of a node of this cluster; raises `StorageFault` with what to do."""
+    """The storage of a node of this cluster; raises `StorageFault` or `DiskFull` with what to do."""
     return open_storage(
         backend=settings.storage.backend,
         data_dir=settings.node(node_id).data_dir,

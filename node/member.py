@@ -25,6 +25,7 @@ from allsource.cluster.router import RequestRouter
 from allsource.cluster.turns import Turns
 from allsource.config.schema import Settings
 from allsource.node.damage import ADVICE, DamagedPartitions
+from allsource.node.ending import EXIT_STORAGE, end_process
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
@@ -35,7 +36,7 @@ from allsource.node.reminder import Reminder
 from allsource.node.service import Peers, Service
 from allsource.node.tickets import Source, Ticket
 from allsource.node.view import View
-from allsource.storage.errors import AllsourceError, DiskFull
+from allsource.storage.errors import AllsourceError, DiskFull, DiskRanFull
 from allsource.storage.interface import Storage
 
 _LEAVING_STEP_S = 0.005
@@ -293,6 +294,8 @@ class Member:
 
     def sync_failed(self, error: BaseException) -> None:
         """CONSENSUS.md rule 16: a failed sync is never retried."""
+        if isinstance(error, DiskRanFull):
+            self._ran_full(error)
         try:
             self._log.critical(
                 "the disk failed to sync; this process ends at once, since nothing it holds can be trusted "
@@ -304,6 +307,8 @@ class Member:
 
     def broken(self, error: Exception) -> None:
         """An assertion of ours failed, or the storage did: go no further."""
+        if isinstance(error, DiskRanFull):
+            self._ran_full(error)
         try:
             self._log.critical(
                 "this node found its own state wrong and ends at once, before it does harm; `allsource "
@@ -312,6 +317,12 @@ class Member:
             )
         finally:
             os._exit(EXIT_BROKEN)
+
+    def _ran_full(self, error: DiskRanFull) -> None:
+        end_process(
+            EXIT_STORAGE,
+            lambda: self._log.critical("this node ends at once: its disk ran full", reason=error.message),
+        )
 
     def _watch_disk(self) -> None:
         """For ever, and not with the beats: a single node sends none, nor does one that cannot write."""

@@ -44,9 +44,9 @@ from allsource.storage.errors import (
     Rejected,
     StorageFault,
 )
+from allsource.storage.room import means_full
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _COPY_BYTES = 1 << 20
 
 
@@ -324,7 +324,7 @@ def _explained(target: Path) -> Iterator[None]:
         raise
     except OSError as error:
         what = f"the checkpoint {target} could not be made"
-        if error.errno in _FULL:
+        if means_full(error):
             raise DiskFull(f"{what}: its disk is full; nothing of it is left", path=str(target)) from error
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise CheckpointExists(f"{target} exists already; choose another name") from error

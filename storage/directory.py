@@ -31,6 +31,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from allsource.storage.errors import Corrupt, DirectoryInUse, ForeignDirectory, FormatTooNew, StorageFault
+from allsource.storage.room import disk_full, means_full
 
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 """For this user alone, whatever the umask: the events may hold what nobody else should read. The backend's
@@ -322,6 +323,8 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if means_full(error):
+            raise disk_full(f"{doing} the data directory", path) from error
         raise StorageFault(
             f"cannot {doing} the data directory {path}: {error.strerror or error};"
             " make it a directory that this user may read and write, or choose another data_dir",

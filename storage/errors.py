@@ -22,6 +22,7 @@
         ├── DirectoryInUse        another process has it open
         ├── ForeignDirectory      it belongs to another cluster or node, or is not ours
         ├── FormatTooNew          a newer version of allsource wrote it
+        ├── DiskRanFull           no room in the middle of a write: nothing more until it is opened anew
         └── Corrupt               a record fails its checksum, or records contradict each other
 
 A few errors that never travel derive from these where they arise (`client.errors`, `cluster.server`).
@@ -188,6 +189,13 @@ class FormatTooNew(StorageFault):
     """A newer version of allsource wrote this directory."""
 
     code = "format_too_new"
+
+
+class DiskRanFull(StorageFault):
+    """The disk was full in the middle of a write or a sync; the storage takes no more until it is opened
+    anew. What was acknowledged before is stored."""
+
+    code = "disk_ran_full"
 
 
 class Corrupt(StorageFault):

@@ -26,7 +26,7 @@ from allsource.storage import keys
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.directory import DataDirectory, claim_directory
 from allsource.storage.entry import Configuration, Entry, check_record, decode_entry, span_of
-from allsource.storage.errors import Corrupt, DiskFull, Overloaded, StorageFault
+from allsource.storage.errors import Corrupt, DiskFull, DiskRanFull, Overloaded, StorageFault
 from allsource.storage.interface import (
     HardState,
     PartitionState,
@@ -43,6 +43,7 @@ from allsource.storage.rocksdb_figures import figures
 from allsource.storage.rocksdb_opening import open_database
 from allsource.storage.rocksdb_options import RocksOptions
 from allsource.storage.rocksdb_pressure import Pressure, free_bytes
+from allsource.storage.room import disk_ran_full, means_full
 from allsource.storage.writes import combined
 
 FSYNC = "fsync"
@@ -149,7 +150,13 @@ class RocksStorage:
         truncated = builder.add_all(combined(writes))
         if builder.has_entries and (full := self._pressure.refuses(builder.size())):
             raise DiskFull(f"{full}: nothing was written; free some space", path=str(self.path))
-        self._database.db.write(builder.batch)
+        try:
+            self._database.db.write(builder.batch)
+        except Exception as error:
+            if means_full(error):  # RocksDB takes no write any more, and does not say how much it took
+                self._fault = disk_ran_full(self.path)
+                raise self._fault from error
+            raise
         self._tails.update(builder.tails)
         if truncated:
             self._heads.clear()
@@ -168,8 +175,12 @@ class RocksStorage:
             self._opened.sync()
         except Exception as error:
             # The kernel may report a failed write-back once and forget it: nothing may go on after it.
-            self._fault = StorageFault(
-                f"{self.path}: a sync failed ({error}); the process must exit", path=str(self.path)
+            self._fault = (
+                disk_ran_full(self.path)
+                if means_full(error)
+                else StorageFault(
+                    f"{self.path}: a sync failed ({error}); the process must exit", path=str(self.path)
+                )
             )
             raise self._fault from error
 
@@ -431,6 +442,7 @@ class RocksStorage:
 
     # -- the end
 
+    @named_faults
     def close(self) -> None:
         with self._checkpointing:  # one that is being made needs the database to its end
             self._close()
@@ -442,13 +454,20 @@ class RocksStorage:
             if self._fault is None:
                 self._sync()
         finally:
-            self._close_database()
-            self._directory.release()
+            try:
+                self._close_database()
+            finally:
+                self._directory.release()
 
     def _close_database(self) -> None:
         self._closed = True
+        ran_full = isinstance(self._fault, DiskRanFull)
         self._fault = StorageFault("this storage was closed", path=str(self.path))
-        self._opened.close()
+        try:
+            self._opened.close()
+        except Exception:
+            if not ran_full:  # else it says again what was said
+                raise
 
     def _tail(self, partition: int) -> Tail:
         """The end of a partition's log; the first time, it is looked up and its last record verified."""

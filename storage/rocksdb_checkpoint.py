@@ -34,6 +34,7 @@ from allsource.storage.directory import Format, SyncedMark, write_format
 from allsource.storage.errors import Corrupt, DiskFull, InvalidRequest
 from allsource.storage.rocksdb_database import Database, fault_of
 from allsource.storage.rocksdb_pressure import free_bytes
+from allsource.storage.room import means_full
 
 _FLUSHES_MIN, _FLUSHES_MAX = 3, 6
 _LITTLE_BYTES = 4 << 20
@@ -136,6 +137,6 @@ def _explained(error: Exception, database: Database, target: Path) -> Exception:
     if isinstance(fault, Corrupt):
         return fault
     text = " ".join(str(error).split())
-    if "No space left on device" in text:
+    if means_full(error):
         return DiskFull(f"the disk is full: {text}; nothing is left of the checkpoint {target}")
     return CheckpointFailed(f"the checkpoint {target} could not be made: {text}; nothing of it is left")

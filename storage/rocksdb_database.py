@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
@@ -24,9 +25,10 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from rocksdict import AccessType, DbClosedError, Rdict, WriteBatch, WriteOptions
 
 from allsource.storage.directory import SyncedMark
-from allsource.storage.errors import Corrupt, DirectoryInUse, StorageFault
+from allsource.storage.errors import AllsourceError, Corrupt, DirectoryInUse, StorageFault
 from allsource.storage.keys import COLUMN_FAMILIES, EVENTS, IDS, META, PARTITION_INDEX, STREAMS
 from allsource.storage.rocksdb_options import RocksOptions, database_options, family_options
+from allsource.storage.room import disk_full, means_full
 
 _REPLACE = (
     "keep this node stopped (its peers hold the events and go on), or restore the"
@@ -79,10 +81,11 @@ class Database:
         cursor.status()
 
     def close(self) -> None:
-        for family in self.families.values():
-            family.close()
-        self.handles.clear()
-        self.db.close()
+        with ExitStack() as parts:  # one that fails to close must not keep the others open
+            parts.callback(self.db.close)
+            parts.callback(self.handles.clear)
+            for family in self.families.values():
+                parts.callback(family.close)
 
 
 def open_recovered(
@@ -124,9 +127,9 @@ def _keep_aside(path: Path, aside: Path) -> None:
             os.link(log, aside / log.name)
 
 
-def fault_of(error: Exception, path: Path) -> StorageFault:
-    """What an exception of rocksdict means, with what to do about it."""
-    if isinstance(error, StorageFault):
+def fault_of(error: Exception, path: Path) -> AllsourceError:
+    """What an exception of rocksdict, or of a file beside the database, means, with what to do about it."""
+    if isinstance(error, AllsourceError):
         return error
     text = " ".join(str(error).split())
     if isinstance(error, DbClosedError):
@@ -135,8 +138,8 @@ def fault_of(error: Exception, path: Path) -> StorageFault:
         return Corrupt(f"{path}: {text}; " + _REPLACE, path=str(path))
     if "lock hold by current process" in text or "While lock file" in text:
         return DirectoryInUse(f"{path} is in use by another process: {text}", path=str(path))
-    if "No space left on device" in text:
-        return StorageFault(f"{path}: the disk is full; free some space and start again", path=str(path))
+    if means_full(error):
+        return disk_full("use", path)
     return StorageFault(f"{path}: {text}; check the disk and the permissions", path=str(path))
 
 
@@ -170,8 +173,9 @@ def named_faults(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            # rocksdict raises bare `Exception`; a subclass (other than its own) is ours or a mistake.
-            if type(error) is Exception or isinstance(error, DbClosedError):
+            # rocksdict raises bare `Exception`; a subclass (other than its own) is ours or a mistake, or
+            # comes from a file that we keep beside the database.
+            if type(error) is Exception or isinstance(error, DbClosedError | OSError):
                 raise fault_of(error, self.path) from error
             raise
 

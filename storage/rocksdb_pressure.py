@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from allsource.storage.errors import DiskFull, Overloaded
 from allsource.storage.interface import Refusal
@@ -31,10 +32,28 @@ _UNKNOWN = 1 << 62
 _RESERVE_BYTES_MAX = 64 << 20
 
 
+# RocksDB makes a file for each flush, compaction and write-ahead log. Above the first limit new appends are
+# taken, above the second what may not be refused early: 40 files are some minutes of flushing.
+_INODES_MIN = 128
+_INODES_RESERVE = 40
+
+
+class Room(NamedTuple):
+    """What this user may still use of a file system."""
+
+    free_bytes: int
+    inodes: int
+
+
+def room(path: Path) -> Room:
+    """The room on the file system of `path`; where inodes are made as they are needed, there is no end."""
+    stat = os.statvfs(path)
+    return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else _UNKNOWN)
+
+
 def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the file system of `path`."""
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
+    return room(path).free_bytes
 
 
 class Pressure:
@@ -46,14 +65,14 @@ class Pressure:
         disk_free_bytes_min: int,
         *,
         clock: Callable[[], float] = monotonic,
-        free: Callable[[Path], int] = free_bytes,
+        measure: Callable[[Path], Room] = room,
     ) -> None:
         self._database = database
         self._disk_free_bytes_min = disk_free_bytes_min
         self._reserve_bytes = min(disk_free_bytes_min // 4, _RESERVE_BYTES_MAX)
         self._clock = clock
-        self._measure = free
-        self._free = _UNKNOWN
+        self._measure = measure
+        self._free = self._inodes = _UNKNOWN
         self._refusal: Refusal | None = None
         self._look_at = self._disk_at = float("-inf")
 
@@ -77,19 +96,25 @@ class Pressure:
         self._free -= size  # until the next look, assume that it costs what it holds
         if self._free < self._reserve_bytes:
             return f"{max(self._free, 0)} bytes are free on the disk of {self._database.path}"
+        if self._inodes < _INODES_RESERVE:
+            return f"{self._inodes} inodes are free on the disk of {self._database.path}"
         return None
 
     def _look_at_disk(self, now: float) -> None:
         if now >= self._disk_at:
             self._disk_at = now + _DISK_EVERY_S
             try:
-                self._free = self._measure(self._database.path)
+                self._free, self._inodes = self._measure(self._database.path)
             except OSError:
                 # A disk that does not answer even this fails a write or a sync, which is where it counts.
                 # Until then, what was known of its room stands.
                 return
 
     def _room(self) -> Refusal | None:
+        if self._inodes < _INODES_MIN:
+            return Refusal(
+                DiskFull, f"the disk is nearly full: {self._inodes} inodes free (files it can hold)"
+            )
         if self._free >= self._disk_free_bytes_min:
             return None
         return Refusal(

@@ -293,6 +293,28 @@ def test_a_foreign_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+RUN_WITHOUT_ROOM = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+from allsource.node.cli import main
+main()
+"""
+
+
+def test_a_start_without_room_is_one_line_and_its_own_status(tmp_path: Path) -> None:
+    """No file may grow at all, which is as good as a full disk."""
+    config = tmp_path / "alone.yaml"
+    text = CONFIG.format(port=free_port(), http_port=free_port(), data_dir=tmp_path / "data")
+    config.write_text(text)
+    config.chmod(0o600)
+    command = [sys.executable, "-c", RUN_WITHOUT_ROOM, "node", str(config), "--id", "n1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == EXIT_STORAGE, ran.stderr
+    assert [line for line in ran.stderr.splitlines() if "the disk is full" in line]
+    assert "Errno" not in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_taken_port_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = settings_in(tmp_path, 1)
     with socket.socket() as holder:

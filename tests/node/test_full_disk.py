@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 import structlog
 from structlog.testing import LogCapture
@@ -10,7 +13,8 @@ from allsource.cluster.consensus.messages import Message, ReadRound
 from allsource.cluster.replica import DISK_FULL_RETRY_US
 from allsource.cluster.requests import AppendResult, ReadStream, StreamPage
 from allsource.node import member as member_module
-from allsource.storage.errors import DiskFull, OutcomeUnknown, Overloaded
+from allsource.node.ending import EXIT_STORAGE
+from allsource.storage.errors import DiskFull, DiskRanFull, OutcomeUnknown, Overloaded
 from allsource.storage.interface import Refusal
 from tests.node.members import Cluster, append, clock, events, streams_in, until
 
@@ -170,6 +174,27 @@ async def test_the_doors_of_a_leader_without_room_pass_on() -> None:
                 answer = await cluster.ask(node, request)
             assert isinstance(answer, AppendResult | StreamPage), answer
         assert cluster.members[node].replica.is_stuck
+
+
+@pytest.mark.parametrize("at", ["write", "sync"])
+async def test_a_node_whose_disk_ran_full_under_it_ends_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """The database takes no more until it is opened anew, so waiting would be for ever."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with Cluster(1) as cluster:
+
+        def ran_full(*_: object) -> None:
+            raise DiskRanFull("no inodes are left")
+
+        monkeypatch.setattr(cluster.storages["n1"], at, ran_full)
+        cluster.members["n1"].submit(
+            append(("a", events())), timeout_ms=5000, forwarded=False, reply=lambda _: None
+        )
+        await until(lambda: bool(exits))
+    assert exits[0] == EXIT_STORAGE
 
 
 async def test_no_read_round_is_asked_of_a_peer_that_is_down() -> None:

@@ -15,6 +15,7 @@ from allsource.storage.directory import DataDirectory, SyncedMark, claim_directo
 from allsource.storage.errors import (
     Corrupt,
     DirectoryInUse,
+    DiskFull,
     ForeignDirectory,
     FormatTooNew,
     StorageFault,
@@ -172,7 +173,7 @@ def test_a_full_disk_keeps_no_lock(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(directory.os, "pwrite", refuse)
-        with pytest.raises(StorageFault, match="No space left"):
+        with pytest.raises(DiskFull, match="the disk is full"):
             claim(tmp_path)
     claim(tmp_path).release()
 

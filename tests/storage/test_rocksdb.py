@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -27,7 +29,7 @@ from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.rocksdb import RocksStorage
 from allsource.storage.rocksdb_options import RocksOptions
-from allsource.storage.rocksdb_pressure import Pressure
+from allsource.storage.rocksdb_pressure import Pressure, Room
 from tests.storage.contract import PARTITIONS, Backend, StorageContract, check_equal
 from tests.storage.logs import LogModel
 
@@ -359,7 +361,9 @@ def test_after_a_failed_sync_nothing_goes_on(tmp_path: Path, monkeypatch: pytest
 def test_pressure_comes_before_refusal(tmp_path: Path) -> None:
     storage = open_rocks(tmp_path)
     now, free = 0.0, 1000 << 20
-    storage._pressure = Pressure(storage._database, 256 << 20, clock=lambda: now, free=lambda path: free)
+    storage._pressure = Pressure(
+        storage._database, 256 << 20, clock=lambda: now, measure=lambda path: Room(free, 10**6)
+    )
     log = LogModel(0)
     assert storage.pressure() is None
 
@@ -386,7 +390,10 @@ def test_pressure_is_looked_up_seldom(tmp_path: Path) -> None:
     looks = []
     now = 0.0
     pressure = Pressure(
-        storage._database, 1, clock=lambda: now, free=lambda path: looks.append(path) or 1 << 40
+        storage._database,
+        1,
+        clock=lambda: now,
+        measure=lambda path: looks.append(path) or Room(1 << 40, 10**6),
     )
     for _ in range(100):
         pressure.refusal()
@@ -470,12 +477,12 @@ def test_everything_survives_flushes_and_compactions(tmp_path: Path) -> None:
 def test_a_disk_that_does_not_say_how_full_it_is_counts_as_it_was(tmp_path: Path) -> None:
     storage, now, answers = open_rocks(tmp_path), [0.0], [10]
 
-    def free(_: Path) -> int:
+    def measure(_: Path) -> Room:
         if not answers:
             raise OSError(5, "Input/output error")
-        return answers.pop()
+        return Room(answers.pop(), 10**6)
 
-    pressure = Pressure(storage._database, 1, clock=lambda: now[0], free=free)
+    pressure = Pressure(storage._database, 1, clock=lambda: now[0], measure=measure)
     assert pressure.refusal() is None
     now[0] += 1
     assert pressure.refusal() is None
@@ -501,3 +508,85 @@ def test_damage_that_a_write_meets_names_its_partition(tmp_path: Path) -> None:
 
 def entry_of(partition: int, index: int) -> Entry:
     return make_entry(partition=partition, index=index, term=1, kind=NOOP, first_position=1, timestamp_us=0)
+
+
+def test_a_disk_without_inodes_is_full_too(tmp_path: Path) -> None:
+    storage, inodes = open_rocks(tmp_path), [100]
+    now = count()
+    storage._pressure = Pressure(
+        storage._database, 0, clock=lambda: float(next(now)), measure=lambda _: Room(1 << 40, inodes[0])
+    )
+    refusal = storage.pressure()
+    assert refusal is not None
+    assert refusal.error is DiskFull
+    assert "100 inodes" in refusal.reason
+    storage.write([PartitionWrite(1, entries=[entry_of(1, 1)])])  # what others lead goes on
+    inodes[0] = 10
+    with pytest.raises(DiskFull, match="10 inodes"):
+        storage.write([PartitionWrite(1, entries=[entry_of(1, 2)])])
+    assert storage.load(1).last_index == 1
+    storage.close()
+
+
+RUN_FULL = """
+import resource, sys
+from pathlib import Path
+from allsource.storage.errors import AllsourceError
+from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.rocksdb import RocksStorage
+
+def opened():
+    return RocksStorage(Path(sys.argv[1]), cluster_id="c", node_id="n", partition_count=2)
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+if sys.argv[2] == "again":
+    storage = opened()
+    print(storage.load(0).hard.term)
+    storage.close()
+    limit(0)
+    try:
+        opened()
+    except AllsourceError as error:
+        print(type(error).__name__, error.message)
+    raise SystemExit
+storage = opened()
+limit(200_000)  # no file may grow beyond it: the system says so as it does of a full disk
+synced = 0
+try:
+    while True:
+        storage.write([PartitionWrite(0, hard=HardState(synced + 1, "n" * 4000, 0))])
+        storage.sync()
+        synced += 1
+except AllsourceError as error:
+    print(type(error).__name__, synced, error.message)
+limit(resource.RLIM_INFINITY)
+for method in (lambda: storage.write([PartitionWrite(0, hard=HardState(9, "", 0))]), storage.sync):
+    try:
+        method()
+    except AllsourceError as error:
+        print(type(error).__name__)
+storage.close()
+"""
+
+
+def test_a_disk_that_runs_full_under_a_write_is_named_and_loses_nothing(tmp_path: Path) -> None:
+    first, write, sync = _run_full(tmp_path, "once")
+    term, start = _run_full(tmp_path, "again")
+    name, synced, message = first.split(maxsplit=2)
+    assert name == write == sync == "DiskRanFull"
+    assert "the disk is full" in message
+    assert int(term) >= int(synced) > 0
+    assert start.startswith("DiskFull cannot use the data directory")
+
+
+def _run_full(directory: Path, time: str) -> list[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_FULL, str(directory / "data"), time],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
