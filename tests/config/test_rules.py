@@ -142,6 +142,13 @@ def test_an_examples_secret_is_refused_where_others_can_connect(
     assert "allsource config secret > FILE; chmod 600 FILE" in fault.message
 
 
+def test_the_clients_secret_is_held_to_the_same(faults: Faults, minimal: str) -> None:
+    text = minimal.replace("127.0.0.1, port: 7002", "10.0.0.2, port: 7002")
+    (fault,) = faults(text + "client_secret: change-me-too\n", whole=True)
+    assert (fault.line, fault.key) == (7, "client_secret")
+    assert "`client_secret: {file: FILE}`" in fault.message
+
+
 def test_an_examples_secret_is_fine_on_this_machine_alone(load: Load, minimal: str) -> None:
     text = minimal.replace("correct horse", "change-me-three-nodes").replace(
         "127.0.0.1, port: 7002", "localhost, port: 7002"

@@ -301,3 +301,10 @@ def test_endings_are_told_in_words() -> None:
     assert how_it_ended(one) == "was killed by signal 9"
     one.exit_status, one.last_words = 74, "a sync failed"
     assert how_it_ended(one) == "ended with status 74: a sync failed"
+    one.has_ended(1.0)
+    assert how_it_ended(one) == "ended with status 74: a sync failed"
+    one.has_ended(1.0)
+    assert how_it_ended(one) == "ended with status 74 again", "the reason is told once"
+    one.last_words = "the port is taken"
+    one.has_ended(1.0)
+    assert how_it_ended(one) == "ended with status 74: the port is taken"

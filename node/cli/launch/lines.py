@@ -17,11 +17,13 @@ from allsource.node.cli.output import echo_json
 
 
 def how_it_ended(child: Child) -> str:
-    """An ending in words, with the child's last ones if they are the reason."""
+    """An ending in words, with the child's last ones if they are the reason and were not told before."""
     status = child.exit_status or 0
     if status < 0:
         return f"was killed by signal {-status}"  # its last words were about something else
     how = f"ended with status {status}"
+    if child.ended_as_before:
+        return f"{how} again"
     return f"{how}: {bare(child, child.last_words)}" if child.last_words else how
 
 

@@ -50,6 +50,9 @@ class Child:
     starts: int = 0
     failures: int = 0
     """How often in a row it has ended itself with an error, soon after it was started."""
+    ended_as_before: bool = False
+    """Whether its last end was like the one before: the same status, the same words."""
+    _ending: tuple[int | None, str] | None = None
     was_live: bool = False
     """Whether it has ever answered."""
     exit_status: int | None = None
@@ -86,6 +89,9 @@ class Child:
 
     def has_ended(self, lived_s: float) -> None:
         """Count an ending, after so long a life."""
+        ending = (self.exit_status, self.last_words)
+        self.ended_as_before = ending == self._ending
+        self._ending = ending
         failed = (self.exit_status or 0) > 0 and lived_s < _WELL_AFTER_S
         self.failures = self.failures + 1 if failed else 0
 
