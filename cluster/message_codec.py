@@ -70,20 +70,38 @@ def decode_messages(frame: list[Any]) -> list[Message]:
 def encode_beat(beat: Beat) -> bytes:
     """A whole BEAT payload."""
     return pack(
-        (Kind.BEAT, beat.sequence, beat.groups, beat.leaving, beat.yields, beat.hears, beat.damaged)
+        (
+            Kind.BEAT,
+            beat.sequence,
+            beat.groups,
+            beat.leaving,
+            beat.yields,
+            beat.hears,
+            beat.damaged,
+            beat.wall_us,
+        )
     )
 
 
 def decode_beat(frame: list[Any]) -> Beat:
     """The beat of an unpacked BEAT frame; raises `ProtocolError`."""
     match frame:
-        case [_, int(sequence), list(groups), bool(leaving), bool(yields), list(hears), list(damaged)]:
-            check_uints((sequence, *damaged))
+        case [
+            _,
+            int(sequence),
+            list(groups),
+            bool(leaving),
+            bool(yields),
+            list(hears),
+            list(damaged),
+            int(wall_us),
+        ]:
+            check_uints((sequence, wall_us, *damaged))
             if not all(type(name) is str for name in hears):
                 raise malformed("a beat names the nodes that its sender hears")
             lines = [_group_beat(group) for group in groups]
-            return Beat(sequence, lines, leaving, yields, tuple(hears), tuple(damaged))
-    raise malformed("a beat is [kind, sequence, groups, leaving, yields, hears, damaged]")
+            return Beat(sequence, lines, leaving, yields, tuple(hears), tuple(damaged), wall_us)
+    raise malformed("a beat is [kind, sequence, groups, leaving, yields, hears, damaged, wall_us]")
 
 
 def _group_beat(value: Any) -> GroupBeat:

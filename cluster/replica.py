@@ -125,9 +125,10 @@ class Replica:
         clock: Callable[[], int],
         suspicion_us: int,
         sync_inline: bool = False,
+        wall_us: Callable[[], int] = lambda: 0,
     ) -> None:
         """`sync_inline`: a sync of this storage is as short as a write (memory, or `durability: os`),
-        and is not worth a thread."""
+        and is not worth a thread. `wall_us`: the time that beats tell."""
         self.core = core
         self._storage = storage
         self._links = links
@@ -135,6 +136,7 @@ class Replica:
         self._clock = clock
         self._suspicion_us = suspicion_us
         self._sync_inline = sync_inline
+        self._wall_us = wall_us
         self._applied = {partition: state.hard.commit for partition, state in states.items()}
         self._scheduled = False
         self._stopped = False
@@ -352,7 +354,9 @@ class Replica:
         for peer, messages in ready.send.items():
             self._links.send_messages(peer, messages)
         if ready.beats and self._syncer.running_for(self._clock()) <= self._suspicion_us:
+            wall_us = self._wall_us()
             for peer, beat in ready.beats.items():
+                beat.wall_us = wall_us
                 self._links.send_beat(peer, beat)
             beats_sent = len(ready.beats)
         owner = self.owner

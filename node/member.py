@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from allsource.cluster.acquaintance import LogEnd
+from allsource.cluster.clocks import DIFFERENCE_MAX_US, ClusterClock
 from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.placement import hosted_by, replica_sets
@@ -120,7 +121,11 @@ class Member:
             suspicion_us=settings.suspicion_timeout_ms * 1000,
             sync_inline=(settings.durability, settings.storage.backend) == ("os", "rocksdb")
             or settings.storage.backend == "memory",
+            wall_us=wall_us,
         )
+        self._cluster_clock = ClusterClock()
+        self._wall_us = wall_us
+        self._clock_differs = Reminder(clock)
         self.service = Service(
             self.replica,
             RequestRouter(self.core.registry, node_id),
@@ -144,7 +149,7 @@ class Member:
             measures,
             retry=self.service.retry,
             now_us=clock,
-            wall_us=wall_us,
+            wall_us=lambda: self._cluster_clock.time(wall_us(), clock()),
             on_fault=faults.met,
         )
         pages = Pages(storage, settings.limits)
@@ -226,6 +231,8 @@ class Member:
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
         self.replica.beat(peer, beat)
+        if beat.wall_us:
+            self._cluster_clock.heard(peer, beat.wall_us, self._clock())
         self._measures.beat_received()
         self._look_at_peers()
 
@@ -328,6 +335,7 @@ class Member:
         """For ever, and not with the beats: a single node sends none, nor does one that cannot write."""
         try:
             self._look_at_disk()
+            self._look_at_clock()
         finally:
             self._disk_timer = self._loop.call_later(self._look_every_s, self._watch_disk)
 
@@ -346,6 +354,16 @@ class Member:
         elif yields and now - self._full_at >= _ROOM_US:
             self.replica.yield_leadership(False)
             self._log.info("there is room again: leads as before")
+
+    def _look_at_clock(self) -> None:
+        """Tell people when this node's clock is not the cluster's."""
+        difference_us = self._cluster_clock.difference(self._wall_us(), self._clock())
+        if abs(difference_us) > DIFFERENCE_MAX_US and self._clock_differs.holds():
+            self._log.warning(
+                "this node's clock is not the cluster's; set it right: events that it takes are dated by "
+                "the median of the nodes' clocks",
+                ahead_s=round(difference_us / 1e6, 1),
+            )
 
     def _look_at_peers(self) -> None:
         """Log and count changes of the failure detector's word."""

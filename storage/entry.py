@@ -9,7 +9,7 @@ A record is a fixed header and a payload, big-endian::
     index          u64   from 1, without gaps
     first_position u64   position of the first event; for an entry without events, of the next one
     count          u32   number of events
-    timestamp_us   u64   microseconds since 1970, never decreasing in a partition
+    timestamp_us   u64   microseconds since 1970, never decreasing in a partition (`storage.events.Event`)
     payload              EVENTS: msgpack [[stream, first_version, count, first_id, blob], ...]
                          CONFIG: msgpack {"voters": [...], "learners": [...], "outgoing": [...]}
                          NOOP:   empty

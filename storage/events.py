@@ -128,8 +128,10 @@ class Event(NamedTuple):
     """A stored event. A tuple, because a read that makes many of them does little else.
 
     `version` counts from 1 in its stream, `position` from 1 in its partition, both without gaps;
-    `timestamp_us` is microseconds since 1970 (UTC), given by the owner, never decreasing in a
-    partition; `id` is the UUID's 16 bytes; `metadata` is empty if there is none.
+    `timestamp_us` is microseconds since 1970 (UTC): when the owner took the event, by its own clock
+    or, if that is not the cluster's, by the median of the nodes' clocks (`cluster.clocks`); never
+    earlier than the event before it in the partition, and the same for all events of an append. It is a
+    label: order is `position`. `id` is the UUID's 16 bytes; `metadata` is empty if there is none.
     """
 
     stream: str

@@ -50,6 +50,7 @@ other people's services, so it takes only what it speaks. The command line is wh
 
 PURE = (
     "allsource.cluster.acquaintance",
+    "allsource.cluster.clocks",
     "allsource.cluster.codec",
     "allsource.cluster.consensus",
     "allsource.cluster.frames",

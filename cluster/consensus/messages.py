@@ -155,6 +155,9 @@ class Beat:
     """The peers that the sender holds for alive, by name."""
     damaged: tuple[int, ...] = ()
     """The partitions in which the sender takes no part because its copy is damaged (rule 17)."""
+    wall_us: int = 0
+    """The sender's time, microseconds since 1970, for the dates of events (`clocks`); the core does not
+    know it, and whoever sends the beat fills it in. 0: not told."""
 
 
 class Role:

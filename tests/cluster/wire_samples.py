@@ -113,6 +113,7 @@ BEAT = Beat(
     [GroupBeat(0, 1, "n1", 2, 3, False), GroupBeat(31, 3, "", 2**40, 2**41, True)],
     hears=("n2", "n3"),
     damaged=(7,),
+    wall_us=1_800_000_000_000_000,
 )
 
 

@@ -174,6 +174,8 @@ class Cluster:
         self.views: dict[str, View] = {}
         self.cuts: set[frozenset[str]] = set()
         self.calls: list[_Call] = []
+        self.ahead_us: dict[str, int] = {}
+        """How wrong the clock of a member's machine is."""
         self.renewed: list[tuple[str, str]] = []
         """Who dialled whom afresh."""
         self.log = structlog.get_logger()
@@ -212,7 +214,7 @@ class Cluster:
             self.log,
             loop=loop,
             clock=lambda: int(loop.time() * 1_000_000),  # a busy machine is no reason to suspect anybody
-            wall_us=wall_us,
+            wall_us=lambda: wall_us() + self.ahead_us.get(node_id, 0),
             seed=sum(node_id.encode()),
         )
         others = list(self.members.items())

@@ -11,11 +11,11 @@ from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Beat
 from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED
-from allsource.cluster.requests import AppendResult
+from allsource.cluster.requests import AppendResult, ReadStream
 from allsource.node import member as member_module
 from allsource.node.member import Member
 from allsource.storage.memory import MemoryStorage
-from tests.node.members import Cluster, Link, append, events, streams_in, until
+from tests.node.members import Cluster, Link, append, events, streams_in, until, wall_us
 
 
 async def test_a_peer_that_was_never_heard_of_is_no_news_until_it_is_down() -> None:
@@ -112,3 +112,23 @@ async def test_nothing_of_a_killed_member_arrives_after_its_end() -> None:
         for _ in range(3):  # turns of the loop, in which it would have come
             await asyncio.sleep(0)
         assert cluster.members["n2"].core.detector.state("n1") == "down"
+
+
+YEAR_US = 365 * 86_400 * 1_000_000
+
+
+async def test_a_clock_that_jumps_ahead_dates_no_event_of_the_future() -> None:
+    """One such event pinned the dates of all later ones of its partition."""
+    async with Cluster(3) as cluster:
+        owner, heard, stream = cluster.leader(0), LogCapture(), streams_in(0, 1)[0]
+        node = owner.core.node_id
+        owner._log = structlog.wrap_logger(
+            None, processors=[heard], wrapper_class=structlog.make_filtering_bound_logger(0)
+        )
+        await until(lambda: len(owner._cluster_clock._peers) == 2, "beats of both peers")
+        before = wall_us()
+        cluster.ahead_us[node] = YEAR_US
+        assert isinstance(await cluster.ask(node, append((stream, events()))), AppendResult)
+        page = await cluster.ask(node, ReadStream(stream))
+        assert before - 60_000_000 < page.chunks[0].timestamp_us < wall_us() + 60_000_000
+        await until(lambda: any("clock" in entry["event"] for entry in heard.entries), "a warning")
