@@ -15,10 +15,13 @@ from allsource.storage.entry import EVENTS, Entry
 from allsource.storage.expected import EXISTS, is_met
 from tests.simulation.disk import ids_of
 from tests.simulation.history import (
+    LINEARIZABLE,
     OK,
     OPEN,
     REFUSED,
     REJECTED,
+    TAKEN,
+    WHOLE_PARTITION,
     AppendOperation,
     History,
     Intent,
@@ -54,14 +57,21 @@ class Evidence:
         self.stored: dict[bytes, list[Stored]] = {}
         self.streams: dict[str, list[bytes]] = {}
         """Event ids of each stream in the order of the log."""
+        self.partitions: dict[int, list[bytes]] = {partition: [] for partition in logs}
+        """Event ids of each partition in the order of the log."""
+        self.groups: set[tuple[tuple[str, tuple[bytes, ...]], ...]] = set()
+        """What each entry holds: streams with their event ids."""
         for entries in logs.values():
             for entry in entries:
                 self._add(entry)
 
     def _add(self, entry: Entry) -> None:
         position = entry.first_position
+        if entry.parts:
+            self.groups.add(tuple([(p.stream, tuple(ids_of(p.blob))) for p in entry.parts]))
         for part in entry.parts:
             for offset, event_id in enumerate(ids_of(part.blob)):
+                self.partitions[entry.partition].append(event_id)
                 stored = Stored(part.stream, part.first_version + offset, position, entry.index)
                 self.stored.setdefault(event_id, []).append(stored)
                 self.streams.setdefault(part.stream, []).append(event_id)
@@ -136,7 +146,11 @@ def _author(evidence: Evidence, event_id: bytes) -> AppendOperation | None:
 def _authors(evidence: Evidence) -> dict[bytes, AppendOperation]:
     found: dict[bytes, AppendOperation] | None = getattr(evidence, "authors", None)
     if found is None:
-        found = {i: o for o in evidence.history.appends for intent in o.intents for i in intent.ids}
+        found = {}
+        for operation in evidence.history.appends:
+            for intent in operation.intents:
+                for event_id in intent.ids:
+                    found.setdefault(event_id, operation)
         evidence.authors = found  # type: ignore[attr-defined]
     return found
 
@@ -164,17 +178,19 @@ def final_read(evidence: Evidence) -> list[str]:
     """Checker 2: acknowledged is in it, rejected is not, and all that is in it was attempted."""
     complaints = []
     for operation in evidence.history.appends:
-        ids = [event_id for intent in operation.intents for event_id in intent.ids]
         if operation.outcome == OK:
             complaints += _misplaced(evidence, operation)
-        elif operation.outcome in (REJECTED, REFUSED):
-            complaints += [
-                f"{_name(operation)} was {operation.outcome}, and is stored"
-                for event_id in ids
-                if event_id in evidence.stored
-            ]
+        elif operation.outcome in (REJECTED, REFUSED, TAKEN):
+            if tuple([(i.stream, i.ids) for i in operation.intents]) in evidence.groups:
+                complaints.append(f"{_name(operation)} was {operation.outcome}, and is stored")
+            elif operation.outcome == TAKEN and not _is_taken(evidence, operation):
+                complaints.append(f"{_name(operation)} has ids that nobody has taken")
     authors = _authors(evidence)
     return complaints + [f"event {i.hex()} was never sent" for i in evidence.stored if i not in authors]
+
+
+def _is_taken(evidence: Evidence, operation: AppendOperation) -> bool:
+    return any(event_id in evidence.stored for i in operation.intents for event_id in i.ids)
 
 
 def _misplaced(evidence: Evidence, operation: AppendOperation) -> list[str]:
@@ -230,12 +246,14 @@ def no_event_twice(evidence: Evidence) -> list[str]:
 
 
 def reads(evidence: Evidence) -> list[str]:
-    """Checker 5: each read is a prefix, sees what was acknowledged before it, and nothing of the future."""
+    """Checker 5: each read is a prefix, sees what was acknowledged before it, and nothing of the future.
+
+    A local read may be stale; one with a token sees what the token came from."""
     complaints = []
     for operation in evidence.history.reads:
         if operation.outcome != OK:
             continue
-        stream = evidence.streams.get(operation.stream, [])
+        stream = _events_of(evidence, operation)
         if list(operation.ids) != stream[: len(operation.ids)]:
             complaints.append(f"{_name(operation)} returned what is no prefix of {operation.stream}")
             continue
@@ -243,38 +261,61 @@ def reads(evidence: Evidence) -> list[str]:
             author = _author(evidence, operation.ids[-1])
             if author is not None and author.invoked > operation.returned:
                 complaints.append(f"{_name(operation)} returned an event of the future")
+        if operation.token and len(operation.ids) < _least_of_token(evidence, operation):
+            complaints.append(f"{_name(operation)} did not see what its token promised")
     return complaints + _stale_reads(evidence)
+
+
+def _events_of(evidence: Evidence, read: ReadOperation) -> list[bytes]:
+    """All events that the read could return, in order."""
+    if read.stream == WHOLE_PARTITION:
+        return evidence.partitions[read.partition]
+    return evidence.streams.get(read.stream, [])
+
+
+def _least_of_token(evidence: Evidence, read: ReadOperation) -> int:
+    """How many of the read's events lie in entries up to its token's."""
+    entries = evidence.logs[read.partition][: read.token]
+    parts = [part for entry in entries for part in entry.parts]
+    return sum(part.count for part in parts if read.stream in (WHOLE_PARTITION, part.stream))
 
 
 def _stale_reads(evidence: Evidence) -> list[str]:
     """A read sees at least what was acknowledged, or read, before it began."""
-    known: dict[str, list[tuple[int, int]]] = {}
+    known: dict[str | int, list[tuple[int, int]]] = {}
     for append in evidence.acknowledged():
+        assert append.placed is not None
+        last_position = append.placed.first_position + sum(len(i.ids) for i in append.intents) - 1
+        known.setdefault(append.partition, []).append((append.returned, last_position))
         for intent in append.intents:
             seen = (append.returned, _last_version(append, intent.stream))
             known.setdefault(intent.stream, []).append(seen)
     finished = [o for o in evidence.history.reads if o.outcome == OK]
     for read in finished:
-        known.setdefault(read.stream, []).append((read.returned, len(read.ids)))
+        known.setdefault(_key(read), []).append((read.returned, len(read.ids)))
     complaints = []
     for read in finished:
-        least = max((v for returned, v in known[read.stream] if returned < read.invoked), default=0)
+        if read.kind != LINEARIZABLE:
+            continue
+        least = max((v for returned, v in known[_key(read)] if returned < read.invoked), default=0)
         if len(read.ids) < least:
             complaints.append(f"{_name(read)} returned version {len(read.ids)}, {least} was known before")
     return complaints
 
 
+def _key(read: ReadOperation) -> str | int:
+    return read.partition if read.stream == WHOLE_PARTITION else read.stream
+
+
 def atomic_appends(evidence: Evidence) -> list[str]:
     """Checker 7: an append is in the log whole, as one entry, in the order that was asked for."""
     complaints = []
-    authors = _authors(evidence)
+    wanted = {tuple([(i.stream, i.ids) for i in o.intents]) for o in evidence.history.appends}
     for partition, entries in evidence.logs.items():
         for entry in entries:
             if entry.kind != EVENTS:
                 continue
-            held = [(part.stream, tuple(ids_of(part.blob))) for part in entry.parts]
-            author = authors.get(held[0][1][0])
-            if author is None or held != [(i.stream, i.ids) for i in author.intents]:
+            if tuple([(part.stream, tuple(ids_of(part.blob))) for part in entry.parts]) not in wanted:
                 complaints.append(f"{partition}/{entry.index} is not exactly one append")
     return complaints
 

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 
 from allsource.storage.expected import ANY, EXISTS, NO_STREAM
 from tests.simulation.history import (
+    LINEARIZABLE,
+    LOCAL,
     OK,
     REFUSED,
     REJECTED,
+    TAKEN,
+    TOKEN,
     UNKNOWN,
+    WHOLE_PARTITION,
     AppendOperation,
     Conflict,
     History,
@@ -25,7 +30,7 @@ from tests.simulation.history import (
     ReadOperation,
 )
 from tests.simulation.plan import Plan, stream_of
-from tests.simulation.service import Answer, Lost, NotHere, Seen
+from tests.simulation.service import Answer, Lost, NotHere, Seen, Taken
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
@@ -51,6 +56,11 @@ class Client:
         """What the client believes of each stream."""
         self._owners: dict[int, str] = {}
         self._events = 0
+        self._tokens: dict[int, int] = {}
+        """By partition, the log index of the newest append that was acknowledged to this client."""
+        self._last: AppendOperation | None = None
+        self._regrouped: AppendOperation | None = None
+        """Not regrouped again: it could become what an earlier one was, and that is a retry."""
         self._left = plan.load.operations
         self._weights = (8, plan.load.exists, 1, 0.3)
         self._attempt = 0
@@ -76,7 +86,13 @@ class Client:
         random = self._world.random
         partition = random.randrange(self._plan.partitions)
         if random.random() < self._plan.load.reads:
-            self.read(partition, self._pick_streams(partition, 1)[0])
+            whole = random.random() < 0.2
+            kind = random.choices((LINEARIZABLE, LOCAL, TOKEN), (6, 2, 2))[0]
+            stream = WHOLE_PARTITION if whole else self._pick_streams(partition, 1)[0]
+            self.read(partition, stream, kind, self._tokens.get(partition, 0) if kind == TOKEN else 0)
+        elif self._last is not None and random.random() < 0.1:
+            last, self._last = self._last, None
+            self._regrouped = self.append(last.partition, self._regroup(last))
         else:
             count = 2 if random.random() < self._plan.load.two_streams else 1
             self.append(partition, [self._intend(s) for s in self._pick_streams(partition, count)])
@@ -94,6 +110,15 @@ class Client:
         else:
             expected = random.choices((ANY, EXISTS, NO_STREAM, believed + 1), self._weights)[0]
         return Intent(stream, expected, self._new_ids(random.randint(1, 3)))
+
+    def _regroup(self, last: AppendOperation) -> list[Intent]:
+        """The events of an earlier append in other company: without the last, with one more, or one of two
+        streams alone. Whichever of the two is stored first takes the ids (contract, line 6)."""
+        intent = self._world.random.choice(last.intents)
+        if len(last.intents) > 1:
+            return [intent._replace(expected=ANY)]
+        ids = intent.ids[:-1] if len(intent.ids) > 1 else intent.ids + self._new_ids(1)
+        return [Intent(intent.stream, ANY, ids)]
 
     def _new_ids(self, count: int) -> tuple[bytes, ...]:
         ids = [
@@ -116,9 +141,9 @@ class Client:
         """Begin an append of one event that expects nothing."""
         return self.append(partition, [Intent(stream, ANY, self._new_ids(1))])
 
-    def read(self, partition: int, stream: str) -> ReadOperation:
-        """Begin a linearizable read."""
-        operation = ReadOperation(self.number, partition, stream, self._world.now)
+    def read(self, partition: int, stream: str, kind: str = LINEARIZABLE, token: int = 0) -> ReadOperation:
+        """Begin a read."""
+        operation = ReadOperation(self.number, partition, stream, self._world.now, kind=kind, token=token)
         self._history.reads.append(operation)
         self._begin(operation)
         return operation
@@ -141,6 +166,8 @@ class Client:
         that is wrong: this client has a talent for finding trouble."""
         random = self._world.random
         partition = self._operation.partition
+        if isinstance(self._operation, ReadOperation) and self._operation.kind != LINEARIZABLE:
+            return random.choice(self._nodes)
         leaders = [node for node in self._nodes if partition in node.leading]
         if len(leaders) > 1 and random.random() < 0.7:
             return min(leaders, key=lambda node: node.leading[partition])
@@ -163,7 +190,7 @@ class Client:
         if isinstance(operation, AppendOperation):
             node.do(lambda: node.service.append(operation.partition, operation.intents, reply))
         else:
-            node.do(lambda: node.service.read(operation.partition, operation.stream, reply))
+            node.do(lambda: node.service.read(operation, reply))
 
     def _time_out(self, attempt: int) -> None:
         self._answered(attempt, Lost())
@@ -176,6 +203,8 @@ class Client:
             self._placed(operation, answer)
         elif isinstance(answer, Conflict):
             self._rejected(operation, answer)
+        elif isinstance(answer, Taken):
+            self._finish(TAKEN)
         elif isinstance(answer, Seen):
             self._seen(operation, answer)
         else:
@@ -207,6 +236,7 @@ class Client:
     def _placed(self, operation: AppendOperation | ReadOperation, placed: Placed) -> None:
         assert isinstance(operation, AppendOperation)
         operation.placed = placed
+        self._tokens[operation.partition] = placed.index
         for intent, first in zip(operation.intents, placed.first_versions, strict=False):
             self._versions[intent.stream] = first + len(intent.ids) - 1
         self._finish(OK)
@@ -221,11 +251,15 @@ class Client:
     def _seen(self, operation: AppendOperation | ReadOperation, seen: Seen) -> None:
         assert isinstance(operation, ReadOperation)
         operation.ids = seen.ids
-        self._versions[operation.stream] = len(seen.ids)
+        if operation.stream != WHOLE_PARTITION and operation.kind == LINEARIZABLE:
+            self._versions[operation.stream] = len(seen.ids)
         self._finish(OK)
 
     def _finish(self, outcome: str) -> None:
         self._attempt += 1
         self._operation.outcome = outcome
         self._operation.returned = self._world.now
+        operation = self._operation
+        if isinstance(operation, AppendOperation) and outcome in (OK, UNKNOWN):
+            self._last = operation if operation is not self._regrouped else None
         self._world.after(self._think(), self._next)

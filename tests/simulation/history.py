@@ -8,9 +8,16 @@ from typing import NamedTuple
 OPEN = -1
 """The operation had not returned when the run ended."""
 
-OK, REJECTED, REFUSED, UNKNOWN = "ok", "rejected", "refused", "unknown"
+OK, REJECTED, REFUSED, TAKEN, UNKNOWN = "ok", "rejected", "refused", "taken", "unknown"
 """Outcomes. `rejected`: the expected version was not met. `refused`: it surely was never tried (no
-owner, no majority). Both promise that nothing happened; `unknown` promises nothing."""
+owner, no majority). `taken`: its event ids are stored in other company. These promise that nothing
+happened; `unknown` promises nothing."""
+
+LINEARIZABLE, LOCAL, TOKEN = "linearizable", "local", "token"
+"""Kinds of reads. `token`: local, and not before the append that a token came from is there."""
+
+WHOLE_PARTITION = ""
+"""The stream of a read of all events of a partition, in order of position."""
 
 
 class Intent(NamedTuple):
@@ -55,7 +62,7 @@ class AppendOperation:
 
 @dataclass(slots=True)
 class ReadOperation:
-    """One linearizable read of a whole stream."""
+    """One read of a whole stream, or of all events of a partition by position."""
 
     client: int
     partition: int
@@ -64,6 +71,9 @@ class ReadOperation:
     returned: int = OPEN
     outcome: str = UNKNOWN
     ids: tuple[bytes, ...] = ()
+    kind: str = LINEARIZABLE
+    token: int = 0
+    """Log index of the append that a token read must see."""
 
 
 class Election(NamedTuple):

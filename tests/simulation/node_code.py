@@ -26,10 +26,13 @@ from allsource.cluster.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
+    PartitionPage,
+    ReadPartition,
     ReadStream,
     Request,
     Result,
     StreamPage,
+    make_token,
 )
 from allsource.cluster.router import RequestRouter
 from allsource.cluster.turns import AtOnce
@@ -56,10 +59,10 @@ from allsource.storage.errors import (
 from allsource.storage.expected import parse_expected
 from allsource.storage.interface import Refusal, StreamHead, StreamSlice
 from tests.simulation.disk import blob_of
-from tests.simulation.history import Conflict, Intent, Placed
+from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
 from tests.simulation.invariants import Violation
 from tests.simulation.network import Wired
-from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen
+from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen, Taken
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -121,8 +124,15 @@ class NodeCode(Door):
         streams = [intent.stream for intent in intents]
         self._submit(AppendRequest(parts), reply, lambda result: self._appended(streams, result))
 
-    def read(self, partition: int, stream: str, reply: Reply) -> None:
-        self._submit(ReadStream(stream, limit=1_000_000), reply, _seen)
+    def read(self, operation: ReadOperation, reply: Reply) -> None:
+        token = make_token(operation.partition, operation.token) if operation.token else ""
+        local = operation.kind != LINEARIZABLE
+        request: Request
+        if operation.stream == WHOLE_PARTITION:
+            request = ReadPartition(operation.partition, limit=1_000_000, local=local, token=token)
+        else:
+            request = ReadStream(operation.stream, limit=1_000_000, local=local, token=token)
+        self._submit(request, reply, _seen)
 
     def _submit(
         self, request: Request, reply: Reply, translate: Callable[[Result | AllsourceError], Answer]
@@ -206,7 +216,9 @@ def _failed(error: AllsourceError) -> Answer:
     if isinstance(error, WrongExpectedVersion):
         details = error.details
         return Conflict(details["stream"], parse_expected(details["expected"]), details["actual"])
-    if isinstance(error, EventIdConflict | InvalidRequest):
+    if isinstance(error, EventIdConflict):
+        return Taken()
+    if isinstance(error, InvalidRequest):
         raise Violation("no refusal without cause", f"{error.code}: {error.message}")
     return NotHere(None) if error.definite else Lost()
 
@@ -216,6 +228,11 @@ def _seen(result: Result | AllsourceError) -> Answer:
         return Seen(())
     if isinstance(result, AllsourceError):
         return _failed(result)
+    if isinstance(result, PartitionPage):
+        found = result.events()
+        if [e.position for e in found] != list(range(1, result.last_position + 1)):
+            raise Violation("a page is whole", f"{len(found)} events of {result.last_position}")
+        return Seen(tuple(event.id for event in found))
     assert isinstance(result, StreamPage)
     events = result.events()
     versions = [event.version for event in events]

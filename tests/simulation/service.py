@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from allsource.cluster.consensus.messages import ReadResult, Role, RoleChange
 from allsource.storage.entry import Entry, Part
 from allsource.storage.expected import is_met
-from tests.simulation.disk import blob_of
-from tests.simulation.history import Conflict, Intent, Placed
+from tests.simulation.disk import blob_of, ids_of
+from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
 from tests.simulation.invariants import Violation
 from tests.simulation.network import Wired
 
@@ -35,13 +35,17 @@ class Lost(NamedTuple):
     """Nobody knows what became of this attempt."""
 
 
+class Taken(NamedTuple):
+    """Event ids of the append are stored with other content."""
+
+
 class Seen(NamedTuple):
-    """What a read returned: the stream's event ids in order."""
+    """What a read returned: event ids in order."""
 
     ids: tuple[bytes, ...]
 
 
-Answer = Placed | Conflict | NotHere | Lost | Seen
+Answer = Placed | Conflict | Taken | NotHere | Lost | Seen
 
 
 Reply = Callable[[Answer], None]
@@ -63,8 +67,8 @@ class Door(Protocol):
     def append(self, partition: int, intents: tuple[Intent, ...], reply: Reply) -> None:
         """Take one attempt to append; `reply` is called once, sooner or later."""
 
-    def read(self, partition: int, stream: str, reply: Reply) -> None:
-        """Take a linearizable read of a stream."""
+    def read(self, operation: ReadOperation, reply: Reply) -> None:
+        """Take a read of a stream or a partition, of any kind."""
 
     def leaving(self) -> None:
         """The process shuts down: it hands over what it leads, and takes nothing new."""
@@ -110,6 +114,10 @@ class Service(Door):
         """Proposed in this turn, and not written to the disk yet."""
         self._tickets: list[Reply] = []
         self._open_reads: dict[int, _Rejection | _Read] = {}
+        self._applied = {p: node.disk.load(p).hard.commit for p in node.hosted}
+        """Committed, and on the disk where reads see it."""
+        self._behind: dict[int, list[tuple[ReadOperation, Reply]]] = {p: [] for p in node.hosted}
+        """Token reads that wait for their entry."""
         self._next_ticket = 0
 
     # -- requests
@@ -120,10 +128,11 @@ class Service(Door):
         if partition not in self._pending or not core.is_leader(partition):
             reply(NotHere(core.leader_of(partition)))
             return
-        stored = self._find(partition, intents[0].ids[0])
-        if stored is not None:
-            self._answer_when_committed(partition, stored, reply)
-            return
+        for intent in intents:
+            stored = self._find(partition, intent.ids[0])
+            if stored is not None:
+                self._answer_when_committed(partition, stored, _only_if_same(intents, stored, reply))
+                return
         for intent in intents:
             actual, index = self._head(partition, intent.stream)
             if not is_met(intent.expected, actual):
@@ -135,9 +144,15 @@ class Service(Door):
             return
         self._propose(partition, intents, reply)
 
-    def read(self, partition: int, stream: str, reply: Reply) -> None:
-        """Take a linearizable read of a stream."""
-        core = self._node.core
+    def read(self, operation: ReadOperation, reply: Reply) -> None:
+        """Take a read of a stream or a partition, of any kind."""
+        core, partition, stream = self._node.core, operation.partition, operation.stream
+        if operation.kind != LINEARIZABLE and partition in self._applied:
+            if operation.token <= self._applied[partition]:
+                reply(self._seen(partition, stream, self._applied[partition]))
+            else:
+                self._behind[partition].append((operation, reply))
+            return
         if partition not in self._pending or not core.is_leader(partition):
             reply(NotHere(core.leader_of(partition)))
             return
@@ -201,6 +216,13 @@ class Service(Door):
 
     def committed(self, partition: int, commit: int) -> None:
         """Answer everything up to `commit`."""
+        self._applied[partition] = commit
+        behind = self._behind[partition]
+        if behind:
+            self._behind[partition] = [item for item in behind if item[0].token > commit]
+            for operation, reply in behind:
+                if operation.token <= commit:
+                    reply(self._seen(partition, operation.stream, commit))
         pending = self._pending[partition]
         if not pending:
             return
@@ -225,8 +247,14 @@ class Service(Door):
                     "reads see what is committed",
                     f"{self._node.name} reads {result.partition} up to {result.index}",
                 )
-            ids = self._node.disk.index[result.partition].events_up_to(waiting.stream, result.index)
-            waiting.reply(Seen(ids))
+            waiting.reply(self._seen(result.partition, waiting.stream, result.index))
+
+    def _seen(self, partition: int, stream: str, commit: int) -> Seen:
+        disk = self._node.disk
+        if stream == WHOLE_PARTITION:
+            entries = disk.view[partition].entries[:commit]
+            return Seen(tuple([i for entry in entries for part in entry.parts for i in ids_of(part.blob)]))
+        return Seen(disk.index[partition].events_up_to(stream, commit))
 
     def process_died(self) -> None:
         """All connections of clients end."""
@@ -235,10 +263,21 @@ class Service(Door):
                 reply(Lost())
         for waiting in self._open_reads.values():
             waiting.reply(Lost())
+        for behind in self._behind.values():
+            for _, reply in behind:
+                reply(Lost())
 
     def waiting(self) -> int:
         """How many requests have no answer yet."""
         return len(self._open_reads) + sum(map(len, self._pending.values()))
+
+
+def _only_if_same(intents: tuple[Intent, ...], stored: Entry, reply: Reply) -> Reply:
+    """The same append again gets its answer; other content under an id that is taken does not."""
+    same = [(i.stream, i.ids) for i in intents] == [
+        (part.stream, tuple(ids_of(part.blob))) for part in stored.parts
+    ]
+    return reply if same else lambda answer: reply(Taken() if isinstance(answer, Placed) else answer)
 
 
 def _placed(entry: Entry) -> Placed:

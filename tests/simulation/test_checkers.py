@@ -11,8 +11,12 @@ from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
 from tests.simulation.checkers import Evidence, judge
 from tests.simulation.disk import blob_of
 from tests.simulation.history import (
+    LOCAL,
     OK,
     REJECTED,
+    TAKEN,
+    TOKEN,
+    WHOLE_PARTITION,
     AppendOperation,
     Conflict,
     Election,
@@ -148,6 +152,30 @@ def read_the_future(story: Story) -> None:
     story.read.invoked, story.read.returned = 22, 25
 
 
+def read_less_than_the_token(story: Story) -> None:
+    story.read = ReadOperation(3, 0, "s", 70, 80, OK, (A, B), kind=TOKEN, token=3)
+
+
+def read_a_partition_out_of_order(story: Story) -> None:
+    story.read = ReadOperation(3, 0, WHOLE_PARTITION, 70, 80, OK, (A, B, D, C))
+
+
+def read_a_stale_partition(story: Story) -> None:
+    story.read = ReadOperation(3, 0, WHOLE_PARTITION, 70, 80, OK, (A, B))
+
+
+def read_uncommitted_events_locally(story: Story) -> None:
+    story.read = ReadOperation(3, 0, "s", 70, 80, OK, (A, B, C, b"u" * 16), kind=LOCAL)
+
+
+def store_what_was_taken(story: Story) -> None:
+    story.second.outcome, story.second.placed = TAKEN, None
+
+
+def refuse_ids_that_nobody_has(story: Story) -> None:
+    story.rejected.outcome = TAKEN
+
+
 def tear_an_append_apart(story: Story) -> None:
     story.log[2] = _entry(3, 3, (("s", 3, (C,)),))
     story.log.append(_entry(4, 4, (("t", 1, (D,)),)))
@@ -188,6 +216,12 @@ def acknowledge_an_older_term_later(story: Story) -> None:
         (read_what_is_no_prefix, "reads"),
         (read_too_little, "reads"),
         (read_the_future, "reads"),
+        (read_less_than_the_token, "reads"),
+        (read_a_partition_out_of_order, "reads"),
+        (read_a_stale_partition, "reads"),
+        (read_uncommitted_events_locally, "reads"),
+        (store_what_was_taken, "final_read"),
+        (refuse_ids_that_nobody_has, "final_read"),
         (tear_an_append_apart, "atomic_appends"),
         (elect_two_in_one_term, "terms"),
         (elect_one_anew_in_its_old_term, "terms"),
@@ -199,6 +233,13 @@ def test_a_checker_complains(spoil: Callable[[Story], None], checker: str) -> No
     story = Story()
     spoil(story)
     assert [c for c in story.complaints() if c.startswith(checker + ":")], story.complaints()
+
+
+def test_a_local_read_may_be_stale_and_other_company_may_be_refused() -> None:
+    story = Story()
+    story.read = ReadOperation(3, 0, "s", 70, 80, OK, (A,), kind=LOCAL)
+    story.rejected = AppendOperation(3, 0, (Intent("s", -1, (A, b"r" * 16)),), 50, 60, TAKEN)
+    assert story.complaints() == []
 
 
 def test_an_unknown_append_may_be_stored_or_not() -> None:
