@@ -399,6 +399,18 @@ def test_a_proved_peer_judges_our_history() -> None:
     assert refused(lambda: other.receive(verdict)) == "regressed"
 
 
+def test_the_largest_cluster_fits_into_a_handshake() -> None:
+    """1024 partitions on each of 15 nodes with long names."""
+    ends = [LogEnd(partition, 2**62, 2**62) for partition in range(1024)]
+    names = {f"{'n' * 60}-{number}": ("a-very-long-host-name." * 8, 65_535) for number in range(13)}
+    memory = _with(START_2, ends=ends)
+    memory.known = {name: Start("r" * 32, 2**62, bytes(16)) for name in names}
+    accept = acceptor(memory=memory, addresses={**ADDRESSES, **names})
+    said = frames(dialler(memory=_with(START_1, ends=ends)), accept)
+    assert max(map(len, said)) < handshake.WELCOME_BYTES_MAX
+    assert max(map(len, said[:3])) < handshake.HELLO_BYTES_MAX
+
+
 # -- attacks
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from allsource.config.load import load_settings
 from allsource.node.cli import app, main
 from allsource.node.cli.targets import DEFAULT_CONFIG, find_target
 from allsource.storage.errors import NoMajority
@@ -166,6 +167,20 @@ def test_a_secret_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_node_that_the_file_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["node", str(CONFIG), "--id", "n9"]) == app.USAGE
     assert "it has n1, n2, n3" in capsys.readouterr().err
+
+
+def test_the_clients_key_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the one that the commands themselves take from a file: clients may not have the other."""
+    file = tmp_path / "derived.yaml"
+    text = CONFIG.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("client_secret:"))
+    file.write_text(text.replace(line, ""))
+    for config in (CONFIG, file):
+        assert app.run(["config", "client-secret", str(config)]) == 0
+        shown = capsys.readouterr().out.strip()
+        assert shown == find_target(config, (), None, 1.0).secret
+        assert shown != load_settings(config).secret
+    assert len(shown) == 64
 
 
 def test_a_file_gives_all_addresses_and_the_secret() -> None:
