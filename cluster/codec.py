@@ -35,6 +35,7 @@ from allsource.cluster.requests import (
     ClusterView,
     DescribeCluster,
     PartitionPage,
+    PassOn,
     ReadPartition,
     ReadStream,
     Request,
@@ -69,6 +70,7 @@ class Op:
     READ_STREAM: Final = 2
     READ_PARTITION: Final = 3
     DESCRIBE_CLUSTER: Final = 4
+    PASS_ON: Final = 5
 
 
 BATCH_ITEMS_MAX = 1024
@@ -186,36 +188,34 @@ def batch(frame: list[Any]) -> list[Any]:
 
 def encode_request(request_id: int, timeout_ms: int, request: Request) -> bytes:
     """One item of a REQUESTS frame. Raises `InvalidRequest` if it cannot be said in msgpack."""
+    return pack((request_id, timeout_ms, *_op_and_fields(request)))
+
+
+def _op_and_fields(request: Request) -> tuple[Any, ...]:
     if isinstance(request, AppendRequest):
-        return pack((request_id, timeout_ms, Op.APPEND, request.parts))
+        return Op.APPEND, request.parts
     if isinstance(request, ReadStream):
-        return pack(
-            (
-                request_id,
-                timeout_ms,
-                Op.READ_STREAM,
-                request.stream,
-                request.from_version,
-                request.limit,
-                request.forward,
-                request.local,
-                request.token,
-            )
+        return (
+            Op.READ_STREAM,
+            request.stream,
+            request.from_version,
+            request.limit,
+            request.forward,
+            request.local,
+            request.token,
         )
     if isinstance(request, ReadPartition):
-        return pack(
-            (
-                request_id,
-                timeout_ms,
-                Op.READ_PARTITION,
-                request.partition,
-                request.from_position,
-                request.limit,
-                request.local,
-                request.token,
-            )
+        return (
+            Op.READ_PARTITION,
+            request.partition,
+            request.from_position,
+            request.limit,
+            request.local,
+            request.token,
         )
-    return pack((request_id, timeout_ms, Op.DESCRIBE_CLUSTER))
+    if isinstance(request, PassOn):
+        return Op.PASS_ON, *_op_and_fields(request.request)
+    return (Op.DESCRIBE_CLUSTER,)
 
 
 def decode_requests(frame: list[Any]) -> list[RequestItem]:
@@ -254,6 +254,11 @@ def _request(item: list[Any]) -> Request:
         return _read_partition(item)
     if op == Op.DESCRIBE_CLUSTER and len(item) == 3:
         return DescribeCluster()
+    if op == Op.PASS_ON and len(item) > 3:
+        inner = _request([*item[:2], *item[3:]])
+        if isinstance(inner, DescribeCluster | PassOn):
+            raise malformed("an append or a read may be passed on, once")
+        return PassOn(inner)
     raise malformed(f"no such request: {_shown(op)} with {len(item) - 3} fields")
 
 

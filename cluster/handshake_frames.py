@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from allsource.cluster.acquaintance import START_NONCE_BYTES, LogEnd, Start
 from allsource.cluster.codec import Kind, check_uints, malformed, pack, unpack
 from allsource.cluster.frames import ProtocolError
+from allsource.storage.printable import printable
 
 VERSION_MIN = 1
 VERSION_MAX = 1
@@ -178,7 +179,7 @@ def check_not_refused(frame: list[Any]) -> None:
 
 def _printable(text: str) -> str:
     """Text from the other side, fit for a log line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MESSAGE_CHARACTERS_MAX])
+    return printable(text[:MESSAGE_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
 
 
 # -- reading

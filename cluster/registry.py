@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from allsource.cluster import placement
+from allsource.cluster.hearsay import Hearsay
 from allsource.storage.errors import InvalidRequest
 from allsource.storage.partition import PARTITION_COUNT
 
@@ -66,6 +67,8 @@ class NodeRegistry:
         self.replication_factor = replication_factor or REPLICATION_FACTOR
         self.version = 0
         """Grows with every change that a reader could see."""
+        self.hearsay = Hearsay()
+        """Whom the peers follow, by their beats."""
         self._rank = {member: rank for rank, member in enumerate(members)}
         self._nodes = {member: Node(member) for member in members}
         self._replicas: placement.ReplicaSets = ()
@@ -95,6 +98,8 @@ class NodeRegistry:
         node = self._nodes.get(node_id)
         if node is not None and node.healthy != healthy:
             self._nodes[node_id] = replace(node, healthy=healthy)
+            if not healthy:
+                self.hearsay.forget(node_id)
             self._health_changed()
 
     def set_node_yields(self, node_id: str, yields: bool) -> None:

@@ -89,7 +89,17 @@ class DescribeCluster:
     """What `GET /v1/cluster` shows, as the asked node sees it."""
 
 
-Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster
+@dataclass(slots=True, frozen=True)
+class PassOn:
+    """A node asks a peer to pass a request on to the leader, which it cannot reach itself.
+
+    It is passed on as it is: a second hop, and never a third.
+    """
+
+    request: AppendRequest | ReadStream | ReadPartition
+
+
+Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster | PassOn
 
 
 class Chunk(NamedTuple):

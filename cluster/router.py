@@ -28,9 +28,10 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """That node serves it."""
+    """That node serves it; or (`passes_on`) it follows the one that does, which is out of reach here."""
 
     node_id: str
+    passes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,16 @@ class RequestRouter:
             return HERE if registry.quorum_is_up(partition) else Unroutable(self._no_majority(partition))
         if leader is not None and registry.is_healthy(leader):
             return self._forward_to(leader)
+        bridge = self._bridge_to(partition)
+        if bridge is not None:
+            return bridge
         if not registry.quorum_is_up(partition):
             return Unroutable(self._no_majority(partition))
         return Unroutable(self._no_owner(partition, leader))
+
+    def could_not_pass_on(self, partition: int, peer: str) -> None:
+        """A peer that was asked to pass a request on sent it back: ask it no more until its next beat."""
+        self.registry.hearsay.doubt(peer, partition)
 
     def route_read(
         self, partition: int, *, local: bool = True, spread: int = 0, elsewhere: bool = False
@@ -138,6 +146,19 @@ class RequestRouter:
         node = self.registry.get_node(node_id)
         assert node is not None, "replicas are members"
         return node
+
+    def _bridge_to(self, partition: int) -> Forward | None:
+        """The healthy peer that follows the partition's newest leader, if one can be reached through it."""
+        registry = self.registry
+        heard = [
+            (term, peer)
+            for term, peer, leader in registry.hearsay.of(partition)
+            if leader != self.self_id and registry.is_healthy(peer)
+        ]
+        if not heard:
+            return None
+        newest = max(term for term, _ in heard)
+        return Forward(min(peer for term, peer in heard if term == newest), passes_on=True)
 
     def _forward_to(self, node_id: str) -> Forward:
         decision = self._forward.get(node_id)

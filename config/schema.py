@@ -116,7 +116,8 @@ class Limits:
     held_bytes_max: Annotated[int, Size(32 * MIB, 64 * GIB)] = 256 * MIB
     """What a node holds in memory for its callers, in bytes: requests under way (beyond it new ones are
     refused, `Overloaded`) and, counted apart, what native clients do not read or do not complete (beyond it
-    the connection that has most is closed). At least twice `frame_bytes_max`."""
+    the connection that has most is closed); and once more of HTTP bodies that arrive and answers that are
+    not read (beyond it requests are refused, 503). At least twice `frame_bytes_max`."""
 
     checkpoints_max: Annotated[int, Count(1, 1000)] = 16
     """Checkpoints that a node keeps. Each holds on to files that the store would have deleted."""

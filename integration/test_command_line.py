@@ -19,6 +19,7 @@ from allsource.config.load import load_settings
 from allsource.node.cli.adopted import listener
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.processes import until
+from allsource.storage.partition import partition_of
 from integration.harness import PATIENCE_S, Clusters, ask, greeting
 
 ALLSOURCE = [sys.executable, "-m", "allsource.node.cli"]
@@ -204,7 +205,9 @@ async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> N
     assert same.stdout == read.stdout
     newest = run("read", "s", "--backward", "--limit", "1")
     assert newest.stdout.split("\t")[0] == "3"
-    assert newest.stdout.endswith('\tCounted\t{"n": 3}\n')
+    assert newest.stdout.endswith('\tCounted\t{"n":3}\n')
+    by_position = run("read", "--partition", partition, "--limit", "1")
+    assert by_position.stdout.startswith("1\ts\t1\t")
 
     missing = run("read", "never-written")
     assert (missing.returncode, missing.stdout) == (1, "")
@@ -215,6 +218,69 @@ async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> N
     assert "durability fsync" in status.stdout
     view = json.loads(run("status", "--json").stdout)
     assert [node["id"] for node in view["nodes"]] == ["n1"]
+
+
+async def test_data_is_an_argument_or_piped_in_and_never_made_up(one: ClusterProcess) -> None:
+    def append(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return allsource("append", "--config", one.config, "s", *arguments, **options)
+
+    nothing = append()
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "append what?" in nothing.stderr
+    exact = '{"n": 123456789012345678901234567890.1234, "again": 1.0}'
+    for number, done in enumerate(
+        (
+            append(exact),
+            append(stdin=exact.encode()),
+            append("-", stdin=b"\n" + exact.encode() + b"\n\n"),
+            append("--lines", stdin=f'{{"data": {exact}, "type": "T"}}\n\n'.encode()),
+        ),
+        1,
+    ):
+        assert done.stdout.startswith(f"s: version {number}, "), done.stderr
+    read = allsource("read", "--config", one.config, "s")
+    assert [line.split("\t")[3] for line in read.stdout.splitlines()] == [exact.replace(" ", "")] * 4
+    wrong = append('{"total" 42}', "--id", "0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert 'line 1, column 10: {"total"  -->42}' in wrong.stderr
+    for arguments, stdin, says in (
+        (["--lines"], b'{"type": "T", "data": 1}\n{"type": "T"}', "line 2"),
+        (["--lines"], b'{"type": "T", "data": 1, "id": "x"}', "not a UUID"),
+        (["--lines"], b"[1]", "not a JSON object"),
+        (["--lines", "--type", "X"], b"{}", "each line says its own type"),
+        (["--metadata", "{"], b"1", "--metadata is not JSON"),
+        (["NaN"], b"", "NaN"),
+        (["1", "--expected-version", "9" * 30], b"", "expected_version must be"),
+    ):
+        done = append(*arguments, stdin=stdin)
+        assert done.returncode in (1, 2)
+        assert says in done.stderr, done.stderr
+    assert len(allsource("read", "--config", one.config, "s").stdout.splitlines()) == 4
+    binary = append("--binary", stdin=b"\xff\x00\n")
+    assert binary.returncode == 0, binary.stderr
+    repeated = [append("1", "--id", "0b6f5c1e-3d7a-4f7e-9a51-0c7d1f0a2b3c").stdout for _ in range(2)]
+    assert ["appended before" in line for line in repeated] == [False, True]
+
+
+async def test_what_others_stored_does_nothing_to_a_terminal(one: ClusterProcess) -> None:
+    evil = "\x1b]0;owned\x07\x9b2J\u202e\u200b\x7f"
+    body = {"events": [{"type": "T\u202e\u200b", "data": evil}]}
+    for data in (body, {"events": [{"type": "T", "data": "\ud800"}]}):
+        assert (await ask(one, "n1", "/v1/streams/a\u202eb/events", data))[0] == 201
+    for arguments in (["a\u202eb"], ["--partition", str(partition_of("a\u202eb"))]):
+        shown = allsource("read", "--config", one.config, *arguments)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.replace("\n", "").replace("\t", "").isprintable()
+        assert "\\u001b]0;owned\\u0007\\u009b2J\\u202e\\u200b\\u007f" in shown.stdout
+        assert "\\ud800" in shown.stdout
+    exact = allsource("read", "--config", one.config, "a\u202eb", "--json")
+    assert exact.stdout.isascii()
+    assert [json.loads(line)["data"] for line in exact.stdout.splitlines()] == [evil, "\ud800"]
+    in_ascii = allsource("read", "--config", one.config, "a\u202eb", PYTHONIOENCODING="ascii")
+    assert (in_ascii.returncode, in_ascii.stderr) == (0, "")
+    missing = allsource("read", "--config", one.config, "x\u202ey")
+    assert missing.returncode == 1
+    assert missing.stderr.replace("\n", "").isprintable()
 
 
 async def test_a_cluster_can_be_named_by_a_node_and_the_secret(one: ClusterProcess) -> None:

@@ -20,12 +20,14 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import shlex
 import signal
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -48,8 +50,11 @@ from allsource.node.ending import EXIT_STORAGE
 from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
 from allsource.node.front import Front
-from allsource.node.http.app import HttpServer, make_app
+from allsource.node.http.app import make_app
+from allsource.node.http.door import DoorLimits
 from allsource.node.http.guards import Hosts
+from allsource.node.http.server import HttpServer
+from allsource.node.limits import caps_for, wanted
 from allsource.node.logging import node_log
 from allsource.node.measures import Measures
 from allsource.node.member import Member
@@ -62,6 +67,7 @@ from allsource.node.wire.door import WireDoor
 from allsource.storage.errors import AllsourceError, DiskFull, StorageFault
 from allsource.storage.interface import Identity, Storage
 from allsource.storage.open import open_storage
+from allsource.storage.printable import printable_lines
 
 EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN = 0, 1, 69
 
@@ -81,6 +87,7 @@ def run_node(settings: Settings, node_id: str, *, warnings: Sequence[str] = ()) 
         except LookupError as error:
             return _refuse(node_id, str(error), EXIT_SETTINGS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        _raise_descriptors()
         for sentence in warnings:
             log.warning(sentence)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -112,8 +119,15 @@ async def _live(settings: Settings, node_id: str, log: FilteringBoundLogger) -> 
     return EXIT_OK
 
 
+def _raise_descriptors() -> None:
+    """May open as many files as the system allows without asking anybody (`node.limits`)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # then the caps are worked out from what there is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted(soft, hard, resource.RLIM_INFINITY), hard))
+
+
 def _refuse(node_id: str, message: str, status: int) -> int:
-    print(f"allsource: {node_id}: {message}", file=sys.stderr)
+    print(f"allsource: {node_id}: {printable_lines(message)}", file=sys.stderr)
     return status
 
 
@@ -186,6 +200,7 @@ class Node:
     async def start(self) -> None:
         """Boot. Raises `AllsourceError` with one clear sentence; call `stop` also then."""
         settings, me = self.settings, self.settings.node(self.node_id)
+        caps = caps_for(resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(settings.nodes))
         # The data directory comes first: it is locked, it says who we are, and nothing may be promised
         # to anybody by a node that cannot remember it.
         storage = self._storage = open_node_storage(settings, self.node_id)
@@ -230,13 +245,16 @@ class Node:
             # Who dials us is there: do not wait out the pause between our own attempts.
             on_peer=lambda hello, again: self.links.nudge(hello.node_id, again=again),
             held_bytes_max=self.settings.limits.held_bytes_max,
+            connections_max=caps.clients,
+            strangers_max=caps.strangers,
             on_fault=Faults(self._log, self._measures, clock_us).met,
             on_refusal=self._acquaintances.refused_by,
             on_nonsense=Nonsense(self._log, self._measures, clock_us).heard,
         )
         await self.server.start()
         self._undo.append(self.server.close)
-        self.http = HttpServer(self._http_app(), me.host, me.http_port)
+        door = DoorLimits(caps.http, settings.limits.held_bytes_max)
+        self.http = HttpServer(self._http_app(), me.host, me.http_port, limits=door)
         await self.http.start()
         self._undo.append(self.http.stop)
         self._say_what_storage_promises()

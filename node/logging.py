@@ -2,7 +2,7 @@
 
 `info` tells what changed (who leads, who is up, starts and stops), never a single request: at
 20,000 requests a second a line for each would be the product's main work. `node` is bound to every
-line; `partition` and `term` are given where they apply.
+line; `partition` and `term` are given where they apply (leaderships share a line: `leadership`).
 
 Logging never raises and never waits (CONSENSUS.md rule 31; `log_sink`), with one exception: `critical`,
 which is said of a process that ends now, waits a moment for its line to be written. Tracebacks are plain:
@@ -15,13 +15,15 @@ import logging
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from io import StringIO
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import ExcInfo, FilteringBoundLogger, Processor
 
 from allsource.config.schema import LogSettings
 from allsource.node.log_sink import LogSink, SinkStream, output_to
+from allsource.storage.printable import printable, printable_lines
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -73,10 +75,22 @@ def _processors(settings: LogSettings, *, colors: bool) -> list[Processor]:
     if settings.format == "json":
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, use_rich=False)
         return [*shared, structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
-    console = structlog.dev.ConsoleRenderer(
-        colors=colors, exception_formatter=structlog.dev.plain_traceback
-    )
-    return [*shared, console]
+    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_plain_traceback)
+    return [*shared, _make_printable, console]
+
+
+def _make_printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A peer's words are shown on somebody's terminal. (What is no string is rendered by its `repr`.)"""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
+    return event
+
+
+def _plain_traceback(output: TextIO, exc_info: ExcInfo) -> None:
+    rendered = StringIO()
+    structlog.dev.plain_traceback(rendered, exc_info)
+    output.write(printable_lines(rendered.getvalue()))
 
 
 class Renderer:

@@ -29,6 +29,7 @@ from allsource.node.damage import ADVICE, DamagedPartitions
 from allsource.node.ending import EXIT_STORAGE, end_process
 from allsource.node.faults import Faults
 from allsource.node.ingest import Ingest
+from allsource.node.leadership import LeadershipNews
 from allsource.node.measures import Measures
 from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
@@ -89,6 +90,7 @@ class Member:
         events' timestamps; `seed`: for the core's randomised timeouts."""
         self._log = log
         self._measures = measures
+        self._news = LeadershipNews(lambda *what, **facts: self._log.info(*what, **facts), loop.call_later)
         members = tuple(node.id for node in settings.nodes)
         groups = replica_sets(members, settings.partitions, settings.replication_factor)
         self.damage = DamagedPartitions(storage, hosted_by(node_id, groups))
@@ -209,6 +211,7 @@ class Member:
             self._disk_timer.cancel()
         self.service.close()
         self.replica.stop()
+        self._news.tell()
 
     # -- from the transport
 
@@ -263,11 +266,11 @@ class Member:
         if change.role == Role.LEADER:
             self._led.add(change.partition)
             self._measures.leadership("gained")
-            self._log.info("leads", partition=change.partition, term=change.term)
+            self._news.changed(change.partition, change.term, gained=True)
         elif change.partition in self._led:
             self._led.discard(change.partition)
             self._measures.leadership("lost")
-            self._log.info("leads no more", partition=change.partition, term=change.term)
+            self._news.changed(change.partition, change.term, gained=False)
         elif change.role == Role.FOLLOWER and change.leader is not None:
             self._log.debug("follows", partition=change.partition, term=change.term, leader=change.leader)
 

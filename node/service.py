@@ -4,9 +4,10 @@ Doors call `submit` and get exactly one answer, by callback. What happens in bet
 things, and all of them end by the deadline:
 
     here       this node leads the partition (or the read is local): the write path or the reads
-    forward    one hop to the leader; a request that came from a peer is never forwarded again, but
+    forward    to the leader; or, if it cannot be reached from here, to a peer that passes it on to the
+               leader (`PassOn`). Any other request that came from a peer is never forwarded again, but
                answered with `NotOwner`, so that no request can go in circles. Taken back when another
-               node leads: a leader that was paused or cut off closes no connection and says nothing
+               node is to be asked: one that was paused or cut off closes no connection and says nothing
     park       nobody can be asked just now: an election, a lost connection, a hand-over. Parked
                requests are tried again when leadership changes and every few milliseconds
     refuse     no majority is up, or too much is parked: at once, definitely, with the reason
@@ -27,6 +28,7 @@ from allsource.cluster.requests import (
     AppendRequest,
     ClusterView,
     DescribeCluster,
+    PassOn,
     ReadPartition,
     ReadStream,
     Request,
@@ -163,6 +165,14 @@ class Service:
         if self._closing:
             self._refuse_at_once(_leaving(), reply)
             return
+        passes_on = isinstance(request, PassOn)
+        if isinstance(request, PassOn):
+            if not forwarded:
+                self._refuse_at_once(
+                    InvalidRequest("only nodes ask each other to pass a request on"), reply
+                )
+                return
+            request = request.request
         try:
             min_index = 0
             if isinstance(request, AppendRequest):
@@ -178,6 +188,7 @@ class Service:
         now = self._now_us()
         deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
         ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index, source)
+        ticket.passes_on = passes_on
         self._deadlines.add(ticket)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -243,9 +254,12 @@ class Service:
 
     def _go(self, ticket: Ticket, decision: Here | Forward | Unroutable) -> None:
         if ticket.forwarded:
-            self._send_back(ticket)
+            if ticket.passes_on and isinstance(decision, Forward) and not decision.passes_on:
+                self._forward(ticket, decision)
+            else:
+                self._send_back(ticket)
         elif isinstance(decision, Forward):
-            self._forward(ticket, decision.node_id)
+            self._forward(ticket, decision)
         elif (
             isinstance(decision, Unroutable)
             and isinstance(decision.error, NoMajority)
@@ -265,7 +279,8 @@ class Service:
 
     # -- forwarding
 
-    def _forward(self, ticket: Ticket, peer: str) -> None:
+    def _forward(self, ticket: Ticket, decision: Forward) -> None:
+        peer, request = decision.node_id, ticket.request
         left_ms = (ticket.deadline_us - self._now_us()) // 1000
         if left_ms <= 0:
             ticket.expire()
@@ -274,10 +289,15 @@ class Service:
         self._measures.forwarded()
         if not _is_local(ticket):
             self._forwarded.setdefault((ticket.partition, peer), {})[ticket] = None
-        self._peers.request(peer, ticket.request, left_ms, partial(self._on_answer, ticket, peer))
+        self._peers.request(
+            peer,
+            PassOn(request) if decision.passes_on else request,
+            left_ms,
+            partial(self._on_answer, ticket, decision),
+        )
 
-    def _on_answer(self, ticket: Ticket, peer: str, result: Result | AllsourceError) -> None:
-        key = (ticket.partition, peer)
+    def _on_answer(self, ticket: Ticket, decision: Forward, result: Result | AllsourceError) -> None:
+        key = (ticket.partition, decision.node_id)
         waits_for_it = _is_local(ticket) or self._forget_forwarded(key, ticket)
         if not isinstance(result, AllsourceError):
             ticket.finish(result)  # also from a peer that it was taken back from: done is done
@@ -285,10 +305,12 @@ class Service:
             return  # another attempt is under way and will answer
         elif isinstance(result, OutcomeUnknown):
             ticket.lost()
-            self._park(ticket)
+            self.retry(ticket)
         elif type(result) in _TRY_ANOTHER:
             ticket.out = False
-            self._park(ticket)
+            if decision.passes_on:
+                self._router.could_not_pass_on(ticket.partition, decision.node_id)
+            self.retry(ticket)
         else:
             ticket.refuse(result)
 
@@ -307,17 +329,21 @@ class Service:
         self._reads.eased(source)
 
     def _take_back(self) -> None:
-        """Try anew what was forwarded to a peer that is known no longer to lead. The peer may have done
-        it before it lost the leadership, so an append is in doubt from now on."""
+        """Try anew what was forwarded to a peer, if another node is to be asked by now. The peer may have
+        done it before it lost the leadership, so an append is in doubt from now on."""
         for key in list(self._forwarded):
-            partition, peer = key
-            leader = self._replica.leader_of(partition)
-            if leader is None or leader == peer:
+            if not self._another_is_to_be_asked(*key):
                 continue
             tickets = self._forwarded.pop(key)
             for ticket in tickets:
                 ticket.lost()
             self._again.add(tickets)
+
+    def _another_is_to_be_asked(self, partition: int, peer: str) -> bool:
+        if self._replica.is_leader(partition):
+            return True
+        decision = self._router.route(partition)
+        return isinstance(decision, Forward) and decision.node_id != peer
 
     # -- parking
 

@@ -63,6 +63,7 @@ class Stage(Enum):
 class Ticket:
     """One request for one partition. `reply` is called exactly once, by `finish`.
 
+    `passes_on`: a peer asked for it to be passed on to the leader.
     `min_index`: log index that a read's token names; 0 for none. `source`: None for a caller that has one
     request at a time (HTTP).
 
@@ -79,6 +80,7 @@ class Ticket:
         "min_index",
         "out",
         "partition",
+        "passes_on",
         "reply",
         "request",
         "size",
@@ -108,6 +110,7 @@ class Ticket:
         self.out = False
         self.min_index = min_index
         self.source = source
+        self.passes_on = False
         self.stage = Stage.OWNER
         self.bucket: dict[Ticket, None] | None = None
         self.deadlines: Deadlines | None = None

@@ -30,7 +30,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from allsource.storage.errors import Corrupt, DirectoryInUse, ForeignDirectory, FormatTooNew, StorageFault
+from allsource.storage.errors import (
+    NO_COPY_HELPS,
+    Corrupt,
+    DirectoryInUse,
+    ForeignDirectory,
+    FormatTooNew,
+    StorageFault,
+)
 from allsource.storage.room import disk_full, means_full
 
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
@@ -209,7 +216,8 @@ def _refuse_foreign_files(path: Path, names: set[str]) -> None:
     if strangers:
         raise ForeignDirectory(
             f"{path} is not empty and not a data directory of allsource (it holds {strangers[0]!r});"
-            " set data_dir to an empty or new directory",
+            " set data_dir to the one that this node had, or for a new cluster to an empty or new"
+            " directory",
             path=str(path),
         )
 
@@ -250,9 +258,7 @@ def read_format(directory: Path) -> Format | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         magic, version = None, None
     if magic != _MAGIC or not isinstance(version, int):
-        raise Corrupt(
-            f"{path} is unreadable; restore it from a copy, or keep this node stopped: its peers go on"
-        )
+        raise Corrupt(f"{path} is unreadable; {NO_COPY_HELPS}")
     if version > FORMAT_VERSION:
         raise FormatTooNew(
             f"{path} has format {version}, this version of allsource reads up to {FORMAT_VERSION};"
@@ -267,7 +273,7 @@ def read_format(directory: Path) -> Format | None:
             raise TypeError(f"format {version} knows no checkpoints")
         return Format(**value)
     except (TypeError, KeyError) as error:
-        raise Corrupt(f"{path} lacks or has unknown fields ({error}); restore it from a copy") from error
+        raise Corrupt(f"{path} lacks or has unknown fields ({error}); {NO_COPY_HELPS}") from error
 
 
 def write_format(directory: Path, format: Format) -> None:
@@ -354,7 +360,7 @@ class SyncedMark:
             os.close(self._file)
             raise Corrupt(
                 f"{path} is unreadable, so a damaged log could not be told from a clean one;"
-                " restore this data directory from a copy, or let the node join with an empty one"
+                f" {NO_COPY_HELPS}"
             )
 
     @classmethod

@@ -35,6 +35,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+PEERS_GO_ON = (
+    "a node's peers hold the events and go on; they refuse an older copy of what it has, and an emptied one"
+)
+"""Behind what is wrong with a part of what is stored: what need not be tried."""
+NO_COPY_HELPS = (
+    "if this is a node's, leave the node stopped: its peers hold the events and go on, and they refuse an "
+    "older copy of it and an emptied one; if it is a repository's, open its newest checkpoint"
+)
+"""Behind what is wrong with all that is stored: what really works."""
+
 
 class AllsourceError(Exception):
     """Base of the family.

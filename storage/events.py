@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +28,7 @@ import msgspec
 
 from allsource.storage.arguments import shown
 from allsource.storage.errors import Corrupt, InvalidRequest, TooLarge
-from allsource.storage.json_text import json_of, parse_json
+from allsource.storage.json_text import check_json, json_of
 from allsource.storage.partition import _check_characters
 from allsource.storage.times import as_datetime
 
@@ -49,8 +48,6 @@ PackedEvent = tuple[
 ]
 _unpack_events = msgspec.msgpack.Decoder(list[PackedEvent]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def new_event_id() -> bytes:
@@ -87,7 +84,7 @@ class NewEvent:
             raise InvalidRequest(f"encoding must be JSON (0) or BINARY (1), not {shown(self.encoding)}")
         _check_id(self.id)
         if self.encoding == JSON:
-            parse_json(self.data, "data")
+            check_json(self.data, "data")
 
     @classmethod
     def json(
@@ -197,18 +194,6 @@ def as_events(events: Events) -> Sequence[NewEvent]:
     if not events:
         raise InvalidRequest("events is empty: an append needs at least one event for each stream")
     return events
-
-
-def json_bytes(value: Any) -> bytes:
-    """One JSON value as compact UTF-8; raises `InvalidRequest` for what JSON cannot say."""
-    try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        if not text.isascii() and _LONE_SURROGATE.search(text):
-            # Half a surrogate pair is a JSON string's right (RFC 8259 §8.2), but has no UTF-8: escape it.
-            text = json.dumps(value, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not a JSON value: {error}") from error
-    return text.encode()
 
 
 def encode_blob(events: Iterable[NewEvent]) -> bytes:

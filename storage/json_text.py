@@ -1,9 +1,8 @@
 """JSON as text: is it JSON, strictly, and how to write a value without changing what it says.
 
-Two parsers must not understand stored data differently. So what is refused: a key that stands twice in one
-object, `NaN` and `Infinity`, bytes that are not UTF-8 (RFC 8259 §4, §6, §8). A value of Python must *be* a
-JSON value as well: a key that is no string would come back as another one, and half a surrogate pair has no
-UTF-8. In JSON text `"\\ud800"` is allowed (§8.2), and whoever sends it gets it back.
+JSON text is its writer's and is kept byte for byte, so it is only checked: one value in UTF-8 (RFC 8259),
+no `NaN` or `Infinity`. A value of Python must *be* a JSON value: a key that is no string would come back as
+another one, and half a surrogate pair has no UTF-8. In JSON text `"\\ud800"` is allowed (§8.2).
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import json
 import re
 from collections import Counter
 from typing import Any, NoReturn
+
+import msgspec
 
 from allsource.storage.arguments import shown
 from allsource.storage.errors import InvalidRequest
@@ -50,14 +51,28 @@ def _check_keys(value: Any, what: str) -> None:
         pending += [one for one in inside if isinstance(one, dict | list | tuple)]
 
 
+def check_json(raw: bytes, what: str) -> None:
+    """Raise `InvalidRequest` that points at the fault, unless the bytes are one JSON value in UTF-8."""
+    try:
+        if not raw.isascii():
+            raw.decode()
+        _skip(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _parse(raw, what, _LENIENT)  # it knows the place, and what is right about half a surrogate pair
+
+
 def parse_json(raw: bytes, what: str) -> Any:
-    """The value of strict JSON in UTF-8; raises `InvalidRequest` that points at the fault."""
+    """The value of JSON text in which no object has a key twice; else `InvalidRequest` with a pointer."""
+    return _parse(raw, what, _STRICT)
+
+
+def _parse(raw: bytes, what: str, decoder: json.JSONDecoder) -> Any:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{what} is not JSON: byte {error.start + 1} is not UTF-8") from None
     try:
-        return _STRICT.decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"{what} is not JSON: {_pointer(text, error)}") from None
     except RecursionError:
@@ -69,12 +84,13 @@ def parse_json(raw: bytes, what: str) -> Any:
 def is_json(raw: bytes) -> bool:
     """Whether stored bytes are one JSON value (a client may have stored others under that name)."""
     try:
-        _LENIENT.decode(raw.decode())
-    except (ValueError, RecursionError):
+        check_json(raw, "")
+    except InvalidRequest:
         return False
     return True
 
 
+_DELETE = "\x7f"
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
 
 
@@ -84,10 +100,35 @@ def one_line(text: str) -> str:
 
 
 def in_ascii(text: str) -> str:
-    """JSON text that means the same and is pure ASCII (outside strings JSON has no other characters)."""
-    if text.isascii():
+    """JSON text that means the same in printable ASCII (only strings hold anything else)."""
+    if text.isascii() and _DELETE not in text:
         return text
-    return "".join(c if c < "\x80" else json.dumps(c)[1:-1] for c in text)
+    return "".join(c if c < _DELETE else json.dumps(c)[1:-1] for c in text)
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def members(text: str) -> dict[str, str]:
+    """The members of the JSON object `text`, each value as the text that stands there. `text` was parsed
+    before, and is an object."""
+    found: dict[str, str] = {}
+    at = _behind_space(text, _behind_space(text, 0) + 1)
+    while text[at] != "}":
+        key, at = _STRICT.raw_decode(text, at)
+        start = _behind_space(text, _behind_space(text, at) + 1)
+        _, at = _STRICT.raw_decode(text, start)
+        found[key] = text[start:at]
+        at = _behind_space(text, at)
+        if text[at] == ",":
+            at = _behind_space(text, at + 1)
+    return found
+
+
+def _behind_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
 
 
 def _pointer(text: str, error: json.JSONDecodeError) -> str:
@@ -114,3 +155,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 _LENIENT = json.JSONDecoder(parse_constant=_refuse_constant)
+_skip = msgspec.json.Decoder(msgspec.Raw).decode

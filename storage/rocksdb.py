@@ -26,7 +26,7 @@ from allsource.storage import keys
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.directory import DataDirectory, claim_directory
 from allsource.storage.entry import Configuration, Entry, check_record, decode_entry, span_of
-from allsource.storage.errors import Corrupt, DiskFull, DiskRanFull, Overloaded, StorageFault
+from allsource.storage.errors import PEERS_GO_ON, Corrupt, DiskFull, DiskRanFull, Overloaded, StorageFault
 from allsource.storage.interface import (
     HardState,
     PartitionState,
@@ -121,7 +121,7 @@ class RocksStorage:
         if hard.commit > tail.last_index:
             raise Corrupt(
                 f"{self.path}: partition {partition} was committed up to index {hard.commit}, but its log"
-                f" ends at {tail.last_index}; keep this node stopped: its peers hold the events and go on",
+                f" ends at {tail.last_index}; {PEERS_GO_ON}",
                 partition=partition,
             )
         marks = list(self._database.scan(keys.META, keys.term_key(partition, 0)[:3]))
@@ -247,15 +247,14 @@ class RocksStorage:
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.path}: at {partition}/{index} lies the entry {entry.partition}/{entry.index};"
-                " keep this node stopped: its peers hold the events and go on"
+                f" {PEERS_GO_ON}"
             )
         return entry
 
     def _missing(self, partition: int, index: int) -> Corrupt:
         return Corrupt(
             f"{self.path}: partition {partition} has no entry {index}, its log ends at"
-            f" {self._tail(partition).last_index}; keep this node stopped: its peers hold the events"
-            " and go on"
+            f" {self._tail(partition).last_index}; {PEERS_GO_ON}"
         )
 
     @named_faults

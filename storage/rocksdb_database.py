@@ -25,15 +25,12 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from rocksdict import AccessType, DbClosedError, Rdict, WriteBatch, WriteOptions
 
 from allsource.storage.directory import SyncedMark
-from allsource.storage.errors import AllsourceError, Corrupt, DirectoryInUse, StorageFault
+from allsource.storage.errors import NO_COPY_HELPS, AllsourceError, Corrupt, DirectoryInUse, StorageFault
 from allsource.storage.keys import COLUMN_FAMILIES, EVENTS, IDS, META, PARTITION_INDEX, STREAMS
 from allsource.storage.rocksdb_options import RocksOptions, database_options, family_options
 from allsource.storage.room import disk_full, means_full
 
-_REPLACE = (
-    "keep this node stopped (its peers hold the events and go on), or restore the"
-    " directory from a copy; `allsource verify` shows what is damaged"
-)
+_REPLACE = f"`allsource verify` shows what is damaged; {NO_COPY_HELPS}"
 
 
 class Database:

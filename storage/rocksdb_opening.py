@@ -12,7 +12,7 @@ from typing import NamedTuple
 from allsource.storage import keys
 from allsource.storage.checkpoint import sweep
 from allsource.storage.directory import CHECKPOINTS, DataDirectory, SyncedMark
-from allsource.storage.errors import Corrupt
+from allsource.storage.errors import NO_COPY_HELPS, Corrupt
 from allsource.storage.interface import Identity
 from allsource.storage.rocksdb_database import Database, open_recovered
 from allsource.storage.rocksdb_options import RocksOptions
@@ -58,12 +58,12 @@ def open_database(directory: DataDirectory, options: RocksOptions, *, read_only:
     elif not (directory.database / "CURRENT").exists():
         raise Corrupt(
             f"{directory.database} is missing or empty, but {directory.path} was in use before;"
-            " restore it from a copy, or keep this node stopped: its peers go on"
+            f" {NO_COPY_HELPS}"
         )
     elif not directory.synced.exists():
         raise Corrupt(
             f"{directory.synced} is missing, so a damaged log could not be told from a clean one;"
-            " restore this data directory from a copy, or let the node join with an empty one"
+            f" {NO_COPY_HELPS}"
         )
     if not read_only:
         for place in (directory.path, directory.path / CHECKPOINTS):

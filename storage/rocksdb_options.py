@@ -26,6 +26,7 @@ from rocksdict import (
     Options,
 )
 
+from allsource.storage.descriptors import database_files
 from allsource.storage.keys import EVENTS, IDS, META, PARTITION_INDEX, STREAMS
 
 MEMTABLES_MAX = 8
@@ -134,6 +135,6 @@ def _family(cache: Cache, write_buffer_bytes: int, *, background_jobs: int) -> O
 
 
 def _open_files() -> int:
-    """Half of what this process may open; sockets need the rest."""
+    """The database's share of what this process may open; sockets need the rest."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(64, min(soft, 1 << 20) // 2)
+    return database_files(soft)

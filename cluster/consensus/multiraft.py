@@ -217,6 +217,7 @@ class MultiRaft:
         self._balance.beat(sender, beat)
         self._judge(now)
         for line in beat.groups:
+            self.registry.hearsay.heard(sender, line.partition, line.leader, line.term)
             group = self.groups.get(line.partition)
             if group is not None:
                 group.beat(sender, line, now)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from allsource.config.load import ConfigFault
+from allsource.node.cli.output import note
 from allsource.storage.errors import AllsourceError
 
 FAILED, USAGE, DEFECT, INTERRUPTED = 1, 2, 70, 130
@@ -59,6 +60,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; whatever goes wrong is one line on standard error."""
+    _show_what_cannot_be_encoded()
     try:
         result: Any = cli.main(args=arguments, prog_name="allsource", standalone_mode=False)
         _flush()
@@ -69,7 +71,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return FAILED
     except click.exceptions.NoArgsIsHelpError as help_page:
-        click.echo(help_page.ctx.get_help(), err=True)
+        note(help_page.ctx.get_help())
         return USAGE
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -87,9 +89,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"internal error: {type(error).__name__}: {what} ({hint})", DEFECT)
 
 
+def _show_what_cannot_be_encoded() -> None:
+    """A terminal with another encoding than UTF-8 is shown escapes, not a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a stream of a test, or a closed one
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def _complain(message: str, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody may be left to read it; the status still tells
-        click.echo(f"allsource: {message}", err=True)
+        note(f"allsource: {message}")
     return status
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, NamedTuple
@@ -14,14 +13,17 @@ import click
 from allsource.client import Client
 from allsource.client.client import PAGE_EVENTS
 from allsource.cluster.requests import AppendResult
+from allsource.node.cli.given import events_of_lines, given_data
 from allsource.node.cli.loop import run_loop
-from allsource.node.cli.output import echo_json, echo_table
+from allsource.node.cli.output import echo, echo_json, echo_table, say
 from allsource.node.cli.picture import NODE_COLUMNS, ClusterPicture, node_rows, owner_map
-from allsource.node.cli.show import event_json, event_line
+from allsource.node.cli.show import event_json, event_line, partition_line
 from allsource.node.cli.targets import Target, target_options
 from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import BINARY, Event, NewEvent
+from allsource.storage.events import BINARY, JSON, Event, NewEvent, new_event_id
+from allsource.storage.json_text import check_json
 
+_TYPE = "Event"
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 
 
@@ -35,16 +37,16 @@ def status(target: Target, as_json: bool) -> int:
         echo_json(view)
         return 0
     picture = ClusterPicture.read(view)
-    click.echo(
+    say(
         f"cluster {picture.cluster!r} as {picture.node} sees it;"
         f" storage {picture.storage}, durability {picture.durability}"
     )
     if picture.durability != "fsync" or picture.storage == "postgres":
-        click.echo(f"{picture.durability}: {picture.durability_means}")
+        say(f"{picture.durability}: {picture.durability_means}")
     echo_table("", NODE_COLUMNS, node_rows(picture))
-    click.echo("owners by partition")
+    say("owners by partition")
     for line in owner_map(picture.owners()):
-        click.echo(line)
+        say(line)
     return 0
 
 
@@ -53,11 +55,20 @@ async def _status(target: Target) -> dict[str, Any]:
         return await client.cluster()
 
 
-@click.command()
+_APPEND_EXAMPLES = """
+\b
+Examples:
+  allsource append order-1 '{"total": 42}' --type OrderPlaced
+  jq .order message.json | allsource append order-1 --type OrderPlaced
+  allsource append order-1 --lines < events.jsonl
+"""
+
+
+@click.command(epilog=_APPEND_EXAMPLES)
 @target_options
 @click.argument("stream")
-@click.argument("data", default="null")
-@click.option("--type", "type_", default="Event", show_default=True, help="The event's type.")
+@click.argument("data", required=False)
+@click.option("--type", "type_", default=_TYPE, show_default=True, help="The event's type.")
 @click.option("--metadata", help="JSON that goes with the event.")
 @click.option("--id", "id_", type=click.UUID, help="The event's id; repeating an append with it is safe.")
 @click.option(
@@ -68,13 +79,13 @@ async def _status(target: Target) -> dict[str, Any]:
 )
 @click.option("--binary", is_flag=True, help="DATA is not JSON: store its bytes as they are.")
 @click.option(
-    "--lines", is_flag=True, help="Append several events: DATA is a JSON object {type, data, ...} a line."
+    "--lines", is_flag=True, help='Append an event a line: {"type": ..., "data": ..., "metadata"?, "id"?}.'
 )
 @_JSON
 def append(
     target: Target,
     stream: str,
-    data: str,
+    data: str | None,
     type_: str,
     metadata: str | None,
     id_: UUID | None,
@@ -83,59 +94,49 @@ def append(
     lines: bool,
     as_json: bool,
 ) -> int:
-    """Append an event to STREAM. DATA is JSON; `-` reads it from standard input."""
-    raw = sys.stdin.buffer.read() if data == "-" else data.encode()
-    extra = _parse_json(metadata.encode(), "--metadata") if metadata is not None else None
+    """Append an event to STREAM.
+
+    DATA is the event's data: one JSON value, stored as it is written (text needs its quotes: '"text"').
+    If it is `-`, or left out while something is piped in, it is read from standard input, where it may
+    take many lines.
+    """
+    if lines and (binary or metadata is not None or id_ is not None or type_ != _TYPE):
+        raise click.UsageError("--lines: each line says its own type, metadata and id")
+    raw = given_data(data)
     if lines:
-        events = [
-            _event_of_line(line, number) for number, line in enumerate(raw.splitlines(), 1) if line.strip()
-        ]
-    elif binary:
-        packed = b"" if extra is None else json.dumps(extra).encode()
-        events = [NewEvent(type_, raw, packed, BINARY, **({} if id_ is None else {"id": id_.bytes}))]
+        events = events_of_lines(raw)
     else:
-        events = [NewEvent.json(type_, _parse_json(raw, "DATA"), extra, id_)]
-    wanted = (
-        int(expected_version)
-        if expected_version.isascii() and expected_version.isdigit()
-        else expected_version
-    )
-    result = run_loop(_append(target, stream, events, wanted))
+        extra = b"" if metadata is None else _checked(os.fsencode(metadata), "--metadata")
+        chosen = new_event_id() if id_ is None else id_.bytes
+        body = raw if binary else _checked(raw, "DATA")
+        events = [NewEvent(type_, body, extra, BINARY if binary else JSON, chosen)]
+    result = run_loop(_append(target, stream, events, _expected(expected_version)))
     if as_json:
         echo_json(_appended(result))
     else:
-        click.echo(_appended_line(result))
+        say(_appended_line(result))
     return 0
 
 
-async def _append(target: Target, stream: str, events: list[NewEvent], expected: str | int) -> AppendResult:
+def _expected(text: str) -> str | int:
+    is_version = text.isascii() and text.isdigit() and len(text) < 20
+    return int(text) if is_version else text
+
+
+async def _append(
+    target: Target, stream: str, events: list[NewEvent], expected_version: str | int
+) -> AppendResult:
     async with target.connect() as client:
-        return await client.append(stream, events, expected)
+        return await client.append(stream, events, expected_version)
 
 
-def _parse_json(raw: bytes, what: str) -> Any:
+def _checked(raw: bytes, what: str) -> bytes:
+    """The JSON text without the white space around it."""
     try:
-        return json.loads(raw)
-    except ValueError as error:
-        raise InvalidRequest(
-            f'{what} is not JSON: {error} (text is written "text"; --binary takes anything)'
-        ) from error
-
-
-def _event_of_line(line: bytes, number: int) -> NewEvent:
-    match _parse_json(line, f"line {number}"):
-        case {"type": str(type_), **others} if others.keys() <= {"data", "metadata", "id"}:
-            rest: dict[Any, Any] = dict(others)
-            id_ = rest.get("id")
-            try:
-                return NewEvent.json(
-                    type_, rest.get("data"), rest.get("metadata"), UUID(id_) if id_ else None
-                )
-            except (ValueError, AttributeError) as error:
-                raise InvalidRequest(f"line {number}: {id_!r} is not a UUID") from error
-    raise InvalidRequest(
-        f'line {number} is not {{"type": ..., "data"?: ..., "metadata"?: ..., "id"?: ...}}'
-    )
+        check_json(raw, what)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'{error.message} (text is written "text"; --binary takes anything)') from None
+    return raw.strip(b" \t\r\n")
 
 
 def _appended(result: AppendResult) -> dict[str, Any]:
@@ -185,7 +186,11 @@ def read(
     local: bool,
     as_json: bool,
 ) -> int:
-    """Print the events of STREAM (or of a partition), one a line."""
+    """Print the events of STREAM (or of a partition), one a line.
+
+    A line has version, time, type and data; of a partition's events, position and stream before them.
+    Data is shown as it was written, with everything escaped that is not printable.
+    """
     if (stream is None) == (partition is None):
         raise click.UsageError("read what? Give a STREAM, or --partition N")
     if partition is not None and backward:
@@ -208,15 +213,13 @@ class _Wanted(NamedTuple):
 
 
 async def _read(target: Target, wanted: _Wanted, *, as_json: bool) -> None:
+    show = event_json if as_json else event_line if wanted.partition is None else partition_line
     left = wanted.limit
     async with AsyncExitStack() as closing:
         client = await closing.enter_async_context(target.connect())
         events = await closing.enter_async_context(aclosing(_events(client, wanted)))
         async for event in events:
-            if as_json:
-                echo_json(event_json(event))
-            else:
-                click.echo(event_line(event))
+            echo(show(event))
             left = None if left is None else left - 1
             if left == 0:
                 return

@@ -9,7 +9,7 @@ import aiohttp
 import click
 
 from allsource.node.cli.loop import run_loop
-from allsource.node.cli.output import echo_json, echo_table
+from allsource.node.cli.output import echo_json, echo_table, note
 from allsource.node.cli.picture import ClusterPicture
 from allsource.node.cli.targets import Target, target_options
 
@@ -45,7 +45,7 @@ def checkpoint(
         )
         for one in answers:
             if not one.ok:
-                click.echo(f"{one.node}: {one.body['message']} [{one.body['error']}]", err=True)
+                note(f"{one.node}: {one.body['message']} [{one.body['error']}]")
     return int(not all(one.ok for one in answers))
 
 

@@ -13,7 +13,8 @@ from allsource.config.load import ConfigFault, Fault, load_settings
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.driver import require_driver, schema_fault
-from allsource.node.cli.output import echo_json, note
+from allsource.node.cli.output import echo, echo_json, note
+from allsource.storage.printable import printable_lines
 
 _SECRET_BYTES = 32
 
@@ -47,7 +48,7 @@ def check(file: Path, as_json: bool) -> int:
         less = [f"{promise.durability}: {promise.meaning}"] if promise.is_less else []
         echo_json({"ok": True, "faults": [], "warnings": [*less, *warnings]})
         return 0
-    click.echo(describe(settings).rstrip())  # its first line is the promise
+    echo(printable_lines(describe(settings).rstrip()))  # its first line is the promise
     for sentence in warnings:
         note(f"allsource: warning: {sentence}")
     return 0
@@ -56,7 +57,7 @@ def check(file: Path, as_json: bool) -> int:
 @config.command()
 def secret() -> None:
     """Print a new secret (256 bits of chance): allsource config secret > FILE; chmod 600 FILE."""
-    click.echo(secrets.token_urlsafe(_SECRET_BYTES))
+    echo(secrets.token_urlsafe(_SECRET_BYTES))
 
 
 def _load(file: Path) -> Settings:
@@ -80,5 +81,5 @@ def _warnings(settings: Settings, file: Path) -> list[str]:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def client_secret(file: Path) -> int:
     """Print the clients' key of FILE's cluster: the one to hand out, which makes nobody a node."""
-    click.echo(load_settings(file).client_secret)
+    echo(load_settings(file).client_secret)
     return 0

@@ -9,15 +9,28 @@ from typing import Any
 
 import click
 
+from allsource.storage.printable import printable, printable_lines
+
+
+def say(line: str) -> None:
+    """One line for people on standard output; what is not printable in it is escaped."""
+    click.echo(printable(line))
+
+
+def echo(text: str) -> None:
+    """Lines that are fit to be shown as they are: our own words, or made printable piece by piece."""
+    click.echo(text)
+
 
 def echo_json(value: Any) -> None:
-    """One JSON document on one line of standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """One JSON document on one line of standard output, in pure ASCII: no reader has to ask how it is
+    encoded, and no terminal obeys it."""
+    click.echo(json.dumps(value))
 
 
-def note(line: str) -> None:
-    """A line of progress on standard error, so that standard output holds results alone."""
-    click.echo(line, err=True)
+def note(text: str) -> None:
+    """Progress or a complaint on standard error, so that standard output holds results alone."""
+    click.echo(printable_lines(text), err=True)
 
 
 def echo_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -28,9 +41,9 @@ def echo_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         Console().print(rich_table(title, columns, rows))
         return
     if title:
-        click.echo(title)
+        say(title)
     for line in plain_table(columns, rows):
-        click.echo(line)
+        say(line)
 
 
 def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
@@ -39,18 +52,18 @@ def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=printable(title) or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
         cells = [row[number] for row in rows]
         table.add_column(name, justify="right" if cells and all(map(_is_number, cells)) else "left")
     for row in rows:
-        table.add_row(*[Text(cell) for cell in row])  # Text: no cell is ever read as markup
+        table.add_row(*[Text(printable(cell)) for cell in row])  # Text: no cell is ever read as markup
     return table
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines whose columns start below each other, two spaces apart; no cell holds a newline."""
-    cells = [list(columns), *[[" ".join(cell.split()) for cell in row] for row in rows]]
+    """Lines whose columns start below each other, two spaces apart; cells are printable, on one line."""
+    cells = [list(columns), *[[printable(" ".join(cell.split())) for cell in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,25 +1,39 @@
-"""An event as a line of text, and as the JSON object that the HTTP door shows."""
+"""An event as a line of text, and as the JSON object that the HTTP door shows.
+
+JSON data stands in both as it was written, digit for digit: what a parser would make of it is not the data.
+In the line for people everything that is not printable is escaped; the JSON for programs is pure ASCII.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from typing import Any
 
 from allsource.node.http.answers import rfc3339
 from allsource.storage.events import BINARY, Event
+from allsource.storage.json_text import in_ascii, is_json, one_line
+from allsource.storage.printable import printable
 
 
 def event_line(event: Event) -> str:
     """Version, time, type and data, tab-separated; binary data as base64."""
-    data, encoding = _shown(event.data, binary=event.encoding == BINARY)
-    text = json.dumps(data, ensure_ascii=False) if not encoding else f"base64:{data}"
-    return "\t".join((str(event.version), rfc3339(event.timestamp_us), event.type, text))
+    return _line(str(event.version), event)
 
 
-def event_json(event: Event) -> dict[str, Any]:
-    """The event as DESIGN's JSON; what is not JSON goes as base64 and says so."""
-    found: dict[str, Any] = {
+def partition_line(event: Event) -> str:
+    """Position, stream, version, time, type and data, tab-separated."""
+    return _line(f"{event.position}\t{printable(event.stream)}\t{event.version}", event)
+
+
+def _line(begin: str, event: Event) -> str:
+    text = _text(event.data, binary=event.encoding == BINARY)
+    shown = printable(text) if text is not None else f"base64:{base64.b64encode(event.data).decode()}"
+    return "\t".join((begin, rfc3339(event.timestamp_us), printable(event.type), shown))
+
+
+def event_json(event: Event) -> str:
+    """The event as DESIGN's JSON on one line; what is not JSON goes as base64 and says so."""
+    facts = {
         "id": str(event.uuid),
         "stream": event.stream,
         "version": event.version,
@@ -28,19 +42,23 @@ def event_json(event: Event) -> dict[str, Any]:
         "type": event.type,
         "timestamp": rfc3339(event.timestamp_us),
     }
-    for key, raw in (("data", event.data), ("metadata", event.metadata)):
-        value, encoding = _shown(raw, binary=key == "data" and event.encoding == BINARY)
-        found[key] = value
-        if encoding:
-            found["encoding" if key == "data" else "metadata_encoding"] = encoding
-    return found
+    members = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
+    members += _json_members("data", "encoding", event.data, binary=event.encoding == BINARY)
+    members += _json_members("metadata", "metadata_encoding", event.metadata, binary=False)
+    return "{" + ", ".join(members) + "}"
 
 
-def _shown(raw: bytes, *, binary: bool) -> tuple[Any, str]:
-    """The value and how it is encoded (empty: it is JSON). No bytes at all are null."""
-    if not binary:
-        try:
-            return (json.loads(raw) if raw else None), ""
-        except ValueError:  # a client may call anything JSON
-            pass
-    return base64.b64encode(raw).decode(), "base64"
+def _json_members(key: str, encoding_key: str, raw: bytes, *, binary: bool) -> list[str]:
+    text = _text(raw, binary=binary)
+    if text is not None:
+        return [f'"{key}": {in_ascii(text)}']
+    return [f'"{key}": "{base64.b64encode(raw).decode()}"', f'"{encoding_key}": "base64"']
+
+
+def _text(raw: bytes, *, binary: bool) -> str | None:
+    """The JSON text on one line, None if it is none. No bytes at all are null."""
+    if binary:
+        return None
+    if not raw:
+        return "null"
+    return one_line(raw.decode()) if is_json(raw) else None  # a client may call anything JSON

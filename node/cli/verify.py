@@ -20,10 +20,10 @@ from allsource.cluster.placement import hosted_by, replica_sets
 from allsource.config.load import load_settings
 from allsource.config.schema import Settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
-from allsource.node.cli.output import echo_json
+from allsource.node.cli.output import echo_json, say
 from allsource.node.damage import remembered
 from allsource.storage.directory import DataDirectory, claim_directory, claim_existing, read_format
-from allsource.storage.errors import Corrupt, StorageFault
+from allsource.storage.errors import NO_COPY_HELPS, Corrupt, StorageFault
 from allsource.storage.interface import Storage
 
 FAULTS_SHOWN = 20
@@ -136,7 +136,7 @@ def _directory(path: Path) -> Subject:
         },
         range(found.partitions),
         lambda: _open(directory),
-        "take another checkpoint" if taken else "restore it from a copy, or let its peers go on without it",
+        "take another checkpoint" if taken else NO_COPY_HELPS,
     )
 
 
@@ -181,12 +181,12 @@ def _as_json(subject: Subject, findings: list[Finding], unreadable: list[str]) -
 
 def _tell(subject: Subject, findings: list[Finding], unreadable: list[str], faults: int) -> None:
     for sentence in unreadable:
-        click.echo(sentence)
+        say(sentence)
     for one in findings:
         for sentence in one.faults[:FAULTS_SHOWN]:
-            click.echo(sentence)
+            say(sentence)
         if len(one.faults) > FAULTS_SHOWN:
-            click.echo(f"partition {one.partition}: {len(one.faults) - FAULTS_SHOWN} further faults")
+            say(f"partition {one.partition}: {len(one.faults) - FAULTS_SHOWN} further faults")
     events = sum(one.events for one in findings)
     verdict = f"{faults} faults: {subject.if_broken}" if faults else "all is well"
-    click.echo(f"{subject.name}: {len(findings)} partitions, {events:,} events: {verdict}")
+    say(f"{subject.name}: {len(findings)} partitions, {events:,} events: {verdict}")

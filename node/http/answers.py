@@ -10,21 +10,38 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import msgpack
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from allsource.cluster.requests import AppendResult, PartitionPage, StreamPage
 from allsource.node.http.bodies import MSGPACK
+from allsource.node.http.holder import holder_of
 from allsource.node.http.rawjson import is_json
 from allsource.storage.events import BINARY, Event
+from allsource.storage.times import as_datetime
 
 JSON_TYPE = "application/json"
 _quote = json.encoder.encode_basestring
+
+
+class Answer(web.Response):
+    """An answer that tells its connection when it begins and ends to be written."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        self._holder = holder_of(request)
+        self._holder.answering(self.content_length or 0)
+        return await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        try:
+            await super().write_eof(data)
+        finally:
+            self._holder.answered(is_last=not self.keep_alive)
 
 
 def respond(
@@ -107,7 +124,7 @@ def rfc3339(timestamp_us: int) -> str:
 
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return as_datetime(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _event_json(event: Event) -> bytes:
@@ -162,4 +179,4 @@ def _pack(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None)
 def _response(
     body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return web.Response(body=body, status=status, headers=headers, content_type=content_type)
+    return Answer(body=body, status=status, headers=headers, content_type=content_type)

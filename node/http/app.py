@@ -1,11 +1,10 @@
-"""The HTTP application and the server that runs it: routes, probes, limits.
+"""The HTTP application: routes, probes, and what happens to every request and answer.
 
 Probes are not part of the service: a node that cannot serve anything must still say so.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 
@@ -13,13 +12,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from allsource.config.schema import Limits
-from allsource.node.http.answers import respond
+from allsource.node.http.answers import Answer, respond
 from allsource.node.http.checkpoints import Checkpoints, checkpoint_routes
 from allsource.node.http.complaints import Complaints, default_complaints
-from allsource.node.http.connection import HttpConnection
-from allsource.node.http.door import Door
 from allsource.node.http.errors import RETRY_AFTER_S, error_response, http_error, internal_error
 from allsource.node.http.guards import Hosts, check_source
+from allsource.node.http.holder import holder_of
 from allsource.node.http.queries import Query
 from allsource.node.http.streams import Service, Streams
 from allsource.storage.errors import AllsourceError
@@ -28,10 +26,7 @@ from allsource.storage.partition import PARTITION_COUNT
 _PATTERN = re.compile(r":[^}]*}")
 """What a path parameter must match, for aiohttp: no reader of a list of routes needs it."""
 
-SHUTDOWN_TIMEOUT_S = 2.0
-"""How long `HttpServer.stop` waits for answers that are still being given."""
-
-__all__ = ["HttpServer", "Service", "make_app"]
+__all__ = ["Service", "make_app"]
 
 
 def make_app(
@@ -73,7 +68,7 @@ def make_app(
 
     async def metrics(_: web.Request) -> web.Response:
         body, content_type = metrics_render()
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return Answer(body=body, headers={"Content-Type": content_type})
 
     app.router.add_get("/v1", index)
     app.router.add_get("/v1/", index)
@@ -100,6 +95,7 @@ def _every_answer(answered: Callable[[int], None], complaints: Complaints, hosts
 
     @web.middleware
     async def every_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        holder_of(request).begun(request.can_read_body)
         response = await answer_to(request, handler)
         if not request.content.is_eof():  # the next request would begin in the middle of this one's body
             response.force_close()
@@ -107,52 +103,3 @@ def _every_answer(answered: Callable[[int], None], complaints: Complaints, hosts
         return response
 
     return every_answer
-
-
-class HttpServer:
-    """An application that listens on one address until it is stopped."""
-
-    def __init__(
-        self, app: web.Application, host: str, port: int, *, complaints: Complaints | None = None
-    ) -> None:
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-        self._host = host
-        self._port = port
-        self._door = Door(complaints or default_complaints())
-        self._listener: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on (of interest when 0 was asked for)."""
-        assert self._listener is not None
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
-
-    @property
-    def connections(self) -> Sequence[HttpConnection]:
-        """The open connections."""
-        return tuple(self._door.connections)
-
-    async def start(self) -> None:
-        """Listen. Raises `AllsourceError` with what to do when the address cannot be had."""
-        await self._runner.setup()
-        loop, server = asyncio.get_running_loop(), self._runner.server
-        assert server is not None
-
-        def accept() -> HttpConnection:
-            return HttpConnection(server, self._door, loop)
-
-        try:
-            self._listener = await loop.create_server(accept, self._host, self._port)
-        except OSError as error:
-            await self._runner.cleanup()
-            raise AllsourceError(
-                f"cannot listen for HTTP on {self._host}:{self._port}: {error.strerror or error}; "
-                "stop what uses the port, or give the node another http_port"
-            ) from error
-
-    async def stop(self) -> None:
-        """Stop listening, let the answers under way finish, close the connections."""
-        if self._listener is not None:
-            self._listener.close()
-        await self._runner.cleanup()

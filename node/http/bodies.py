@@ -11,7 +11,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from allsource.config.schema import Limits
-from allsource.storage.errors import InvalidRequest, TooLarge
+from allsource.node.http.holder import holder_of
+from allsource.storage.errors import InvalidRequest, Overloaded, TooLarge
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -40,9 +41,12 @@ async def read_body(request: web.Request, limits: Limits) -> Body:
     """The request's body; raises `UnsupportedBody`, `TooLarge`, or `InvalidRequest` if it does not
     arrive."""
     is_msgpack = _is_msgpack(request)
-    most = body_bytes_max(limits)
-    if (request.content_length or 0) > most:
-        raise _too_large(most, request.content_length)
+    most, length = body_bytes_max(limits), request.content_length or 0
+    if length > most:
+        raise _too_large(most, length)
+    holder = holder_of(request)
+    if not holder.room_for(length):
+        raise Overloaded("this node holds as many bytes for HTTP requests as it may; try again later")
     data = bytearray()
     try:
         while chunk := await request.content.readany():
@@ -52,6 +56,7 @@ async def read_body(request: web.Request, limits: Limits) -> Body:
     except (web.RequestPayloadError, ConnectionError):
         # The client hung up in mid-body, or its chunks are no chunks. Usually nobody reads this answer.
         raise InvalidRequest("the body ended early, or is not framed as HTTP asks") from None
+    await holder.body_turn(len(data))
     return Body(bytes(data), is_msgpack)
 
 

@@ -1,25 +1,46 @@
-"""One HTTP connection: aiohttp's protocol, with its own way to say that something was no HTTP.
+"""One HTTP connection: aiohttp's protocol, with an account of what it holds and how long it takes.
 
-aiohttp answers what it cannot parse by itself, without the application: a page that repeats what the client
-sent, and a traceback in the log. Here such a request gets the door's error shape and the log one short line
-now and then (`complaints`); whatever a socket brings raises no further than this class.
+Three things are done here that aiohttp leaves open:
+
+* **Time and bytes.** What the connection is doing is a `Phase`; the door looks at all connections once
+  a second and drops those that are overdue (`patience`). Every byte that arrived and is not answered
+  yet, and every byte of an answer that was not read yet, is counted against the door's budget.
+* **Turns.** What a socket brings is handed to aiohttp in this turn of the loop or a later one (`rations`).
+* **Errors.** aiohttp answers what it cannot parse by itself, without the application: a page that
+  repeats what the client sent, and a traceback in the log. Here it gets the door's error shape and the
+  log a short line now and then; whatever a socket brings raises no further than this class.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from aiohttp import web
 
 from allsource.node.http.answers import respond
 from allsource.node.http.door import Door
 from allsource.node.http.errors import http_error, internal_error
+from allsource.node.http.holder import Holder
+from allsource.node.http.patience import Phase, Watch
 
 LINGER_S = 2.0
 """How long the rest of an unwanted body is read and thrown away, so that its sender sees the answer."""
 
+AHEAD_MAX = 64 << 10
+"""Bytes of further requests that may come before the answer to the one that is under way."""
 
-class HttpConnection(web.RequestHandler):
+_NO_ROOM_BODY = (
+    b'{"error":"overloaded","message":"this node holds as many bytes for HTTP requests as it may; '
+    b'nothing was done, try again later","definite":true}\n'
+)
+_NO_ROOM = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_NO_ROOM_BODY), _NO_ROOM_BODY)
+)
+
+
+class HttpConnection(web.RequestHandler, Holder):
     """See the module's page."""
 
     def __init__(self, server: web.Server, door: Door, loop: asyncio.AbstractEventLoop) -> None:
@@ -28,25 +49,163 @@ class HttpConnection(web.RequestHandler):
             loop=loop,
             logger=door.logger,
             access_log=None,  # type: ignore[arg-type]  # none is meant; aiohttp's annotation forgets it
+            keepalive_timeout=10 * door.patience.idle_s,  # ours is shorter
             lingering_time=LINGER_S,
             auto_decompress=False,  # 16 KiB can become 16 MiB: `bodies` refuses what is compressed
         )
         self._door = door
+        self._clock = loop.time
+        self._watch = Watch(door.patience, loop.time())
+        self._held = 0
+        self._ahead = 0
+        self._unsent = 0
+        self._queued: deque[bytes] = deque()
+        self._is_paused = False
+
+    # -- from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._door.connections.add(self)
+        self._door.opened(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._door.connections.discard(self)
+        self._queued.clear()
+        self._hold(0)
+        self._door.ended(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if data and not self._account_for(len(data)):
+            return
+        if data and (self._queued or not self._door.packets.take(1)):
+            self._queued.append(data)
+            if len(self._queued) == 1 and self.transport is not None:
+                self.transport.pause_reading()
+            self._door.packets.call(1, self._feed_queued)
+        else:  # nothing is aiohttp's way to look again at what it has
+            self._feed(data)
+
+    def _feed_queued(self) -> None:
+        if not self._queued:
+            return
+        self._feed(self._queued.popleft())
+        if not self._queued and not self._is_paused and self.transport is not None:
+            self.transport.resume_reading()
+
+    def _feed(self, data: bytes) -> None:
         try:
             super().data_received(data)
         except Exception as error:  # else the loop would print a traceback for each such packet
             self._door.complaints.defect("HTTP: a packet could not be handled", error)
             self.force_close()
+
+    def pause_reading(self) -> None:
+        self._is_paused = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        self._is_paused = False
+        super().resume_reading(resume_parser)
+        if self._queued and self.transport is not None:
+            self.transport.pause_reading()
+
+    # -- what it holds
+
+    def _account_for(self, size: int) -> bool:
+        """Whether what has arrived may be kept; else the connection is ending."""
+        phase = self._watch.phase
+        if phase is Phase.CLOSING:
+            return True  # it is thrown away
+        if phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        elif phase in (Phase.WORKING, Phase.ANSWER):
+            self._ahead += size
+            if self._ahead > AHEAD_MAX:
+                self.drop("HTTP: a client sent too much ahead of its answers")
+                return False
+        self._watch.moved(size)
+        if size > self._door.budget.room():
+            self._refuse_for_want_of_room()
+            return False
+        self._hold(self._held + size)
+        return True
+
+    def _refuse_for_want_of_room(self) -> None:
+        self._door.complaints.client("HTTP: no room for what clients send", held=self._door.budget.held)
+        if self._watch.phase in (Phase.HEAD, Phase.BODY) and self.transport is not None:
+            self.transport.write(_NO_ROOM)  # no answer has been begun
+            self._enter(Phase.CLOSING)
+            self.force_close()
+        else:
+            self.drop("HTTP: no room for what clients send")
+
+    def _hold(self, size: int) -> None:
+        self._door.budget.change(size - self._held)
+        self._held = size
+
+    def _enter(self, phase: Phase) -> None:
+        self._watch.enter(phase, self._clock())
+        self._door.is_waiting(self, phase in (Phase.IDLE, Phase.HEAD))
+
+    def look(self, now: float) -> None:
+        """Once a second: drop the connection if it has used up the door's patience."""
+        transport = self.transport
+        if transport is None:
+            return
+        unsent = transport.get_write_buffer_size()
+        if self._watch.phase is Phase.ANSWER:
+            self._watch.moved(max(0, self._unsent - unsent))
+        elif self._watch.phase in (Phase.IDLE, Phase.CLOSING):
+            self._hold(unsent)
+        self._unsent = unsent
+        if self._watch.is_overdue(now):
+            self.drop("HTTP: a connection was too slow")
+
+    def drop(self, why: str) -> None:
+        """End the connection at once, whatever it is doing."""
+        self._door.complaints.client(why, phase=self._watch.phase.value)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- Holder: what a request's handlers tell
+
+    def begun(self, has_body: bool) -> None:
+        self._ahead = 0
+        self._enter(Phase.BODY if has_body else Phase.WORKING)
+
+    def room_for(self, size: int) -> bool:
+        return size <= self._door.budget.room() + self._held  # some of it has come already
+
+    async def body_turn(self, size: int) -> None:
+        self._enter(Phase.WORKING)
+        await self._door.bytes.turn(size)
+
+    async def page_turn(self, size: int) -> None:
+        await self._door.bytes.turn(size)
+
+    def hold_page(self, size: int) -> bool:
+        if self.transport is None or size > self._door.budget.room():
+            return False
+        self._hold(self._held + size)
+        return True
+
+    def answering(self, size: int) -> None:
+        if self.transport is None:
+            return
+        self._hold(size + self._ahead)
+        self._unsent = size
+        self._enter(Phase.ANSWER)
+
+    def answered(self, *, is_last: bool) -> None:
+        if self.transport is None:
+            return
+        self._hold(self.transport.get_write_buffer_size() + self._ahead)
+        if is_last:
+            self._enter(Phase.CLOSING)
+        else:
+            self._enter(Phase.HEAD if self._ahead else Phase.IDLE)
+
+    # -- errors that the application does not see
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -1,20 +1,99 @@
-"""What the connections of one HTTP door share."""
+"""What the connections of one HTTP door share: places, bytes, turns, patience, and a voice."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from asyncio import AbstractEventLoop, TimerHandle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from allsource.node.http.complaints import Complaints, aiohttp_logger
+from allsource.node.http.patience import Patience
+from allsource.node.http.rations import ByteBudget, Ration
 
 if TYPE_CHECKING:
     from allsource.node.http.connection import HttpConnection
 
+PACKETS_PER_TURN = 16
+"""Packets that are handed to aiohttp in one turn of the loop: at some 200 us for a small request, 3 ms."""
+
+BYTES_PER_TURN = 1 << 20
+"""Bytes of bodies that are parsed, and of pages that become answers, in one turn; some milliseconds.
+One that is larger has a turn of its own."""
+
+
+class DoorLimits(NamedTuple):
+    """What a door may have at one time."""
+
+    connections_max: int = 1024
+    held_bytes_max: int = 256 << 20
+    patience: Patience = Patience()
+
 
 class Door:
-    """The open connections of a door, and its voice."""
+    """The open connections of a door and what they may have."""
 
-    def __init__(self, complaints: Complaints) -> None:
+    def __init__(self, limits: DoorLimits, complaints: Complaints, loop: AbstractEventLoop) -> None:
+        self.connections_max = limits.connections_max
+        self.patience = limits.patience
+        self.budget = ByteBudget(limits.held_bytes_max)
+        self.packets = Ration(PACKETS_PER_TURN, loop)
+        self.bytes = Ration(BYTES_PER_TURN, loop)
         self.complaints = complaints
         self.logger: logging.Logger = aiohttp_logger(complaints)
         self.connections: set[HttpConnection] = set()
+        self.on_place: Callable[[], None] = lambda: None
+        """Called when a connection has ended."""
+        self._waiting: OrderedDict[HttpConnection, None] = OrderedDict()
+        self._places_taken = 0
+        self._loop = loop
+        self._timer: TimerHandle | None = loop.call_later(limits.patience.look_s, self._look)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- places: one for each descriptor
+
+    def take_place(self) -> bool:
+        """Take a place for a connection that is about to be accepted. If all are taken, the one that waits
+        longest for a request is closed to make room; False if none waits."""
+        if self._places_taken >= self.connections_max:
+            if not self._waiting:
+                return False
+            oldest, _ = self._waiting.popitem(last=False)
+            # Its descriptor is free in the next turn; `node.limits.RESERVED` has room for that long.
+            oldest.drop("HTTP: an idle connection made room for a new one")
+        self._places_taken += 1
+        return True
+
+    def give_place(self) -> None:
+        """A connection is gone, or was never made."""
+        self._places_taken -= 1
+        self.on_place()
+
+    # -- called by connections
+
+    def opened(self, connection: HttpConnection) -> None:
+        self.connections.add(connection)
+        self._waiting[connection] = None
+
+    def is_waiting(self, connection: HttpConnection, waiting: bool) -> None:
+        """Whether the connection waits for a request, and since now."""
+        self._waiting.pop(connection, None)
+        if waiting and connection in self.connections:
+            self._waiting[connection] = None
+
+    def ended(self, connection: HttpConnection) -> None:
+        self.connections.discard(connection)
+        self._waiting.pop(connection, None)
+        self.give_place()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(self.patience.look_s, self._look)
+        now = self._loop.time()
+        for connection in tuple(self.connections):
+            connection.look(now)

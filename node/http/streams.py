@@ -27,11 +27,15 @@ from allsource.config.schema import Limits
 from allsource.node.http import answers, json_bodies, msgpack_bodies
 from allsource.node.http.appends import request_of
 from allsource.node.http.bodies import read_body
+from allsource.node.http.holder import holder_of
 from allsource.node.http.queries import Query, partition_in, stream_of
-from allsource.storage.errors import AllsourceError
+from allsource.storage.errors import AllsourceError, Overloaded
 from allsource.storage.partition import partition_of
 
 DEFAULT_LIMIT = 100
+
+EVENT_ROOM = 300
+"""Bytes of an answer that each event takes besides its data."""
 
 _R = TypeVar("_R", AppendResult, StreamPage, PartitionPage, ClusterView)
 
@@ -94,7 +98,7 @@ class Streams:
     async def _append(
         self, request: web.Request, asked: Request, query: Query, *, several: bool
     ) -> web.Response:
-        result = await self._ask(asked, query, AppendResult)
+        result = await self._ask(request, asked, query, AppendResult)
         body = answers.appended(result, several=several)
         return answers.respond(request, body, 200 if result.duplicate else 201)
 
@@ -110,7 +114,7 @@ class Streams:
             local=not query.choice("consistency", "linearizable", "local"),
             token=self._token(query, partition_of(stream, self._partitions)),
         )
-        return answers.stream_page(request, await self._ask(asked, query, StreamPage))
+        return answers.stream_page(request, await self._ask(request, asked, query, StreamPage))
 
     async def stream(self, request: web.Request) -> web.Response:
         """A stream's facts without its events."""
@@ -122,7 +126,9 @@ class Streams:
             local=not query.choice("consistency", "linearizable", "local"),
             token=self._token(query, partition_of(stream, self._partitions)),
         )
-        return answers.respond(request, answers.stream_facts(await self._ask(asked, query, StreamPage)))
+        return answers.respond(
+            request, answers.stream_facts(await self._ask(request, asked, query, StreamPage))
+        )
 
     async def read_partition(self, request: web.Request) -> web.Response:
         """A page of a partition's committed events, by position."""
@@ -135,11 +141,11 @@ class Streams:
             local=not query.choice("consistency", "linearizable", "local"),
             token=self._token(query, partition),
         )
-        return answers.partition_page(request, await self._ask(asked, query, PartitionPage))
+        return answers.partition_page(request, await self._ask(request, asked, query, PartitionPage))
 
     async def cluster(self, request: web.Request) -> web.Response:
         """Nodes, partitions and durability, as this node sees them."""
-        view = await self._ask(DescribeCluster(), Query(request), ClusterView)
+        view = await self._ask(request, DescribeCluster(), Query(request), ClusterView)
         return answers.respond(request, view.value)
 
     def _token(self, query: Query, partition: int) -> str:
@@ -147,10 +153,14 @@ class Streams:
         parse_token(token, partition)
         return token
 
-    async def _ask(self, asked: Request, query: Query, kind: type[_R]) -> _R:
+    async def _ask(self, request: web.Request, asked: Request, query: Query, kind: type[_R]) -> _R:
         answer: asyncio.Future[Result | AllsourceError] = asyncio.get_running_loop().create_future()
 
+        holder = holder_of(request)
+
         def reply(outcome: Result | AllsourceError) -> None:
+            if isinstance(outcome, StreamPage | PartitionPage) and not holder.hold_page(_size(outcome)):
+                outcome = Overloaded("too many answers wait to be read; try again later")
             if not answer.done():  # the handler may have been cancelled: the node is going down
                 answer.set_result(outcome)
 
@@ -159,5 +169,16 @@ class Streams:
         outcome = await answer
         if isinstance(outcome, AllsourceError):
             raise outcome
-        assert isinstance(outcome, kind), f"a {type(asked).__name__} was answered by {outcome!r}"
+        assert isinstance(outcome, kind), (
+            f"a {type(asked).__name__} was answered by a {type(outcome).__name__}"
+        )
+        if isinstance(outcome, StreamPage | PartitionPage):
+            await holder.page_turn(_size(outcome))
         return outcome
+
+
+def _size(page: StreamPage | PartitionPage) -> int:
+    """About what a page and its answer hold: each blob as it is and once more as JSON, and around each
+    event its facts."""
+    blobs = {id(chunk.blob): 2 * len(chunk.blob) for chunk in page.chunks}  # chunks may share one
+    return sum(blobs.values()) + EVENT_ROOM * sum(chunk.take for chunk in page.chunks)

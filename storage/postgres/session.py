@@ -68,6 +68,7 @@ class Session:
         self.full: str | None = None
         """Why the sync that is running does not end: the server's disk is full."""
         self.flushes = self.reads = 0
+        self._fsync = fsync
         self._writer: Any = None
         self._reader: Any = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -180,13 +181,22 @@ class Session:
     async def _write(self, layer: Layer) -> bool:
         """False: surely rolled back, and worth another try."""
         try:
-            await log_tables.write(self._writer, self.identity.incarnation, layer)
+            if layer.meta and not self._fsync:
+                await self._write_for_sure(layer)
+            else:
+                await log_tables.write(self._writer, self.identity.incarnation, layer)
         except connection_errors() as error:
             if not (is_full(error) or is_passing(error)):
                 raise
             self.full = f"the disk of the PostgreSQL server is full ({error})" if is_full(error) else None
             return False
         return True
+
+    async def _write_for_sure(self, layer: Layer) -> None:
+        """Small named values are durable with every durability: a node is known by them to its peers."""
+        async with self._writer.transaction():
+            await self._writer.execute("SET LOCAL synchronous_commit = on")
+            await log_tables.write(self._writer, self.identity.incarnation, layer)
 
     # -- the end
 

@@ -21,7 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from allsource.storage.audit import IndexCounts, audit
 from allsource.storage.entry import Entry, Part, decode_entry
-from allsource.storage.errors import AllsourceError, Corrupt, DiskFull, Overloaded, StorageFault
+from allsource.storage.errors import (
+    PEERS_GO_ON,
+    AllsourceError,
+    Corrupt,
+    DiskFull,
+    Overloaded,
+    StorageFault,
+)
 from allsource.storage.interface import PartitionState, PartitionWrite, Refusal, StreamHead, StreamSlice
 from allsource.storage.partition import PARTITION_COUNT
 from allsource.storage.postgres import log_tables
@@ -84,7 +91,7 @@ class PostgresStorage:
         if log.hard.commit > log.last_index:
             raise Corrupt(
                 f"{self.target.shown}: partition {partition} was committed up to index {log.hard.commit},"
-                f" but its log ends at {log.last_index}; let this node join again with an empty schema",
+                f" but its log ends at {log.last_index}; {PEERS_GO_ON}",
                 partition=partition,
             )
         return PartitionState(
@@ -248,7 +255,7 @@ class PostgresStorage:
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.target.shown}: at {partition}/{index} lies the entry"
-                f" {entry.partition}/{entry.index}; let this node join again with an empty schema"
+                f" {entry.partition}/{entry.index}; {PEERS_GO_ON}"
             )
         self._recent.put((partition, index), entry)
         return entry
@@ -256,7 +263,7 @@ class PostgresStorage:
     def _missing(self, partition: int, index: int) -> Corrupt:
         return Corrupt(
             f"{self.target.shown}: partition {partition} has no entry {index}, its log ends at"
-            f" {self._log(partition).last_index}; let this node join again with an empty schema"
+            f" {self._log(partition).last_index}; {PEERS_GO_ON}"
         )
 
     def index_of_position(self, partition: int, position: int) -> int | None:

@@ -8,12 +8,25 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import structlog
 
-from allsource.client import Client, NewEvent
-from allsource.cluster.requests import AppendRequest
-from allsource.storage.events import blob_ids
+from allsource.client import Client, InvalidRequest, NewEvent
+from allsource.cluster.codec import Op
+from allsource.cluster.handshake import DiallerConfig
+from allsource.cluster.requests import (
+    AppendPart,
+    AppendRequest,
+    AppendResult,
+    ClusterView,
+    DescribeCluster,
+    ReadStream,
+    StreamPage,
+)
+from allsource.storage.events import blob_ids, encode_blob
+from allsource.storage.expected import ANY
+from tests.cluster.live import Caller
 from tests.node.test_daemon import Nodes, settings_in
 
 ROUNDS = 30
@@ -86,3 +99,46 @@ async def test_a_new_client_that_appends_at_once_asks_once(
         assert [result.duplicate for result in results] == [False] * len(events)
         appended += [one.id for one in events]
     assert asked == Counter(appended), "each event was asked for once"
+
+
+STRANGE = [
+    [5000, Op.READ_STREAM, "s", -1, 100, True, False, ""],
+    [5000, Op.READ_STREAM, "s", "1", 100, True, False, ""],
+    [5000, Op.READ_STREAM, "s", 2**63, 100, True, False, ""],
+    [5000, Op.READ_STREAM, "s", 0, 100, True, False, 5],
+    [5000, Op.READ_STREAM, "s", 0, -1, True, False, ""],
+    [5000, Op.READ_STREAM, "s", True, 100, True, False, ""],
+    [5000, Op.READ_STREAM, "s", 0, 100, 1, False, ""],
+    [5000, Op.READ_STREAM, "s", 0, 100, True, False, "0:" + "5" * 5000],
+    [5000, Op.READ_STREAM, "", 0, 100, True, False, ""],
+    [5000, Op.READ_STREAM, "s"],
+    [5000, Op.READ_PARTITION, -1, 1, 100, False, ""],
+    [5000, Op.READ_PARTITION, 8, 1, 100, False, ""],
+    [5000, Op.READ_PARTITION, 0, None, 100, False, ""],
+    [5000, Op.APPEND, [["s", -3, b""]]],
+    [5000, Op.APPEND, [["s", -1, "no bytes"]]],
+    [5000, Op.APPEND, [["s", -1, b"no events"]]],
+    [5000, Op.APPEND, []],
+    [5000, 99, "what?"],
+    [-1, Op.DESCRIBE_CLUSTER],
+    ["soon", Op.DESCRIBE_CLUSTER],
+]
+"""What this client never sends, but another one may: each without the id that is put before it."""
+
+
+async def test_a_node_refuses_a_strange_request_and_nothing_else(nodes: Nodes) -> None:
+    """On the wire as it is, beside requests that are right, in one frame and on one connection."""
+    config = DiallerConfig.client(nodes.settings.client_secret)
+    caller = await Caller(config).connect(nodes.settings.nodes[0].port)
+    good = AppendRequest((AppendPart("s", ANY, encode_blob([NewEvent.json("T", 1)])),))
+    caller.session.request(1, 30_000, good)
+    for number, strange in enumerate(STRANGE, 10):
+        caller.session._requests.add(msgpack.packb([number, *strange]))
+    caller.session.request(2, 30_000, DescribeCluster())
+    caller.flush()
+    answers = [await caller.answer(number) for number in range(10, 10 + len(STRANGE))]
+    assert [type(answer) for answer in answers] == [InvalidRequest] * len(STRANGE)
+    assert isinstance(await caller.answer(1), AppendResult)
+    assert isinstance(await caller.answer(2), ClusterView)
+    assert isinstance(await caller.ask(3, ReadStream("s")), StreamPage)
+    caller.close()

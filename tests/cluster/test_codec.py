@@ -127,7 +127,7 @@ def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None
         [7, 1.5, 4],
         [7, True, 4],
         [7, 1, 0],
-        [7, 1, 5],
+        [7, 1, 6],
         [7, 1, True, []],
         [7, 1, 1.0, []],
         [7, 1, None],
@@ -156,6 +156,10 @@ def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None
         [7, 1, 3, "0", 1, 1, True, ""],
         [7, 1, 3, 0, 1, -1, True, ""],
         [7, 1, 3, False, 1, 1, True, ""],
+        [7, 1, 5],
+        [7, 1, 5, 4],
+        [7, 1, 5, 5, 3, 0, 1, 1, True, ""],
+        [7, 1, 5, 3, 0, 1, 1, True],
     ],
 )
 def test_a_request_of_another_shape_fails_alone(item: list[object]) -> None:

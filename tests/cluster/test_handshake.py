@@ -252,7 +252,7 @@ def test_another_node_than_the_one_dialled_is_refused() -> None:
 
 def test_the_refusal_of_the_other_side_is_passed_on() -> None:
     one = DiallerHandshake(dialler(), NONCE_1)
-    with pytest.raises(ProtocolError, match="bad\\?day") as caught:
+    with pytest.raises(ProtocolError, match=r"bad\\nday") as caught:
         one.receive(handshake.encode_refused(ProtocolError("wrong_secret", "bad\nday")))
     assert (caught.value.code, caught.value.by_peer) == ("wrong_secret", True)
 

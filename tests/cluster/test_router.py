@@ -49,6 +49,49 @@ def test_no_leader_known_is_an_election(registry: NodeRegistry) -> None:
         assert isinstance(refusal(RequestRouter(registry, onlooker).route(P)), NoOwner)
 
 
+def heard(registry: NodeRegistry, peer: str, leader: str, term: int = 3) -> None:
+    registry.hearsay.heard(peer, P, leader, term)
+
+
+def test_a_leader_that_is_out_of_reach_is_asked_through_a_peer_that_follows_it(
+    registry: NodeRegistry,
+) -> None:
+    router = RequestRouter(registry, "a")
+    registry.record_leader(P, "b", 3)
+    heard(registry, "c", "b")
+    assert router.route(P) == Forward("b"), "as long as it can be reached"
+    down(registry, "b")
+    assert isinstance(router.route(P), Unroutable), "c may have said so before b died"
+    heard(registry, "c", "b")
+    assert router.route(P) == Forward("c", passes_on=True)
+    registry.record_leader(P, None, 3)
+    assert router.route(P) == Forward("c", passes_on=True), "and also when the own group has given it up"
+    heard(registry, "c", "")
+    assert isinstance(router.route(P), Unroutable)
+
+
+def test_a_bridge_is_a_healthy_peer_with_the_newest_word_and_never_leads_back(
+    registry: NodeRegistry,
+) -> None:
+    router = RequestRouter(registry, "a")
+    heard(registry, "c", "a")
+    assert isinstance(router.route(P), Unroutable), "c would send it back to us"
+    heard(registry, "c", "c")
+    assert isinstance(router.route(P), Unroutable), "who leads says so by itself"
+    heard(registry, "c", "b", term=3)
+    heard(registry, "b", "c", term=4)
+    assert router.route(P) == Forward("b", passes_on=True)
+    down(registry, "b")
+    heard(registry, "c", "b", term=3)
+    assert router.route(P) == Forward("c", passes_on=True)
+    router.could_not_pass_on(P, "c")
+    assert isinstance(router.route(P), Unroutable)
+    heard(registry, "c", "b", term=3)
+    assert router.route(P) == Forward("c", passes_on=True), "the next beat says so still"
+    down(registry, "c")
+    assert isinstance(refusal(router.route(P)), NoMajority)
+
+
 def test_a_leader_that_is_down_is_not_tried(registry: NodeRegistry) -> None:
     registry.record_leader(P, "b", 3)
     down(registry, "b")

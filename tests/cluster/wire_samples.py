@@ -29,6 +29,7 @@ from allsource.cluster.requests import (
     ClusterView,
     DescribeCluster,
     PartitionPage,
+    PassOn,
     ReadPartition,
     ReadStream,
     Request,
@@ -60,6 +61,8 @@ REQUESTS: list[Request] = [
     ReadPartition(31),
     ReadPartition(0, 2**63 - 1, 5, True, "0:1"),
     DescribeCluster(),
+    PassOn(AppendRequest((AppendPart("account-1", -1, BLOB),))),
+    PassOn(ReadStream("account-1", 3)),
 ]
 
 CHUNK = Chunk("account-1", 1, 10, 1_700_000_000_000_000, 0, 2, BLOB)

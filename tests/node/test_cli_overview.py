@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from allsource.node.cli.launch.overview import (
-    COMPLAINT_S,
-    NodeSeen,
-    Overview,
-    Rates,
-    brief,
-    duration,
-    lines,
-    size,
-)
+from allsource.node.cli.launch.layout import COMPLAINT_S, brief, duration, lines, size
+from allsource.node.cli.launch.overview import NodeSeen, Overview, Rates
 from allsource.node.cli.launch.table import draw
 from allsource.node.cli.picture import ClusterPicture, NodePicture, PartitionPicture
 

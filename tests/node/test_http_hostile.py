@@ -6,7 +6,6 @@ traceback, a body or a header; and the door goes on serving.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -14,47 +13,13 @@ from typing import Any
 
 import pytest
 from structlog.testing import LogCapture, capture_logs
-from structlog.typing import EventDict
 
-from allsource.config.schema import Limits
-from allsource.node.http import HttpServer, make_app
 from allsource.node.http.complaints import QUIET_S, Complaints
-from tests.toy_service import ToyService
+from tests.node.http_door import Door, post
 from tests.waiting import until
 
 MARK = "s3cret-of-a-client"
 BODY = json.dumps({"events": [{"type": "T", "data": MARK}]}).encode()
-
-
-class Door:
-    """An HTTP door in this process, and what it said: statuses of its answers, lines of its log."""
-
-    def __init__(self) -> None:
-        self.service = ToyService()
-        self.told: list[int] = []
-        self.logged: list[EventDict] = []
-        app = make_app(
-            self.service,
-            limits=Limits(),
-            metrics_render=lambda: (b"", "text/plain"),
-            readiness=list,
-            answered=self.told.append,
-        )
-        self.server = HttpServer(app, "127.0.0.1", 0)
-
-    async def send(self, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        writer.write(raw)
-        return reader, writer
-
-    async def answer(self, raw: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the one answer, after which the door must close the connection."""
-        reader, writer = await self.send(raw)
-        found = await reader.read()
-        writer.close()
-        head, _, body = found.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
 
 
 @pytest.fixture
@@ -67,16 +32,6 @@ async def door() -> AsyncIterator[Door]:
         await door.server.stop()
     assert not [line for line in logged if "exc_info" in line]
     assert MARK not in repr(logged)
-
-
-def post(body: bytes, *headers: str, length: int | None = None, close: bool = True) -> bytes:
-    said = [f"Content-Length: {len(body) if length is None else length}", *headers]
-    if not any(header.startswith("Content-Type") for header in headers):
-        said.append("Content-Type: application/json")
-    if close:
-        said.append("Connection: close")
-    head = "\r\n".join(["POST /v1/streams/s/events HTTP/1.1", "Host: localhost", *said])
-    return head.encode() + b"\r\n\r\n" + body
 
 
 async def test_a_client_that_hangs_up_in_mid_body_is_a_quiet_400(door: Door) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from allsource.cluster.consensus.messages import Message
-from allsource.cluster.requests import AppendResult, DescribeCluster, ReadPartition, ReadStream
+from allsource.cluster.requests import AppendResult, DescribeCluster, PassOn, ReadPartition, ReadStream
 from allsource.config.schema import Limits
 from allsource.node import metrics as names
 from allsource.storage.errors import (
@@ -427,6 +427,86 @@ async def test_leaderships_won_and_lost_are_counted() -> None:
         assert cluster.metrics[victim].counter(names.LEADERSHIP_CHANGES, "gained") >= owned
         lost = sum(metrics.counter(names.LEADERSHIP_CHANGES, "lost") for metrics in survivors)
         assert lost - before >= owned
+
+
+# -- a link of two nodes is cut
+
+
+async def cut_off(cluster: Cluster, one: str, other: str) -> None:
+    """Cut the link of two nodes, and wait until both know."""
+    cluster.cut(one, other)
+    for node, peer in ((one, other), (other, one)):
+        registry = cluster.members[node].core.registry
+        await until(lambda r=registry, p=peer: not r.is_healthy(p), f"{node} misses {peer}")  # type: ignore[misc]
+
+
+async def test_a_node_that_cannot_reach_the_leader_is_served_through_one_that_can() -> None:
+    async with Cluster(3) as cluster:
+        partition = next(p for p in range(8) if cluster.leaders(p) == ["n3"])
+        stream = streams_in(partition, 1)[0]
+        term = cluster.leader(partition).core.term_of(partition)
+        await cut_off(cluster, "n1", "n3")
+        for number in range(1, 21):
+            result = await cluster.ask("n1", append((stream, events())))
+            assert isinstance(result, AppendResult), result
+            page = await cluster.ask("n1", ReadStream(stream))
+            assert page.current_version == number
+        conflict = await cluster.ask("n1", append((stream, events()), expected=NO_STREAM))
+        assert isinstance(conflict, WrongExpectedVersion)
+        assert cluster.leaders(partition) == ["n3"], "it leads rightly: two of three follow it"
+        assert cluster.leader(partition).core.term_of(partition) == term
+
+
+async def test_what_waits_for_a_leader_behind_a_cut_link_is_sent_the_other_way() -> None:
+    async with Cluster(3) as cluster:
+        partition = next(p for p in range(8) if cluster.leaders(p) == ["n3"])
+        stream = streams_in(partition, 1)[0]
+        cluster.cut("n1", "n3")
+        asked = [cluster.ask("n1", append((stream, events()))) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+        assert all(isinstance(answer, AppendResult) for answer in answers)
+        assert (await cluster.ask("n1", ReadStream(stream))).current_version == 20
+
+
+async def test_what_a_node_was_asked_to_pass_on_goes_to_the_leader_or_back() -> None:
+    """Whatever the nodes believe of each other: there is no third hop."""
+    async with Cluster(3) as cluster:
+        partition = next(p for p in range(8) if cluster.leaders(p) == ["n3"])
+        stream = streams_in(partition, 1)[0]
+        await cut_off(cluster, "n1", "n3")
+        asked = PassOn(append((stream, events())))
+        assert isinstance(await cluster.ask("n2", asked, forwarded=True), AppendResult)
+        error = await cluster.ask("n1", asked, forwarded=True)
+        assert isinstance(error, NotOwner), "n1 could only ask n2 to pass it on"
+        assert isinstance(await cluster.ask("n2", asked), InvalidRequest), "that is for nodes to ask"
+
+
+async def test_a_peer_that_could_not_pass_a_request_on_is_not_asked_again_before_its_next_beat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Cluster(3) as cluster:
+        partition = next(p for p in range(8) if cluster.leaders(p) == ["n3"])
+        stream = streams_in(partition, 1)[0]
+        await cut_off(cluster, "n1", "n3")
+        asked = beats = 0
+
+        def refuse(_: Any, *, reply: Any, **__: Any) -> None:
+            nonlocal asked
+            asked += 1
+            reply(NotOwner("not I"))
+
+        monkeypatch.setattr(cluster.members["n2"], "submit", refuse)
+        hear = cluster.members["n1"].beat
+
+        def count(peer: str, beat: Any) -> None:
+            nonlocal beats
+            beats += peer == "n2"
+            hear(peer, beat)
+
+        monkeypatch.setattr(cluster.members["n1"], "beat", count)
+        error = await cluster.ask("n1", append((stream, events())), timeout_ms=300)
+        assert isinstance(error, NoOwner)
+        assert 1 <= asked <= beats + 1
 
 
 # -- back-pressure

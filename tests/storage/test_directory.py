@@ -81,7 +81,7 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path, names: list[str
     for name in names:
         (tmp_path / name).write_text("x")
     before = contents(tmp_path)
-    with pytest.raises(ForeignDirectory, match="set data_dir to an empty or new directory"):
+    with pytest.raises(ForeignDirectory, match="for a new cluster to an empty or new directory"):
         claim(tmp_path)
     assert contents(tmp_path) == before
 

@@ -24,7 +24,6 @@ from allsource.storage.events import (
     check_event_type,
     decode_blob,
     encode_blob,
-    json_bytes,
     new_event_id,
     same_content,
 )
@@ -184,8 +183,6 @@ def test_limits_are_named_and_decided_before_unpacking() -> None:
 
 @given(json_values)
 def test_json_goes_there_and_back(value: object) -> None:
-    assert json.loads(json_bytes(value)) == value
-    assert json_bytes("\ud800") == b'"\\ud800"'  # over HTTP it is allowed, and kept
     event = decode(encode_blob([NewEvent.json("t", value, {"by": value})]))[0]
     assert event.json() == value
     assert json.loads(event.metadata) == {"by": value}
@@ -234,7 +231,6 @@ def test_a_circle_and_a_tower_are_refused() -> None:
         (b'{"a": 1,\n "b" 2}', "expecting ':' delimiter at line 2, column 6:  \"b\"  -->2"),
         (b"1 2", "extra data"),
         (b"NaN", "NaN is not a JSON value"),
-        (b'{"a": 1, "a": 2}', "'a'.* stands twice"),
         (b"\xff", "byte 1 is not UTF-8"),
         ("\ufeff1".encode("utf-16-le"), "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
@@ -247,7 +243,15 @@ def test_bytes_that_are_not_json_are_refused_with_a_pointer(raw: bytes, says: st
 
 
 @pytest.mark.parametrize(
-    "raw", [b"1.0", b"123456789012345678901234567890.1234", b' {"b":1, "a":[] }\n', b'"\\ud800"']
+    "raw",
+    [
+        b"1.0",
+        b"123456789012345678901234567890.1234",
+        b' {"b":1, "a":[] }\n',
+        b'"\\ud800"',
+        b"1e999",
+        b'{"a":1,"a":2}',
+    ],
 )
 def test_json_text_stays_as_it_is(raw: bytes) -> None:
     assert decode(encode_blob([NewEvent("t", raw)]))[0].data == raw

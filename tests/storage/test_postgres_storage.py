@@ -522,3 +522,15 @@ def test_a_server_that_is_not_there_is_said_in_a_line_without_the_password(tmp_p
         open_storage(backend="postgres", dsn=f"postgresql://me:hunter2@/x?host={tmp_path}", node_id="n1")
     assert "hunter2" not in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_small_named_values_are_durable_whatever_the_durability(postgres_url: str) -> None:
+    """A node is known to its peers by them: no power cut may make it forget one that it told."""
+    storage = open_postgres(postgres_url, durability="os")
+    try:
+        for number in range(20):
+            before = sql(postgres_url, "SELECT pg_current_wal_insert_lsn()::text")
+            storage.put_meta({f"start/{number}": b"nonce"})
+            assert sql(postgres_url, f"SELECT pg_current_wal_flush_lsn() > '{before}'::pg_lsn")
+    finally:
+        storage.close()

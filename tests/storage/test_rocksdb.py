@@ -197,7 +197,7 @@ def test_a_flipped_bit_in_what_was_synced_is_corruption(tmp_path: Path, where: f
     flip(log_file, int(log_file.stat().st_size * where))
     damaged = log_file.read_bytes()
     for _ in range(2):  # it stays refused, and the evidence stays
-        with pytest.raises(Corrupt, match=r"synced up to .* keep this node stopped"):
+        with pytest.raises(Corrupt, match=r"synced up to .* leave the node stopped"):
             open_rocks(path)
         assert (path / "wal-before-recovery" / log_file.name).read_bytes() == damaged
 
@@ -255,7 +255,7 @@ def test_a_flipped_bit_in_a_table_is_corruption_when_it_is_read(tmp_path: Path) 
         lambda: storage.entries_at(0, range(1, 201)),
         lambda: [storage.entries_at(0, [index]) for index in range(1, 201)],
     ):
-        with pytest.raises(Corrupt, match=r"checksum mismatch.*keep this node stopped"):
+        with pytest.raises(Corrupt, match=r"checksum mismatch.*leave the node stopped"):
             read()
     assert any("checksum mismatch" in fault for fault in storage.verify(0))
     assert list(storage.verify(1)) == []
@@ -273,7 +273,7 @@ def test_damaged_files_are_corruption_at_start(tmp_path: Path, file: str) -> Non
         flip(manifest, manifest.stat().st_size // 2)
     else:
         table.unlink()
-    with pytest.raises(Corrupt, match="keep this node stopped"):
+    with pytest.raises(Corrupt, match="leave the node stopped"):
         open_and_load(tmp_path)
 
 

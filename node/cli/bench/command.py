@@ -16,9 +16,10 @@ from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
 from allsource.node.cli.bench.workloads import WORKLOADS, Bench
 from allsource.node.cli.cluster import ClusterProcess, Node
 from allsource.node.cli.loop import run_loop
-from allsource.node.cli.output import echo_json, echo_table, note
+from allsource.node.cli.output import echo, echo_json, echo_table, note, say
 from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
+from allsource.storage.printable import printable_lines
 
 
 @click.command()
@@ -71,10 +72,10 @@ def bench(
     if json_:
         echo_json({"facts": facts, "results": [as_json(measured) for measured in results]})
     elif markdown_:
-        click.echo(markdown(facts, results))
+        echo(printable_lines(markdown(facts, results)))
     else:
         for name, value in facts.items():
-            click.echo(f"{name}: {value}")
+            say(f"{name}: {value}")
         echo_table("", COLUMNS, [row(measured) for measured in results])
     return 0
 

@@ -21,7 +21,7 @@ from allsource.node.cli.drill.report import Report, report_json, round_line, ver
 from allsource.node.cli.drill.rounds import KILL, PAUSE, STOP, Injury, run_round
 from allsource.node.cli.drill.writers import Clock, Writers
 from allsource.node.cli.loop import run_loop
-from allsource.node.cli.output import echo_json, note
+from allsource.node.cli.output import echo_json, note, say
 from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
 from allsource.storage.errors import AllsourceError
@@ -142,7 +142,7 @@ def _tell(report: Report, *, as_json: bool) -> int:
         echo_json(report_json(report))
     else:
         for line in verdict_lines(report):
-            click.echo(line)
+            say(line)
     return 0 if report.ok else 1
 
 

@@ -61,7 +61,7 @@ async def _launch(settings: Settings, config: Path, *, restart: bool, as_json: b
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     if status:
-        click.echo(f"allsource: {nobody_left(children)}", err=True)
+        note(f"allsource: {nobody_left(children)}")
     return status
 
 

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.launch.supervisor import Child
-from allsource.node.cli.output import echo_json
+from allsource.node.cli.output import echo_json, note, say
 
 
 def how_it_ended(child: Child) -> str:
@@ -88,10 +86,10 @@ class PlainDisplay:
 
     def said(self, child: Child, line: str) -> None:
         if not refuses(child, line):
-            click.echo(f"{child.id} | {line}")
+            say(f"{child.id} | {line}")
 
     def ended(self, child: Child, again_in_s: float | None) -> None:
-        click.echo(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}", err=True)
+        note(f"allsource: {child.id} {how_it_ended(child)}{what_now(child, again_in_s)}")
 
     def ready(self, seconds: float) -> None:
         for line in welcome(self._settings, self._config, seconds):
@@ -101,7 +99,7 @@ class PlainDisplay:
         self._say("stopping all nodes")
 
     def _say(self, line: str) -> None:
-        click.echo(f"allsource: {line}" if not line.startswith(" ") else line)
+        say(f"allsource: {line}" if not line.startswith(" ") else line)
 
 
 class JsonDisplay:

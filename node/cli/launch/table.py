@@ -1,6 +1,7 @@
 """A launch shown on a terminal: a table of the nodes, a map of the partitions, and news above them.
 
-What it says is `overview`'s; here it gets onto the terminal. Colours are rich's, who knows `NO_COLOR`.
+What it says is `overview`'s and `layout`'s; here it gets onto the terminal. Colours are rich's, who
+knows `NO_COLOR`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from allsource.config.schema import Settings
+from allsource.node.cli.launch.layout import lines
 from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
-from allsource.node.cli.launch.overview import Overview, lines
+from allsource.node.cli.launch.overview import Overview
 from allsource.node.cli.launch.sight import Sight
 from allsource.node.cli.launch.supervisor import Child
+from allsource.storage.printable import printable
 
 _REFRESH_PER_S = 4
 
@@ -68,13 +71,16 @@ class TableDisplay:
         self._news("stopping all nodes (Ctrl-C again: at once)", "yellow")
 
     def _news(self, line: str, style: str) -> None:
-        self._live.console.print(Text(line, style=style), soft_wrap=True)
+        self._live.console.print(Text(printable(line), style=style), soft_wrap=True)
 
 
 def draw(overview: Overview, width: int) -> Group:
     """The lines of the overview; no cell is ever read as markup."""
     return Group(
-        *(Text.assemble(*((text, style) for text, style in line)) for line in lines(overview, width))
+        *(
+            Text.assemble(*((printable(text), style) for text, style in line))
+            for line in lines(overview, width)
+        )
     )
 
 

@@ -1,0 +1,44 @@
+"""What a request's handlers tell its connection, so that it knows what it is doing and what is held for
+it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+
+class Holder:
+    """A connection that is told. This one keeps no account: that of a test's server."""
+
+    __slots__ = ()
+
+    def begun(self, has_body: bool) -> None:
+        """A request's head is complete and a handler has it."""
+
+    def room_for(self, size: int) -> bool:
+        """Whether a body of so many bytes may be held."""
+        return True
+
+    async def body_turn(self, size: int) -> None:
+        """The body is complete; return when it is its turn to be parsed."""
+
+    async def page_turn(self, size: int) -> None:
+        """Return when it is the turn of a page of this size to be made an answer of."""
+
+    def hold_page(self, size: int) -> bool:
+        """A page of events was read: hold so many bytes for it, if there is room."""
+        return True
+
+    def answering(self, size: int) -> None:
+        """An answer of this size is being written; nothing else is held for the request any more."""
+
+    def answered(self, *, is_last: bool) -> None:
+        """The answer was written, as far as the socket took it; the last one if `is_last`."""
+
+
+_NOBODY = Holder()
+
+
+def holder_of(request: web.BaseRequest) -> Holder:
+    """Who holds a request."""
+    protocol = request.protocol
+    return protocol if isinstance(protocol, Holder) else _NOBODY
