@@ -58,13 +58,21 @@ def respond(
     return _response(text.encode(errors="replace") + b"\n", JSON_TYPE, status, headers)
 
 
-def respond_page(request: web.Request, facts: Mapping[str, Any], events: list[Event]) -> web.Response:
-    """A page: the facts, and `events` among them."""
-    if wants_msgpack(request):
-        return _response(_pack({**facts, "events": list(map(_event_map, events))}), MSGPACK)
+def answer(body: bytes, form: str) -> web.Response:
+    """An answer with a body that is made already."""
+    return _response(body, form)
+
+
+def form_of(request: web.BaseRequest) -> str:
+    """The media type of answers to this request: JSON unless msgpack is asked for."""
+    return MSGPACK if wants_msgpack(request) else JSON_TYPE
+
+
+def _page(form: str, facts: Mapping[str, Any], events: list[Event]) -> bytes:
+    if form == MSGPACK:
+        return _pack({**facts, "events": list(map(_event_map, events))})
     head = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
-    events_json = b",".join(map(_event_json, events))
-    return _response(b'%b,"events":[%b]}\n' % (head[:-1], events_json), JSON_TYPE)
+    return b'%b,"events":[%b]}\n' % (head[:-1], b",".join(map(_event_json, events)))
 
 
 def wants_msgpack(request: web.BaseRequest) -> bool:
@@ -95,25 +103,25 @@ def stream_facts(page: StreamPage) -> dict[str, Any]:
     }
 
 
-def stream_page(request: web.Request, page: StreamPage) -> web.Response:
-    """The answer to a read of a stream; `next_from` is null when there is nothing further."""
+def stream_page(form: str, page: StreamPage) -> bytes:
+    """The body of the answer to a read of a stream; `next_from` is null when there is nothing further."""
     facts = {
         "stream": page.stream,
         "partition": page.partition,
         "current_version": page.current_version,
         "next_from": page.next_from or None,
     }
-    return respond_page(request, facts, page.events())
+    return _page(form, facts, page.events())
 
 
-def partition_page(request: web.Request, page: PartitionPage) -> web.Response:
-    """The answer to a read of a partition."""
+def partition_page(form: str, page: PartitionPage) -> bytes:
+    """The body of the answer to a read of a partition."""
     facts = {
         "partition": page.partition,
         "last_position": page.last_position,
         "next_from": page.next_from,
     }
-    return respond_page(request, facts, page.events())
+    return _page(form, facts, page.events())
 
 
 def rfc3339(timestamp_us: int) -> str:

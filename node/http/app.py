@@ -48,7 +48,7 @@ def make_app(
     app = web.Application(middlewares=[every_answer], client_max_size=0)
     routes = Streams(service, limits, partitions).routes()
     if checkpoints is not None:
-        routes += checkpoint_routes(checkpoints, limits)
+        routes += checkpoint_routes(checkpoints)
     app.add_routes(routes)
     listed = [f"{route.method} {_PATTERN.sub('}', route.path)}" for route in routes]
 

@@ -37,27 +37,28 @@ def body_bytes_max(limits: Limits) -> int:
     return limits.append_bytes_max + limits.append_bytes_max // 2
 
 
-async def read_body(request: web.Request, limits: Limits) -> Body:
-    """The request's body; raises `UnsupportedBody`, `TooLarge`, or `InvalidRequest` if it does not
-    arrive."""
+async def read_body(request: web.Request, most: int) -> Body:
+    """The request's body of at most so many bytes; raises `UnsupportedBody`, `TooLarge`, `Overloaded`, or
+    `InvalidRequest` if it does not arrive."""
     is_msgpack = _is_msgpack(request)
-    most, length = body_bytes_max(limits), request.content_length or 0
+    length = request.content_length or 0
     if length > most:
         raise _too_large(most, length)
     holder = holder_of(request)
     if not holder.room_for(length):
         raise Overloaded("this node holds as many bytes for HTTP requests as it may; try again later")
-    data = bytearray()
+    chunks, size = [], 0
     try:
         while chunk := await request.content.readany():
-            data += chunk
-            if len(data) > most:
-                raise _too_large(most, len(data))
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                raise _too_large(most, size)
     except (web.RequestPayloadError, ConnectionError):
         # The client hung up in mid-body, or its chunks are no chunks. Usually nobody reads this answer.
         raise InvalidRequest("the body ended early, or is not framed as HTTP asks") from None
-    await holder.body_turn(len(data))
-    return Body(bytes(data), is_msgpack)
+    holder.received()
+    return Body(b"".join(chunks), is_msgpack)
 
 
 def _is_msgpack(request: web.Request) -> bool:

@@ -22,12 +22,14 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from allsource.config.schema import Limits
 from allsource.node.http import json_bodies, msgpack_bodies
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import read_body
 from allsource.node.http.queries import Query
 from allsource.storage.errors import InvalidRequest
+
+NAME_BODY_BYTES_MAX = 4096
+"""A name of 64 characters needs far less."""
 
 
 class Checkpoints(Protocol):
@@ -40,12 +42,12 @@ class Checkpoints(Protocol):
     async def remove(self, name: str) -> dict[str, Any]: ...
 
 
-def checkpoint_routes(checkpoints: Checkpoints, limits: Limits) -> list[web.RouteDef]:
+def checkpoint_routes(checkpoints: Checkpoints) -> list[web.RouteDef]:
     """The three rows."""
 
     async def make(request: web.Request) -> web.Response:
         Query(request)
-        body = await read_body(request, limits)
+        body = await read_body(request, NAME_BODY_BYTES_MAX)
         name = (msgpack_bodies if body.is_msgpack else json_bodies).name_in(body.data)
         if not isinstance(name, str):
             raise InvalidRequest('the body must be {"name": "..."}, the name of the checkpoint')

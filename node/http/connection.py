@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from aiohttp import web
 
 from allsource.node.http.answers import respond
-from allsource.node.http.door import Door
+from allsource.node.http.door import PACKET_BYTES, Door
 from allsource.node.http.errors import http_error, internal_error
 from allsource.node.http.holder import Holder
 from allsource.node.http.patience import Phase, Watch
+
+_T = TypeVar("_T")
 
 LINGER_S = 2.0
 """How long the rest of an unwanted body is read and thrown away, so that its sender sees the answer."""
@@ -77,11 +81,12 @@ class HttpConnection(web.RequestHandler, Holder):
     def data_received(self, data: bytes) -> None:
         if data and not self._account_for(len(data)):
             return
-        if data and (self._queued or not self._door.packets.take(1)):
+        cost = 1 + len(data) // PACKET_BYTES
+        if data and (self._queued or not self._door.packets.take(cost)):
             self._queued.append(data)
             if len(self._queued) == 1 and self.transport is not None:
                 self.transport.pause_reading()
-            self._door.packets.call(1, self._feed_queued)
+            self._door.packets.call(cost, self._feed_queued)
         else:  # nothing is aiohttp's way to look again at what it has
             self._feed(data)
 
@@ -176,12 +181,11 @@ class HttpConnection(web.RequestHandler, Holder):
     def room_for(self, size: int) -> bool:
         return size <= self._door.budget.room() + self._held  # some of it has come already
 
-    async def body_turn(self, size: int) -> None:
+    def received(self) -> None:
         self._enter(Phase.WORKING)
-        await self._door.bytes.turn(size)
 
-    async def page_turn(self, size: int) -> None:
-        await self._door.bytes.turn(size)
+    async def work(self, size: int, run: Callable[[], _T]) -> _T:
+        return await self._door.work(size, run)
 
     def hold_page(self, size: int) -> bool:
         if self.transport is None or size > self._door.budget.room():
@@ -206,6 +210,15 @@ class HttpConnection(web.RequestHandler, Holder):
             self._enter(Phase.HEAD if self._ahead else Phase.IDLE)
 
     # -- errors that the application does not see
+
+    async def start(self) -> None:
+        """aiohttp's task of the connection; without this, what it raises is printed with a traceback."""
+        try:
+            await super().start()
+        except Exception as error:
+            if self.transport is not None:  # else it was lost in the moment in which a request arrived
+                self._door.complaints.defect("HTTP: a connection went wrong", error)
+                self.force_close()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -6,7 +6,8 @@ import logging
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from allsource.node.http.complaints import Complaints, aiohttp_logger
 from allsource.node.http.patience import Patience
@@ -15,12 +16,22 @@ from allsource.node.http.rations import ByteBudget, Ration
 if TYPE_CHECKING:
     from allsource.node.http.connection import HttpConnection
 
+_T = TypeVar("_T")
+
 PACKETS_PER_TURN = 16
 """Packets that are handed to aiohttp in one turn of the loop: at some 200 us for a small request, 3 ms."""
 
-BYTES_PER_TURN = 1 << 20
-"""Bytes of bodies that are parsed, and of pages that become answers, in one turn; some milliseconds.
-One that is larger has a turn of its own."""
+PACKET_BYTES = 64 << 10
+"""A packet with more than this counts for several."""
+
+INLINE_BYTES = 16 << 10
+"""What is larger than this is parsed, or made an answer of, in the door's own thread: ten thousand events
+take a tenth of a second, and the loop has heartbeats to send. There is one such thread, so that only one of
+them has memory and the interpreter at a time; it lets go of the interpreter as often as
+`daemon.SWITCH_INTERVAL_S` says. Handing over costs some 100 us, about what so many bytes take."""
+
+BYTES_PER_TURN = 64 << 10
+"""What is parsed, or made answers of, on the loop in one of its turns: a few milliseconds at most."""
 
 
 class DoorLimits(NamedTuple):
@@ -48,10 +59,19 @@ class Door:
         self._waiting: OrderedDict[HttpConnection, None] = OrderedDict()
         self._places_taken = 0
         self._loop = loop
+        self._thread = ThreadPoolExecutor(1, "http-parser")
         self._timer: TimerHandle | None = loop.call_later(limits.patience.look_s, self._look)
+
+    async def work(self, size: int, run: Callable[[], _T]) -> _T:
+        """Do something that takes longer for a larger `size`; no more of it than the loop can bear."""
+        if size > INLINE_BYTES:
+            return await self._loop.run_in_executor(self._thread, run)
+        await self.bytes.turn(size)
+        return run()
 
     def close(self) -> None:
         """Look no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

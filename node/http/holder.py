@@ -3,7 +3,12 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from aiohttp import web
+
+_T = TypeVar("_T")
 
 
 class Holder:
@@ -18,11 +23,13 @@ class Holder:
         """Whether a body of so many bytes may be held."""
         return True
 
-    async def body_turn(self, size: int) -> None:
-        """The body is complete; return when it is its turn to be parsed."""
+    def received(self) -> None:
+        """The body is complete."""
 
-    async def page_turn(self, size: int) -> None:
-        """Return when it is the turn of a page of this size to be made an answer of."""
+    async def work(self, size: int, run: Callable[[], _T]) -> _T:
+        """What `run` returns or raises: something that takes the longer, the larger `size` is, and touches
+        nothing that the loop's thread changes. It may run in another thread."""
+        return run()
 
     def hold_page(self, size: int) -> bool:
         """A page of events was read: hold so many bytes for it, if there is room."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from allsource.node.http.door import Door
 
-ACCEPTS_PER_TURN = 16
+ACCEPTS_PER_TURN = 8
 BACKLOG = 256
 PAUSE_S = 0.1
 """How long nothing is accepted after the system refused, or while all places are taken by requests

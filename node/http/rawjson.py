@@ -25,6 +25,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import threading
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -56,12 +57,14 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class _Room:
-    """How many more items may be made in the decoding that is under way (there is one at a time: it is one
-    call, in the thread of the event loop)."""
+class _Room(threading.local):
+    """How many more items may be made in the decoding that is under way: there is one in each thread."""
 
     left = 0
     most = 0
+
+
+_room = _Room()
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -69,12 +72,12 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     too late, and twelve megabytes have room for 600,000 small ones."""
 
     def __post_init__(self) -> None:
-        _Room.left -= 1
-        if _Room.left < 0:
+        _room.left -= 1
+        if _room.left < 0:
             raise TooLarge(
-                f"more than {_Room.most} events in one append; split it",
-                limit=_Room.most,
-                actual=_Room.most + 1,
+                f"more than {_room.most} events in one append; split it",
+                limit=_room.most,
+                actual=_room.most + 1,
             )
 
 
@@ -84,7 +87,7 @@ def decode(text: bytes, shape: type[_T], items_max: int) -> dict[str, Any]:
     if there are more than `items_max` `Item`s."""
     _check_utf8(text)
     try:
-        _Room.most = items_max
+        _room.most = items_max
         found, plain = _decode(text, _decoder(shape))
     except RecursionError as error:
         raise InvalidRequest("the JSON body is nested too deeply") from error
@@ -132,7 +135,7 @@ def _decoder(shape: type[msgspec.Struct]) -> Any:
 def _decode(text: bytes, decoder: Any) -> tuple[Any, bytes]:
     """What the decoder makes of the text, and the text that it was given."""
     try:
-        _Room.left = _Room.most
+        _room.left = _room.most
         return decoder(text), text
     except msgspec.ValidationError:
         raise
@@ -140,7 +143,7 @@ def _decode(text: bytes, decoder: Any) -> tuple[Any, bytes]:
         plain = _without_surrogates(text)
         if plain is None:
             raise
-        _Room.left = _Room.most
+        _room.left = _room.most
         return decoder(plain), plain
 
 

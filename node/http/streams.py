@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from aiohttp import web
 
 from allsource.cluster.requests import (
+    AppendRequest,
     AppendResult,
     ClusterView,
     DescribeCluster,
@@ -26,7 +27,7 @@ from allsource.cluster.requests import (
 from allsource.config.schema import Limits
 from allsource.node.http import answers, json_bodies, msgpack_bodies
 from allsource.node.http.appends import request_of
-from allsource.node.http.bodies import read_body
+from allsource.node.http.bodies import body_bytes_max, read_body
 from allsource.node.http.holder import holder_of
 from allsource.node.http.queries import Query, partition_in, stream_of
 from allsource.storage.errors import AllsourceError, Overloaded
@@ -80,20 +81,27 @@ class Streams:
         """Append to one stream: 201, or 200 when these events had been committed before."""
         query = Query(request)
         stream = stream_of(request)
-        body = await read_body(request, self._limits)
-        read = msgpack_bodies.one_stream if body.is_msgpack else json_bodies.one_stream
-        drafts = read(body.data, self._limits.append_events_max)
-        asked = request_of(drafts, self._limits, self._partitions, stream)
+        asked = await self._read_append(request, stream)
         return await self._append(request, asked, query, several=False)
 
     async def append_several(self, request: web.Request) -> web.Response:
         """Append to several streams of one partition, all or nothing."""
         query = Query(request)
-        body = await read_body(request, self._limits)
-        read = msgpack_bodies.several_streams if body.is_msgpack else json_bodies.several_streams
-        drafts = read(body.data, self._limits.append_events_max)
-        asked = request_of(drafts, self._limits, self._partitions)
+        asked = await self._read_append(request, None)
         return await self._append(request, asked, query, several=True)
+
+    async def _read_append(self, request: web.Request, stream: str | None) -> AppendRequest:
+        """The append in the body; to one stream if the URL names it, else to several."""
+        limits = self._limits
+        body = await read_body(request, body_bytes_max(limits))
+        bodies = msgpack_bodies if body.is_msgpack else json_bodies
+
+        def read() -> AppendRequest:
+            reader = bodies.one_stream if stream is not None else bodies.several_streams
+            drafts = reader(body.data, limits.append_events_max)
+            return request_of(drafts, limits, self._partitions, stream)
+
+        return await holder_of(request).work(len(body.data), read)
 
     async def _append(
         self, request: web.Request, asked: Request, query: Query, *, several: bool
@@ -114,7 +122,10 @@ class Streams:
             local=not query.choice("consistency", "linearizable", "local"),
             token=self._token(query, partition_of(stream, self._partitions)),
         )
-        return answers.stream_page(request, await self._ask(request, asked, query, StreamPage))
+        form = answers.form_of(request)
+        page = await self._ask(request, asked, query, StreamPage)
+        body = await holder_of(request).work(_effort(page), lambda: answers.stream_page(form, page))
+        return answers.answer(body, form)
 
     async def stream(self, request: web.Request) -> web.Response:
         """A stream's facts without its events."""
@@ -141,7 +152,10 @@ class Streams:
             local=not query.choice("consistency", "linearizable", "local"),
             token=self._token(query, partition),
         )
-        return answers.partition_page(request, await self._ask(request, asked, query, PartitionPage))
+        form = answers.form_of(request)
+        page = await self._ask(request, asked, query, PartitionPage)
+        body = await holder_of(request).work(_effort(page), lambda: answers.partition_page(form, page))
+        return answers.answer(body, form)
 
     async def cluster(self, request: web.Request) -> web.Response:
         """Nodes, partitions and durability, as this node sees them."""
@@ -172,9 +186,12 @@ class Streams:
         assert isinstance(outcome, kind), (
             f"a {type(asked).__name__} was answered by a {type(outcome).__name__}"
         )
-        if isinstance(outcome, StreamPage | PartitionPage):
-            await holder.page_turn(_size(outcome))
         return outcome
+
+
+def _effort(page: StreamPage | PartitionPage) -> int:
+    """How many bytes of a body would take as long to parse as it takes to make an answer of the page."""
+    return _size(page) // 4
 
 
 def _size(page: StreamPage | PartitionPage) -> int:

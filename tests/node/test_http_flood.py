@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from allsource.cluster.requests import AppendPart, AppendRequest
 from allsource.config.schema import Limits
+from allsource.node.http import answers, json_bodies
 from allsource.node.http.connection import AHEAD_MAX
 from allsource.node.http.door import PACKETS_PER_TURN, DoorLimits
 from allsource.node.http.patience import Patience
@@ -258,3 +262,48 @@ async def test_a_thousand_requests_at_once_are_taken_a_few_in_each_turn() -> Non
         is_over = True
         assert max(served.count(one) for one in set(served)) <= PACKETS_PER_TURN
         hang_up(*connections)
+
+
+async def test_large_bodies_are_parsed_beside_the_loop_and_small_ones_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand events take a tenth of a second to parse, and to show: not in one turn of the loop."""
+    threads: list[tuple[str, bool]] = []
+    loop_thread = threading.get_ident()
+
+    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            threads.append((name, threading.get_ident() == loop_thread))
+            return original(*arguments)
+
+        return call
+
+    monkeypatch.setattr(json_bodies, "one_stream", watched("parse", json_bodies.one_stream))
+    monkeypatch.setattr(answers, "stream_page", watched("show", answers.stream_page))
+    get = GET.replace(b"/events", b"/events?limit=10000")
+    get = get.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with open_door(DoorLimits(patience=CALM)) as door:
+        for count, is_on_loop in ((1, True), (100, False)):
+            threads.clear()
+            events = b",".join([b'{"type":"T","data":"%b"}' % (b"x" * 300)] * count)
+            assert (await door.answer(post(b'{"events":[' + events + b"]}")))[0] == 201
+            status, _, body = await door.answer(get)
+            assert (status, len(json.loads(body)["events"])) == (200, count if is_on_loop else count + 1)
+            assert threads == [("parse", is_on_loop), ("show", is_on_loop)]
+
+
+async def test_a_connection_that_is_lost_when_its_request_arrives_says_nothing() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with open_door(DoorLimits(patience=CALM)) as door:
+        for _ in range(5):
+            connections = [await door.send(b"") for _ in range(20)]
+            await until(lambda: len(door.server.connections) == 20)
+            for connection in door.server.connections:
+                connection.data_received(GET)
+                connection.drop("the test wants it")
+            await until(lambda: not door.server.connections)
+            hang_up(*connections)
+        gc.collect()
+        assert complaints == []
+        assert {line["event"] for line in door.logged} == {"the test wants it"}
