@@ -145,6 +145,7 @@ class Beat:
     """
 
     sequence: int
+    """Rises from beat to beat, and from process to process: it begins at `incarnation << 32`."""
     groups: list[GroupBeat]
     leaving: bool = False
     """The sender is shutting down: give it no leadership, and take over the partitions it owned."""

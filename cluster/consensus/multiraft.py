@@ -39,7 +39,7 @@ from allsource.cluster.consensus.messages import (
     VoteReply,
     is_of,
 )
-from allsource.cluster.consensus.reads import ReadRounds
+from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_term
 from allsource.cluster.liveness import FailureDetector
 from allsource.cluster.registry import NodeRegistry
@@ -103,7 +103,9 @@ class MultiRaft:
         self.damaged: dict[str, tuple[int, ...]] = {node_id: tuple(p for p in hosted if p not in states)}
         """By node, the partitions that it should keep and takes no part in, because its copy is damaged."""
         self._beat_due = now
-        self._beat_sequence = 0
+        self._beat_sequence = incarnation << INCARNATION_SHIFT
+        self._beats_heard: dict[str, int] = {}
+        """The newest beat of each peer, by its number."""
         self._notice_due = NEVER
         self._notice_for: dict[int, None] = {}
         self._beat_now = False
@@ -207,7 +209,14 @@ class MultiRaft:
             self._send(sender, ReadRoundReply(ask.round, agreed))
 
     def receive_beat(self, sender: str, beat: Beat, now: int) -> None:
-        """A heartbeat from a peer. Raises `PeerNonsense`."""
+        """A heartbeat from a peer. Raises `PeerNonsense`.
+
+        One that was overtaken, as over an older connection, is of the past: it may say of a leader that
+        it leads no more, which was only not elected yet.
+        """
+        if beat.sequence <= self._beats_heard.get(sender, -1):
+            return
+        self._beats_heard[sender] = beat.sequence
         self._now = now
         self.detector.heard(sender, now)
         if beat.leaving != (sender in self._peers_leaving):

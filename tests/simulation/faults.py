@@ -189,13 +189,22 @@ class Faults:
             self._network.hoard(node.name, leader.name, copied=False)
 
         def usurp() -> None:
+            if over:
+                return
             mends.append(self._isolate([leader], fault))
             for node in others:
                 self._network.release(node.name, leader.name, suspicion_us // 20, suspicion_us)
             self._give_up(leader, others)
 
+        def end() -> None:
+            nonlocal over
+            over = True  # it may be healed before it has begun, and must not begin afterwards
+            for mend in mends:
+                mend()
+
+        over = False
         self._world.after(suspicion_us // 8, usurp)
-        return lambda: [mend() for mend in mends] and None
+        return end
 
     def _minority_asleep(self, targets: list[SimNode], fault: Fault) -> Undo:
         """A leader is heard by one follower alone, which sleeps: it wakes to the words of two leaders."""

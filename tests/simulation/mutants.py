@@ -286,7 +286,7 @@ _begin = ReadRounds.begin
 def _any_beat_vouches(self: Group, sender: str, line: GroupBeat, now: int) -> None:
     """Who says that it leads is followed, in whatever term it says so (rule 25)."""
     _beat(self, sender, line, now)
-    if line.leads and line.term < self.term and self.leadership is None:
+    if line.leader == sender and line.term < self.term and self.leadership is None:
         self._hear_leader(sender, now)
 
 

@@ -203,6 +203,24 @@ def test_beats_about_partitions_that_are_not_hosted_are_bounded(line: GroupBeat)
     assert node.registry.leader_of(1) is None
 
 
+def test_a_beat_that_was_overtaken_says_nothing() -> None:
+    """Written before the election, it would have its leader forgotten."""
+    node = core()
+    node.receive_beat("b", Beat(8, [GroupBeat(0, 1, "b", 0)]), 0)
+    node.receive_beat("b", Beat(7, [GroupBeat(0, 1, "", 0)]), 0)
+    assert node.leader_of(0) == "b"
+    node.receive_beat("b", Beat(9, [GroupBeat(0, 1, "", 0)]), 0)
+    assert node.leader_of(0) is None
+
+
+def test_beats_are_numbered_for_each_start_of_a_node() -> None:
+    node = core()
+    node.peer_connected("b", 0)
+    ready = node.ready()
+    assert ready is not None
+    assert ready.beats["b"].sequence == (1 << 32) + 1
+
+
 def test_what_came_before_the_nonsense_counts() -> None:
     node = core()
     with pytest.raises(PeerNonsense):
