@@ -45,7 +45,7 @@ from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.acquaintances import Acquaintances
 from allsource.node.checkpoints import Checkpoints
-from allsource.node.damage import DamagedPartitions
+from allsource.node.damage import DamagedPartitions, Suspect
 from allsource.node.ending import EXIT_STORAGE
 from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
@@ -219,10 +219,7 @@ class Node:
             acknowledged_by=self._acknowledged_by,
             takes_part=lambda: self.member is not None,
         )
-        for partition in DamagedPartitions(storage, range(settings.partitions)).verify_again():
-            self._log.warning(
-                "a partition was damaged and is whole now: takes part in it", partition=partition
-            )
+        self._look_for_damage(storage)
         self._queue: LockFreeEventQueue[Ticket] = LockFreeEventQueue(settings.limits.queue_capacity)
         self._view = View(settings, self.node_id, storage, self._queue)
         self._front = Front(self._view, self._formation.missing, self._complaints)
@@ -275,6 +272,19 @@ class Node:
         self.links.start()
         self._undo.append(self.links.close)
         self._log.info("listening", host=me.host, port=me.port, http_port=me.http_port)
+
+    def _look_for_damage(self, storage: Storage) -> None:
+        """Before anything else, while nobody waits for us: it may take a while, and is seldom needed."""
+        damage = DamagedPartitions(storage, range(self.settings.partitions))
+        for partition in damage.verify_again():
+            self._log.warning(
+                "a partition was damaged and is whole now: takes part in it", partition=partition
+            )
+        if isinstance(storage, Suspect) and storage.is_suspect and not damage.found:
+            self._log.warning("a damaged block was met: looking through everything that is stored")
+            damage.search()
+            if not damage.found:
+                storage.clear_suspicion()
 
     def _say_what_storage_promises(self) -> None:
         promise = promise_of(self.settings)

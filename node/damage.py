@@ -11,7 +11,7 @@ away.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from allsource.storage.errors import Corrupt
 from allsource.storage.interface import PartitionState
@@ -36,6 +36,16 @@ class Store(Protocol):
     def load(self, partition: int) -> PartitionState: ...
 
     def verify(self, partition: int) -> Iterator[str]: ...
+
+
+@runtime_checkable
+class Suspect(Protocol):
+    """A storage that knows that something in it is damaged, and not always what; `RocksStorage` is one."""
+
+    @property
+    def is_suspect(self) -> bool: ...
+
+    def clear_suspicion(self) -> None: ...
 
 
 class DamagedPartitions:
@@ -65,6 +75,12 @@ class DamagedPartitions:
         """Remember it, durably."""
         self.found[partition] = reason
         self._store.put_meta({_key(partition): reason.encode()})
+
+    def search(self) -> None:
+        """Verify every partition: something is damaged, and nobody knows what."""
+        for partition in self._partitions:
+            if partition not in self.found and (fault := next(iter(self._store.verify(partition)), None)):
+                self.add(partition, fault)
 
     def verify_again(self) -> list[int]:
         """Look whether the partitions are damaged still; those that are whole now, which are forgotten."""

@@ -38,7 +38,7 @@ from allsource.node.reminder import Reminder
 from allsource.node.service import Peers, Service
 from allsource.node.tickets import Source, Ticket
 from allsource.node.view import View
-from allsource.storage.errors import AllsourceError, DiskFull, DiskRanFull
+from allsource.storage.errors import AllsourceError, Corrupt, DiskFull, DiskRanFull
 from allsource.storage.interface import Storage
 
 _LEAVING_STEP_S = 0.005
@@ -46,6 +46,10 @@ _ROOM_US = 10_000_000
 """How long a disk that was nearly full must have had room until its node leads again: leaderships should
 not follow every file that comes and goes."""
 
+_DAMAGED_AT_LARGE = (
+    "this node ends at once: its database met damage and takes no write any more. Start it again: it then "
+    "looks through all that it stores, and goes on without the partitions that are damaged"
+)
 PARKED_MAX = 8192
 """Requests that may wait for an owner at once. All of them are sent on in one loop turn when it is
 known, which must not take so long that the node looks dead."""
@@ -319,6 +323,8 @@ class Member:
         """An assertion of ours failed, or the storage did: go no further."""
         if isinstance(error, DiskRanFull):
             self._ran_full(error)
+        if isinstance(error, Corrupt):
+            end_process(EXIT_STORAGE, lambda: self._log.critical(_DAMAGED_AT_LARGE, found=error.message))
         try:
             self._log.critical(
                 "this node found its own state wrong and ends at once, before it does harm; `allsource "

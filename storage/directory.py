@@ -8,6 +8,7 @@ opened in it::
              in a checkpoint also the mark that it is one, and then the format version is 2
     LOCK     locked (flock) by the process that has it open, which writes its pid into it
     SYNCED   how far the storage was certainly synced (see `SyncedMark`)
+    DAMAGED  only if a damaged block of the database was ever met: what was found
     db/      the backend's own files
     checkpoints/   copies that were asked of a node (`storage.checkpoint`)
 
@@ -50,6 +51,7 @@ FORMAT_VERSION = 2
 _PLAIN, _CHECKPOINT = 1, 2
 _MAGIC = "allsource"
 _FORMAT, _FORMAT_NEW, _LOCK, _SYNCED, _DATABASE = "FORMAT", "FORMAT.new", "LOCK", "SYNCED", "db"
+_DAMAGED = "DAMAGED"
 STANDALONE = "standalone"
 """Cluster and node id of a store that belongs to no cluster."""
 CHECKPOINTS = "checkpoints"
@@ -121,6 +123,20 @@ class DataDirectory:
     def synced(self) -> Path:
         """The file of the `SyncedMark`."""
         return self.path / _SYNCED
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a damaged block of the database was met, now or by an earlier process."""
+        return (self.path / _DAMAGED).exists()
+
+    def suspect(self, found: str) -> None:
+        """Remember that one was met."""
+        _write_durably(self.path / _DAMAGED, found.encode() + b"\n")
+
+    def clear(self) -> None:
+        """Everything was looked through, and is whole."""
+        (self.path / _DAMAGED).unlink(missing_ok=True)
+        fsync_directory(self.path)
 
     def made(self) -> None:
         """The database of a new directory is in place and durable: from now on the directory counts."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -97,11 +98,13 @@ class RocksStorage:
         self._directory = directory
         self._disk_free_bytes_min = disk_free_bytes_min
         self._checkpointing = Lock()
+        self._noted_damage = True  # not before it is open
         try:
-            self._open(options, read_only=read_only)
+            self._open(replace(options, compacts=not directory.is_suspect), read_only=read_only)
         except BaseException:
             directory.release()
             raise
+        self._noted_damage = read_only
         self._pressure = Pressure(self._database, disk_free_bytes_min)
         if read_only:
             self._fault = StorageFault("this storage was opened to be checked; nothing is written")
@@ -174,6 +177,8 @@ class RocksStorage:
         try:
             self._opened.sync()
         except Exception as error:
+            if isinstance(fault := fault_of(error, self.path), Corrupt):
+                self.note_damage(fault)
             # The kernel may report a failed write-back once and forget it: nothing may go on after it.
             self._fault = (
                 disk_ran_full(self.path)
@@ -183,6 +188,29 @@ class RocksStorage:
                 )
             )
             raise self._fault from error
+
+    # -- damage
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a damaged block was met, now or earlier: somebody should look what else is damaged."""
+        return self._directory.is_suspect
+
+    def clear_suspicion(self) -> None:
+        """Everything was verified and is whole: compact again, from the next start on."""
+        self._directory.clear()
+
+    def note_damage(self, fault: Corrupt) -> None:
+        """A block fails its checksum. A compaction that meets it makes RocksDB take no write any more, of
+        any partition; so it compacts no more, now and after a restart (rule 17)."""
+        if self._noted_damage:
+            return
+        self._noted_damage = True
+        with suppress(Exception):  # it may have met it already
+            for family in self._database.families.values():
+                family.set_options({"disable_auto_compactions": "true"})
+        with suppress(OSError):
+            self._directory.suspect(fault.message)
 
     def pressure(self) -> Refusal | None:
         return self._pressure.refusal()
@@ -393,7 +421,10 @@ class RocksStorage:
             for key, record in self._database.scan(keys.EVENTS, keys.partition_prefix(partition)):
                 yield keys.index_of(key), record
         except Exception as error:
-            raise fault_of(error, self.path) from error
+            fault = fault_of(error, self.path)
+            if isinstance(fault, Corrupt):
+                self.note_damage(fault)
+            raise fault from error
 
     @named_faults
     def count_indexes(self, partition: int) -> IndexCounts:

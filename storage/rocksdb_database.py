@@ -158,6 +158,9 @@ class HasDatabasePath(Protocol):
 
     path: Path
 
+    def note_damage(self, fault: Corrupt) -> None:
+        """RocksDB has met a damaged block."""
+
 
 _S = TypeVar("_S", bound=HasDatabasePath)
 
@@ -172,8 +175,16 @@ def named_faults(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concaten
         except Exception as error:
             # rocksdict raises bare `Exception`; a subclass (other than its own) is ours or a mistake, or
             # comes from a file that we keep beside the database.
-            if type(error) is Exception or isinstance(error, DbClosedError | OSError):
-                raise fault_of(error, self.path) from error
-            raise
+            is_its = type(error) is Exception
+            fault = (
+                fault_of(error, self.path)
+                if is_its or isinstance(error, DbClosedError | OSError)
+                else error
+            )
+            if isinstance(fault, Corrupt) and (is_its or type(error.__cause__) is Exception):
+                self.note_damage(fault)
+            if fault is error:
+                raise
+            raise fault from error
 
     return wrapper

@@ -51,6 +51,8 @@ class RocksOptions:
     """Shared by all column families; holds indexes and filters of the files too."""
     background_jobs: int = field(default_factory=_background_jobs)
     """Threads that flush and compact."""
+    compacts: bool = True
+    """False: once a damaged block was met, which a compaction must not meet."""
 
 
 def database_options(options: RocksOptions) -> Options:
@@ -104,6 +106,8 @@ def family_options(options: RocksOptions) -> dict[str, Options]:
     families[IDS].set_memtable_whole_key_filtering(True)
     families[IDS].set_memtable_prefix_bloom_ratio(0.1)
     families[IDS].set_compression_type(DBCompressionType.none())
+    for family in families.values():
+        family.set_disable_auto_compactions(not options.compacts)
     return families
 
 

@@ -21,6 +21,7 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.requests import AppendResult, ReadPartition, ReadStream, StreamPage
 from allsource.node import member as member_module
 from allsource.node.cli.app import run as main_run
+from allsource.node.damage import DamagedPartitions
 from allsource.storage import keys
 from allsource.storage.directory import claim_existing
 from allsource.storage.entry import Entry
@@ -263,6 +264,19 @@ async def test_a_leader_names_its_successor_before_it_is_silent() -> None:
         told = [one for messages in ready.send.values() for one in messages]
         assert [type(one) for one in told if getattr(one, "partition", None) == P] == [TimeoutNow]
         assert [(one.partition, one.role) for one in ready.changes] == [(P, "follower")]
+
+
+def test_a_suspicion_without_a_culprit_has_everything_looked_through() -> None:
+    class Store(MemoryStorage):
+        def verify(self, partition: int) -> Iterator[str]:
+            if partition == 5:
+                yield "a block is damaged"
+
+    store = Store(partition_count=8)
+    damage = DamagedPartitions(store, range(8))
+    damage.search()
+    assert damage.found == {5: "a block is damaged"}
+    assert DamagedPartitions(store, range(8)).found == damage.found
 
 
 # -- on a disk

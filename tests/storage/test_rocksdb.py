@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -506,8 +507,16 @@ def test_damage_that_a_write_meets_names_its_partition(tmp_path: Path) -> None:
     storage.close()
 
 
-def entry_of(partition: int, index: int) -> Entry:
-    return make_entry(partition=partition, index=index, term=1, kind=NOOP, first_position=1, timestamp_us=0)
+def entry_of(partition: int, index: int, payload: bytes = b"") -> Entry:
+    return make_entry(
+        partition=partition,
+        index=index,
+        term=1,
+        kind=NOOP,
+        first_position=1,
+        timestamp_us=0,
+        payload=payload,
+    )
 
 
 def test_a_disk_without_inodes_is_full_too(tmp_path: Path) -> None:
@@ -590,3 +599,79 @@ def _run_full(directory: Path, time: str) -> list[str]:
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()
+
+
+# -- damaged blocks
+
+
+def with_a_damaged_block(path: Path) -> None:
+    """Four partitions in table files that a compaction would merge; a block of one is damaged."""
+    storage = open_rocks(path, options=RocksOptions(write_buffer_bytes=1 << 20))
+    random = Random(7)
+    for first in (1, 51):
+        for index in range(first, first + 50):
+            entries = [entry_of(p, index, random.randbytes(2000)) for p in range(4)]
+            storage.write([PartitionWrite(entry.partition, entries=[entry]) for entry in entries])
+        storage._database.events.flush(wait=True)
+    storage.close()
+    table = max((path / "db").glob("*.sst"), key=lambda file: file.stat().st_size)
+    flip(table, table.stat().st_size // 3)
+
+
+def damaged_partitions(storage: RocksStorage) -> list[int]:
+    return [p for p in range(4) if any(storage.verify(p))]
+
+
+def takes_no_write(storage: RocksStorage) -> bool:
+    try:
+        storage.write([PartitionWrite(0, hard=HardState(1, "", 0))])
+    except Corrupt as error:  # of no partition in particular
+        return "partition" not in error.details
+    return False
+
+
+def compact(storage: RocksStorage) -> None:
+    with suppress(Exception):
+        storage._database.events.compact_range(None, None)
+
+
+@pytest.mark.parametrize("met_by", ["read", "compaction"])
+def test_a_damaged_block_costs_only_the_partitions_that_have_it(tmp_path: Path, met_by: str) -> None:
+    """RocksDB takes no write any more once a compaction has met it: that ended the node again and again."""
+    with_a_damaged_block(tmp_path)
+    storage = open_rocks(tmp_path, options=RocksOptions(write_buffer_bytes=1 << 20))
+    assert not storage.is_suspect
+    if met_by == "read":
+        assert damaged_partitions(storage)
+    else:
+        compact(storage)
+        assert takes_no_write(storage)
+    assert storage.is_suspect
+    with suppress(Exception):
+        storage.close()
+    del storage
+    gc.collect()
+
+    storage = open_rocks(tmp_path, options=RocksOptions(write_buffer_bytes=1 << 20))
+    assert storage.is_suspect
+    damaged = damaged_partitions(storage)
+    assert 1 <= len(damaged) <= 2
+    whole = next(p for p in range(4) if p not in damaged)
+    for index in range(101, 1301):  # more than the write buffers hold: it flushes, and would compact
+        storage.write([PartitionWrite(whole, entries=[entry_of(whole, index, b"y" * 4000)])])
+    for family in storage._database.families.values():
+        family.flush(wait=True)
+    storage.sync()
+    assert storage.entries(whole, 1300, 1300, 0)[0].index == 1300
+    storage.close()
+
+
+def test_a_suspicion_that_was_cleared_is_gone(tmp_path: Path) -> None:
+    storage = open_rocks(tmp_path)
+    storage.note_damage(Corrupt("a block"))
+    assert storage.is_suspect
+    storage.clear_suspicion()
+    storage.close()
+    storage = open_rocks(tmp_path)
+    assert not storage.is_suspect
+    storage.close()
