@@ -33,8 +33,8 @@ Trade-offs
 from allsource.client.blocking import BlockingClient
 from allsource.client.client import Client
 from allsource.client.errors import ConnectionRefused, UnreadableAnswer
-from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
-from allsource.cluster.requests import AppendResult
+from allsource.client.pages import PartitionEvents, StreamEvents
+from allsource.storage.answers import AppendedStream, AppendResult, StreamInfo
 from allsource.storage.errors import (
     AllsourceError,
     EventIdConflict,
@@ -54,6 +54,7 @@ from allsource.storage.events import Event, NewEvent
 __all__ = [
     "AllsourceError",
     "AppendResult",
+    "AppendedStream",
     "BlockingClient",
     "Client",
     "ConnectionRefused",

@@ -8,7 +8,6 @@ that nothing happened. This module decides; `dispatch` carries out.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +129,7 @@ class Call:
         """The result as the caller should see it: an append that was answered as a duplicate is one only
         if no earlier attempt of this very call may have stored it."""
         if self.may_have_happened and isinstance(result, AppendResult) and result.duplicate:
-            return replace(result, duplicate=False)
+            return result._replace(duplicate=False)
         return result
 
     def backoff_s(self, jitter: float) -> float:

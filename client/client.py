@@ -27,7 +27,7 @@ from allsource.client.dialler import Dialler
 from allsource.client.dispatch import Dispatcher
 from allsource.client.gate import Gate
 from allsource.client.opening import connect_to_one
-from allsource.client.pages import PartitionEvents, StreamEvents, StreamInfo
+from allsource.client.pages import PartitionEvents, StreamEvents
 from allsource.cluster.handshake import DiallerConfig
 from allsource.cluster.requests import (
     AppendPart,
@@ -40,6 +40,7 @@ from allsource.cluster.requests import (
     ReadStream,
     Request,
 )
+from allsource.storage.answers import StreamInfo
 from allsource.storage.arguments import seconds, whole_number
 from allsource.storage.errors import InvalidRequest, Unavailable
 from allsource.storage.events import Event, Events

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from allsource.storage.answers import StreamInfo
 from allsource.storage.events import Event
-
-
-@dataclass(frozen=True, slots=True)
-class StreamInfo:
-    """A stream's facts. Times are microseconds since 1970, UTC."""
-
-    stream: str
-    partition: int
-    current_version: int
-    created_us: int
-    updated_us: int
 
 
 @dataclass(frozen=True, slots=True)

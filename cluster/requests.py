@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from allsource.storage.answers import AppendedStream as AppendedStream
+from allsource.storage.answers import AppendResult as AppendResult
+from allsource.storage.answers import make_token as make_token
 from allsource.storage.errors import InvalidRequest
 from allsource.storage.events import Event, decode_blob
 
@@ -27,33 +30,6 @@ class AppendRequest:
     """Append to one or several streams of one partition: all or nothing."""
 
     parts: tuple[AppendPart, ...]
-
-
-class AppendedStream(NamedTuple):
-    """The versions that an append's events got in one stream."""
-
-    stream: str
-    first_version: int
-    last_version: int
-
-
-@dataclass(slots=True, frozen=True)
-class AppendResult:
-    """A committed append. `duplicate`: an earlier call had appended these very events; this is its answer
-    again. (Where one call had to be sent twice on its way, that alone does not make it a duplicate.)"""
-
-    partition: int
-    index: int
-    """Log index of its entry; what a token holds."""
-    first_position: int
-    last_position: int
-    streams: tuple[AppendedStream, ...]
-    duplicate: bool
-
-    @property
-    def token(self) -> str:
-        """Opaque to callers: a read with it sees this append, on any replica."""
-        return make_token(self.partition, self.index)
 
 
 @dataclass(slots=True, frozen=True)
@@ -181,11 +157,6 @@ class ClusterView:
 
 
 Result = AppendResult | StreamPage | PartitionPage | ClusterView
-
-
-def make_token(partition: int, index: int) -> str:
-    """The position token for an entry."""
-    return f"{partition}:{index}"
 
 
 _TOKEN = re.compile(r"([0-9]{1,6}):([0-9]{1,19})")

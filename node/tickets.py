@@ -11,7 +11,6 @@ earlier or the present attempt may have put the append into some log.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum
 from itertools import islice
 from typing import Protocol
@@ -137,7 +136,7 @@ class Ticket:
             deadlines.count -= 1
             deadlines.size -= self.size
         if self.in_doubt and isinstance(result, AppendResult) and result.duplicate:
-            result = replace(result, duplicate=False)
+            result = result._replace(duplicate=False)
         try:
             reply(result)
         except Exception:  # a door that fails to answer one caller is nothing to those who are next

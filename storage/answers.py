@@ -1,4 +1,4 @@
-"""What a repository is asked for and answers with: plain values, and times as people use them."""
+"""What users ask for and are answered with, in a repository as in a cluster: plain values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from allsource.storage.events import Events
+from allsource.storage.times import as_datetime
 
 
 class StreamAppend(NamedTuple):
@@ -16,7 +17,7 @@ class StreamAppend(NamedTuple):
     expected_version: str | int = "any"
 
 
-class AppendedTo(NamedTuple):
+class AppendedStream(NamedTuple):
     """The versions that an append's events got in one stream."""
 
     stream: str
@@ -24,24 +25,50 @@ class AppendedTo(NamedTuple):
     last_version: int
 
 
-class Appended(NamedTuple):
-    """A durable append. `duplicate`: it was stored before, and this is the first answer again."""
+class AppendResult(NamedTuple):
+    """An append that is committed (or, in a repository, durable).
+
+    `duplicate`: an earlier call had appended these very events; this is its answer again. (Where one call
+    had to be sent twice on its way, that alone does not make it a duplicate.)
+    """
 
     partition: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    """Log index of its entry, 0 where there is no log (PostgreSQL without a cluster)."""
     first_position: int
     last_position: int
-    streams: tuple[AppendedTo, ...]
+    streams: tuple[AppendedStream, ...]
     duplicate: bool
+
+    @property
+    def token(self) -> str:
+        """Opaque to callers: a read with it sees this append, on any replica. Empty without a log."""
+        return make_token(self.partition, self.index) if self.index else ""
+
+
+def make_token(partition: int, index: int) -> str:
+    """The position token for an entry (`cluster.requests.parse_token` reads it)."""
+    return f"{partition}:{index}"
 
 
 class StreamInfo(NamedTuple):
-    """A stream's facts."""
+    """A stream's facts. Times are microseconds since 1970 (UTC), and as `datetime`s beside them."""
 
     stream: str
     partition: int
     current_version: int
-    created_at: datetime
-    updated_at: datetime
+    created_us: int
+    updated_us: int
+
+    @property
+    def created_at(self) -> datetime:
+        """When its first event was appended."""
+        return as_datetime(self.created_us)
+
+    @property
+    def updated_at(self) -> datetime:
+        """When its newest event was appended."""
+        return as_datetime(self.updated_us)
 
 
 class PartitionStats(NamedTuple):

@@ -24,8 +24,7 @@ _AROUND_SHOWN = 30
 def json_of(value: Any, what: str) -> bytes:
     """A value of Python as compact JSON in UTF-8; raises `InvalidRequest`, where `what` is its name."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        raw = text.encode()
+        raw = _encode(value).encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{what} is not JSON: a string holds half a surrogate pair") from None
     except RecursionError:
@@ -33,9 +32,12 @@ def json_of(value: Any, what: str) -> bytes:
     except (TypeError, ValueError) as error:
         reason = "NaN and Infinity are no JSON numbers" if "float values" in str(error) else str(error)
         raise InvalidRequest(f"{what} is not JSON: {reason}") from None
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, _CONTAINERS):
         _check_keys(value, what)
     return raw
+
+
+_CONTAINERS = (dict, list, tuple)
 
 
 def _check_keys(value: Any, what: str) -> None:
@@ -45,10 +47,12 @@ def _check_keys(value: Any, what: str) -> None:
         inside = pending.pop()
         if isinstance(inside, dict):
             for key in inside:
-                if not isinstance(key, str):
+                if type(key) is not str and not isinstance(key, str):
                     raise InvalidRequest(f"{what} is not JSON: a key must be a string, not {shown(key)}")
             inside = inside.values()
-        pending += [one for one in inside if isinstance(one, dict | list | tuple)]
+        for one in inside:
+            if isinstance(one, _CONTAINERS):
+                pending.append(one)
 
 
 def check_json(raw: bytes, what: str) -> None:
@@ -136,9 +140,10 @@ def _pointer(text: str, error: json.JSONDecodeError) -> str:
     line = text[error.pos - error.colno + 1 :].split("\n", 1)[0]
     start = max(0, error.colno - 1 - _AROUND_SHOWN)
     before = ("..." if start else "") + line[start : error.colno - 1]
+    before += " " if before else ""
     behind = line[error.colno - 1 : error.colno - 1 + _AROUND_SHOWN]
     where = f"at line {error.lineno}, column {error.colno}"
-    return f"{error.msg[:1].lower()}{error.msg[1:]} {where}: {before} -->{behind or '(the end)'}"
+    return f"{error.msg[:1].lower()}{error.msg[1:]} {where}: {before}-->{behind or '(the end)'}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,6 +158,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 _LENIENT = json.JSONDecoder(parse_constant=_refuse_constant)
 _skip = msgspec.json.Decoder(msgspec.Raw).decode

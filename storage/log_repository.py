@@ -15,8 +15,8 @@ from typing import Self
 
 from allsource.config.schema import Limits
 from allsource.storage.answers import (
-    Appended,
-    AppendedTo,
+    AppendedStream,
+    AppendResult,
     StreamAppend,
     StreamInfo,
 )
@@ -33,7 +33,7 @@ from allsource.storage.expected import is_met, parse_expected, show_expected
 from allsource.storage.group_sync import GroupSync
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
 from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
-from allsource.storage.times import as_datetime, as_microseconds
+from allsource.storage.times import as_microseconds
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20
@@ -88,7 +88,7 @@ class LogRepository(EventStreamRepository):
 
     # -- appending
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         partition, parts = self._checked(appends)
         stored = self._stored_before(partition, parts)
         if stored is not None:
@@ -329,12 +329,13 @@ def _of_stream(
     return events[ahead::-1] if backward else events[max(ahead, 0) :]
 
 
-def _answer(entry: Entry, *, duplicate: bool) -> Appended:
-    return Appended(
+def _answer(entry: Entry, *, duplicate: bool) -> AppendResult:
+    return AppendResult(
         entry.partition,
+        entry.index,
         entry.first_position,
         entry.next_position - 1,
-        tuple(AppendedTo(part.stream, part.first_version, part.last_version) for part in entry.parts),
+        tuple(AppendedStream(part.stream, part.first_version, part.last_version) for part in entry.parts),
         duplicate,
     )
 
@@ -345,9 +346,7 @@ def _span(from_position: int, newest: int, backward: bool) -> tuple[int, int]:
 
 
 def _info(partition: int, stream: str, head: StreamHead) -> StreamInfo:
-    return StreamInfo(
-        stream, partition, head.version, as_datetime(head.created_us), as_datetime(head.updated_us)
-    )
+    return StreamInfo(stream, partition, head.version, head.created_us, head.updated_us)
 
 
 def _existing(index: int | None) -> int:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from allsource.config.schema import Limits
-from allsource.storage.answers import Appended, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
 from allsource.storage.arguments import whole_number
 from allsource.storage.checkpoint import CheckpointsUnsupported
 from allsource.storage.entry import Part
@@ -94,7 +94,7 @@ class EventStreamRepository(ABC):
             partition_count=self.partition_count,
         )
 
-    async def save_stream(self, stream: EventStream) -> Appended | None:
+    async def save_stream(self, stream: EventStream) -> AppendResult | None:
         """Store the stream's pending events; None if it has none.
 
         Raises `WrongExpectedVersion` if the stream has moved on since this copy was loaded: load it
@@ -112,12 +112,12 @@ class EventStreamRepository(ABC):
 
     async def append_to_stream(
         self, entity_id: str, events: Events, expected_version: str | int = "any"
-    ) -> Appended:
+    ) -> AppendResult:
         """Append one event or several to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))
 
     @abstractmethod
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         """Append to one or several streams of one partition, all or nothing, durable when it returns.
 
         The same events (by their ids) appended again give the first answer again. Raises

@@ -135,7 +135,10 @@ def _checked(raw: bytes, what: str) -> bytes:
     try:
         check_json(raw, what)
     except InvalidRequest as error:
-        raise InvalidRequest(f'{error.message} (text is written "text"; --binary takes anything)') from None
+        hint = "several events, one a line: --lines; " if b"\n" in raw.strip() else ""
+        raise InvalidRequest(
+            f'{error.message} ({hint}text is written "text"; --binary takes anything)'
+        ) from None
     return raw.strip(b" \t\r\n")
 
 

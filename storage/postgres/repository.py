@@ -33,8 +33,8 @@ from uuid import UUID
 
 from allsource.config.schema import Limits
 from allsource.storage.answers import (
-    Appended,
-    AppendedTo,
+    AppendedStream,
+    AppendResult,
     PartitionStats,
     StreamAppend,
     StreamInfo,
@@ -154,7 +154,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
     # -- appending
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         """As the others; the outcomes are those of the module's page."""
         partition, parts = self._checked(appends)
         expected = [parse_expected(append.expected_version) for append in appends]
@@ -175,7 +175,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
     async def _append_once(
         self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
-    ) -> Appended:
+    ) -> AppendResult:
         """One transaction. What it raises, except `OutcomeUnknown`, is definite."""
         try:
             await connection.execute("BEGIN")
@@ -204,7 +204,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
     async def _decide(
         self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
-    ) -> Appended:
+    ) -> AppendResult:
         streams, ids = [part.stream for part in parts], [UUID(bytes=part.first_id) for part in parts]
         position, timestamp_us, versions, known = await connection.fetchrow(_LOOK, partition, streams, ids)
         if known is not None:
@@ -229,12 +229,12 @@ class PostgresEventStreamRepository(EventStreamRepository):
             raise _LostRace from error
         if moved != recording.stream_count:
             raise _LostRace
-        streams_moved = tuple(AppendedTo(p.stream, p.first_version, p.last_version) for p in placed)
-        return Appended(partition, position + 1, position + len(recording), streams_moved, False)
+        streams_moved = tuple(AppendedStream(p.stream, p.first_version, p.last_version) for p in placed)
+        return AppendResult(partition, 0, position + 1, position + len(recording), streams_moved, False)
 
     async def _answer_again(
         self, connection: Any, partition: int, position: int, parts: Sequence[Part]
-    ) -> Appended:
+    ) -> AppendResult:
         """The first answer, if what is stored at this position is this append."""
         count = sum(part.count for part in parts)
         stored = events_of(await connection.fetch(_APPENDED, partition, position, count))
@@ -252,8 +252,8 @@ class PostgresEventStreamRepository(EventStreamRepository):
                 partition=partition,
                 first_position=position,
             )
-        moved = tuple(AppendedTo(s, all_[0].version, all_[-1].version) for s, all_ in streams.items())
-        return Appended(partition, position, stored[-1].position, moved, True)
+        moved = tuple(AppendedStream(s, all_[0].version, all_[-1].version) for s, all_ in streams.items())
+        return AppendResult(partition, 0, position, stored[-1].position, moved, True)
 
     # -- reading
 
@@ -325,7 +325,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
         )
         if not rows:
             raise NotFound(f"there is no stream {entity_id!r}", stream=entity_id)
-        return StreamInfo(*rows[0])
+        return _info(rows[0])
 
     async def verify_gapless(self, entity_id: str) -> bool:
         """Asks the database's own `verify_stream_gapless`; raises `NotFound`."""
@@ -358,7 +358,7 @@ class PostgresEventStreamRepository(EventStreamRepository):
             f"SELECT {_INFO} FROM event_streams {where} ORDER BY stream_id {where.limit(limit)}",
             *where.arguments,
         )
-        return [StreamInfo(*row) for row in rows]
+        return [_info(row) for row in rows]
 
     async def count_streams(self) -> int:
         """How many streams there are."""
@@ -410,6 +410,11 @@ class PostgresEventStreamRepository(EventStreamRepository):
                 if left == 0 or not is_lost(error):
                     raise explain(error, self.target) from error
         raise AssertionError("the last try returns or raises")
+
+
+def _info(row: Any) -> StreamInfo:
+    stream, partition, version, created_at, updated_at = row
+    return StreamInfo(stream, partition, version, as_microseconds(created_at), as_microseconds(updated_at))
 
 
 class _Where:

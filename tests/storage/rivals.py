@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.history import ACKNOWLEDGED, CONFLICT, Attempt, History, Place, Written
-from allsource.storage.answers import Appended
+from allsource.storage.answers import AppendResult
 from allsource.storage.errors import WrongExpectedVersion
 from allsource.storage.events import NewEvent
 from allsource.storage.partition import partition_of
@@ -110,7 +110,7 @@ async def all_at_once(events: EventStreamRepository, streams: Sequence[str], rou
         )
         winners: dict[str, NewEvent] = {}
         for (stream, event), outcome in zip(claims, outcomes, strict=True):
-            if isinstance(outcome, Appended):
+            if isinstance(outcome, AppendResult):
                 assert stream not in winners, f"two winners of version {version + 1}"
                 assert tuple(outcome.streams[0]) == (stream, version + 1, version + 1)
                 winners[stream] = event

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from allsource.storage.answers import Appended, StreamAppend
+from allsource.storage.answers import AppendResult, StreamAppend
 from allsource.storage.entry import Entry, Part
 from allsource.storage.errors import AllsourceError, WrongExpectedVersion
 from allsource.storage.interface import PartitionWrite, StreamHead, StreamSlice
@@ -153,7 +153,7 @@ def breaks_repository(kind: type[LogRepository]) -> bool:
 class LostUpdate(LogRepository):
     """The expected version is not compared."""
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         return await super().append(*(append._replace(expected_version="any") for append in appends))
 
 
@@ -193,7 +193,7 @@ class HalfAnAppend(LogRepository):
 class ChecksTooEarly(LogRepository):
     """Compares the version, lets others in, and writes without looking again."""
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         for append in appends:
             stream = await self.get_or_create_stream(append.stream)
             if append.expected_version not in ("any", stream.current_version):
@@ -205,7 +205,7 @@ class ChecksTooEarly(LogRepository):
 class NamesAnotherVersion(LogRepository):
     """Tells a loser a version that the stream does not have."""
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         try:
             return await super().append(*appends)
         except WrongExpectedVersion as error:
@@ -218,7 +218,7 @@ class ConsolesLosers(LogRepository):
 
     _lost = 0
 
-    async def append(self, *appends: StreamAppend) -> Appended:
+    async def append(self, *appends: StreamAppend) -> AppendResult:
         try:
             self._won = await super().append(*appends)
         except WrongExpectedVersion:
