@@ -192,9 +192,12 @@ class Link:
             self._failed(error)
 
     async def _resolve(self) -> None:
-        """Look the host up; while names cannot be looked up, go on with what was found last."""
+        """Look the host up; while names cannot be looked up (they may be behind the same cut), go on with
+        what was found last, and do not wait long for more."""
         try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            async with asyncio.timeout(
+                self._settings.connect_timeout_s if self._found else RESOLVE_TIMEOUT_S
+            ):
                 self._found = await resolve(self._loop, *self._address)
         except (OSError, UnicodeError):
             if not self._found:

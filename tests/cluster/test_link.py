@@ -152,6 +152,25 @@ async def test_who_connects_anew_in_place_of_an_old_connection_is_dialled_anew(
         await until(lambda: not set(cut.connections) & set(young))
 
 
+async def test_a_name_that_cannot_be_looked_up_any_more_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name server may be behind the same cut: what it said last is good enough."""
+    async with linked(Recorder(), monkeypatch) as cut:
+        old, asked = cut.connections, asyncio.Event()
+
+        async def silent(*_: Any) -> list[str]:
+            asked.set()
+            await asyncio.Event().wait()
+            return []
+
+        monkeypatch.setattr(link, "resolve", silent)
+        monkeypatch.setattr(link, "RESOLVE_TIMEOUT_S", 10_000.0)
+        cut.links.renew("n2")
+        await until(lambda: not set(cut.connections) & set(old))
+        assert asked.is_set()
+
+
 async def test_closing_ends_a_renewal_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for turns in range(20):
         async with linked(Recorder(), monkeypatch) as cut:
