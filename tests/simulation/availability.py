@@ -102,4 +102,5 @@ class Availability:
 
 
 def _is_well(node: SimNode) -> bool:
-    return node.alive and not node.paused and not node.leaving and node.sync_factor == 1
+    fit = node.alive and not node.paused and not node.leaving and not node.is_broken
+    return fit and node.sync_factor == 1 and not node.no_room

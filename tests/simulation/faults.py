@@ -340,6 +340,32 @@ class Faults:
 
         return end
 
+    def _stuck_disk(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """No room at all: every write fails, until there is room again."""
+        for node in targets:
+            node.no_room = True
+
+        def end() -> None:
+            for node in targets:
+                node.no_room = False
+
+        return end
+
+    def _owner_raises(self, targets: list[SimNode], _fault: Fault) -> Undo:
+        """The node's code raises when it is told something: the process has to end."""
+        for node in targets:
+            node.owner_raises = node.alive
+
+        def restart() -> None:
+            for node in targets:
+                node.owner_raises = False
+                if node.is_broken:
+                    node.crash()
+                if not node.alive:
+                    node.start()
+
+        return restart
+
     def _clock_jump(self, targets: list[SimNode], fault: Fault) -> Undo:
         for node in targets:
             node.jump_clock(fault.lasts_us)
@@ -400,6 +426,10 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "disk_error": Faults._disk_error,
     "full_disk": Faults._full_disk,
     "full_disk_leader": Faults._full_disk,
+    "stuck_disk": Faults._stuck_disk,
+    "stuck_disk_leader": Faults._stuck_disk,
+    "owner_raises": Faults._owner_raises,
+    "owner_raises_leader": Faults._owner_raises,
     "clock_jump": Faults._clock_jump,
     "false_alarm": Faults._false_alarm,
 }

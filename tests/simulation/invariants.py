@@ -6,7 +6,8 @@ Each check is small and incremental, because it runs at every message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
@@ -60,8 +61,23 @@ class Invariants:
         self._leaders: dict[tuple[int, int], tuple[str, int]] = {}
         self._verified: dict[tuple[str, int], int] = {}
         """How far each node's committed log was compared with the canon."""
+        self._remembered: list[Violation] = []
         self._sent: dict[tuple[str, int], tuple[int, int]] = {}
         """`(term, index)`: how far leaders of a node's newest such term have sent it their log."""
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """For code whose caller goes on whatever it raises: a violation in it is raised again later."""
+        try:
+            yield
+        except Violation as violation:
+            self._remembered.append(violation)
+            raise
+
+    def raise_remembered(self) -> None:
+        """Raise the first violation that somebody swallowed."""
+        if self._remembered:
+            raise self._remembered[0]
 
     # -- hooks of a node, in the order in which it calls them
 

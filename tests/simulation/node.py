@@ -1,7 +1,8 @@
 """A simulated node process: the core, its disk, its clock, and the shell loop between them.
 
 The loop is the one that `messages.Ready` prescribes and the real `cluster/replica.py` follows: write,
-start a sync, send, beat, tell the changes, answer what is committed, serve reads. A node can be
+start a sync, send, beat, tell the changes, answer what is committed, serve reads. Where the plan wants
+the node's real code, that file carries the orders out itself (`shell`), and not this one. A node can be
 killed (its disk keeps a random part of what was not synced), paused (what arrives waits, the clock
 goes on), slowed down, and its clock pushed forward.
 """
@@ -9,16 +10,19 @@ goes on), slowed down, and its clock pushed forward.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
+from allsource.cluster.replica import Replica
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
 from tests.simulation.service import Door, Service
+from tests.simulation.shell import OwnerRaised, make_replica
 from tests.simulation.world import World
 
 NEVER = 1 << 62
@@ -57,6 +61,14 @@ class SimNode:
         self.incarnation = 0
         self.sync_factor = 1
         self.sync_fails = False
+        self.no_room = False
+        """Whether every write to the disk fails (in a process with the real `Replica`)."""
+        self.owner_raises = False
+        """Whether the next thing that the replica tells its owner makes that raise."""
+        self.is_broken = False
+        """Whether it did: the process is about to end."""
+        self.replica: Replica | None = None
+        """The real shell, where the plan wants the node's real code; else the loop's turn is told here."""
         self.is_full = False
         """Whether the disk has no room for new appends."""
         self.leaving = False
@@ -126,6 +138,8 @@ class SimNode:
             now=self.clock(),
         )
         make = self._tools.service or (NodeCode if self.plan.real_node else Service)
+        self.replica = make_replica(self) if make is NodeCode else None
+        self.is_broken = self.owner_raises = False
         self.service = make(self)
         if world.trace:
             world.tell(f"{self.name} starts, incarnation {self.incarnation}")
@@ -167,7 +181,10 @@ class SimNode:
     def yield_leadership(self, yields: bool) -> None:
         """The disk is nearly full, or there is room again."""
         self.is_full = yields
-        self.do(lambda: self.core.yield_leadership(yields, self.clock()))
+        if self.replica is not None:
+            self.do(self.replica.yield_leadership, yields)
+        else:
+            self.do(lambda: self.core.yield_leadership(yields, self.clock()))
 
     def leave(self) -> None:
         """SIGTERM: hand leadership over, then exit."""
@@ -181,8 +198,12 @@ class SimNode:
         if not self.alive or self.incarnation != incarnation:
             return
         if not self.paused:
-            if self.core.hand_over(self.clock()):
+            if self.replica is not None:
+                done = self.replica.hand_over()
+                self.run(self.replica._turn)
+            elif done := self.core.hand_over(self.clock()):
                 self._end_turn()
+            if done:
                 self._leave_now(incarnation)
                 return
             self._end_turn_later()
@@ -201,8 +222,19 @@ class SimNode:
         if self.paused:
             self._inbox.append((action, arguments))
             return
-        action(*arguments)
+        try:
+            action(*arguments)
+        except OwnerRaised:
+            return
         self._end_turn_later()
+
+    def run(self, action: Callable[..., None], *arguments: Any) -> None:
+        """The same for a callback of the event loop, which asks for a turn itself if it wants one."""
+        if self.alive and self.paused:
+            self._inbox.append((action, arguments))
+        elif self.alive:
+            with suppress(OwnerRaised):
+                action(*arguments)
 
     def hear(self, lane: int, sender: str, payload: Any) -> None:
         """A batch of messages, or a beat, arrives."""
@@ -217,23 +249,39 @@ class SimNode:
                 self.invariants.receiving(self, message)
             elif isinstance(message, Wired):
                 self.service.hear(sender, message)
-        self.core.receive(sender, [m for m in messages if not isinstance(m, Wired)], self.clock())
+        said = [m for m in messages if not isinstance(m, Wired)]
+        if self.replica is None:
+            self.core.receive(sender, said, self.clock())
+        elif said:
+            self.replica.messages(sender, said)
 
     def _take_beat(self, sender: str, beat: Any) -> None:
-        self.core.receive_beat(sender, beat, self.clock())
+        if self.replica is not None:
+            self.replica.beat(sender, beat)
+        else:
+            self.core.receive_beat(sender, beat, self.clock())
 
     def peer_connected(self, peer: str) -> None:
         """See `MultiRaft.peer_connected`."""
-        self.do(lambda: self.core.peer_connected(peer, self.clock()))
+        if self.replica is not None:
+            self.do(self.replica.connected, peer)
+        else:
+            self.do(lambda: self.core.peer_connected(peer, self.clock()))
 
     def peer_lost(self, peer: str) -> None:
         """See `MultiRaft.peer_lost`."""
-        self.do(lambda: self.core.peer_lost(peer, self.clock()))
+        if self.replica is not None:
+            self.do(self.replica.lost, peer)
+        else:
+            self.do(lambda: self.core.peer_lost(peer, self.clock()))
         self.do(lambda: self.service.peer_lost(peer))
 
     def peer_refused(self, peer: str) -> None:
         """See `MultiRaft.peer_refused`."""
-        self.do(lambda: self.core.peer_refused(peer, self.clock()))
+        if self.replica is not None:
+            self.do(self.replica.refused, peer)
+        else:
+            self.do(lambda: self.core.peer_refused(peer, self.clock()))
 
     # -- memory
 
@@ -249,7 +297,9 @@ class SimNode:
     # -- the loop's turn
 
     def _end_turn_later(self) -> None:
-        if self.plan.turn_us == 0:
+        if self.replica is not None:
+            self.replica.schedule()
+        elif self.plan.turn_us == 0:
             self._end_turn()
         elif not self._turn_due:
             self._turn_due = True
@@ -287,30 +337,50 @@ class SimNode:
             self.invariants.writing(self, ready.writes)
             self.disk.write(ready.writes)
             self.service.written()
-            self._numbers_written = ready.number
-            self._start_sync()
+            self.sync_soon(ready.number)
         for peer, messages in ready.send.items():
-            for message in messages:
-                self.invariants.sending(self, peer, message)
-                if self.world.trace:
-                    self.world.tell(f"{self.name} > {peer} {_brief(message)}")
-            self.network.send_data(self.name, peer, messages)
+            self.send(peer, messages)
         if not self._disk_stalls():
             for peer, beat in ready.beats.items():
                 self.network.send_beat(self.name, peer, beat)
         for change in ready.changes:
-            self._role_changed(change)
+            self.role_changed(change)
         for partition, commit in ready.committed:
-            if self.world.trace:
-                self.world.tell(f"{self.name} commits {partition}/{commit}")
-            led_it = partition in led or partition in self.leading
-            self.invariants.committed(self, partition, commit, led=led_it)
-            self.service.committed(partition, commit)
-            self.has_committed(self, partition)
+            self.commit_moved(partition, commit, led=partition in led)
         for result in ready.reads:
             self.service.read_confirmed(result)
 
-    def _role_changed(self, change: RoleChange) -> None:
+    def send(self, peer: str, messages: list[Any]) -> None:
+        """Messages of the core go out."""
+        for message in messages:
+            self.invariants.sending(self, peer, message)
+            if self.world.trace:
+                self.world.tell(f"{self.name} > {peer} {_brief(message)}")
+        self.network.send_data(self.name, peer, messages)
+
+    def commit_moved(self, partition: int, commit: int, *, led: bool) -> None:
+        """A commit index moved. `led`: this node led the partition when the turn began."""
+        if self.world.trace:
+            self.world.tell(f"{self.name} commits {partition}/{commit}")
+        self.invariants.committed(self, partition, commit, led=led or partition in self.leading)
+        self.service.committed(partition, commit)
+        self.has_committed(self, partition)
+
+    def speak(self) -> None:
+        """Something goes out of this process."""
+        if self.is_broken:
+            raise Violation("a stopped replica is silent", f"{self.name} goes on after a turn that broke")
+
+    def broke(self) -> None:
+        """A turn broke; the process ends, but not at once."""
+        if self.world.trace:
+            self.world.tell(f"{self.name} breaks")
+        self.is_broken = True
+        lasts = self.world.random.randrange(self.plan.consensus.suspicion_us)
+        self.world.after(lasts, self._leave_now, self.incarnation)
+
+    def role_changed(self, change: RoleChange) -> None:
+        """A group's role, term or leader changed."""
         if self.world.trace:
             self.world.tell(
                 f"{self.name} {change.role} of {change.partition} in term {change.term}, "
@@ -345,6 +415,15 @@ class SimNode:
         self.core.tick(self.clock())
 
     # -- the sync thread
+
+    def sync_soon(self, number: int) -> None:
+        """Have everything up to write `number` synced."""
+        self._numbers_written = number
+        self._start_sync()
+
+    def sync_runs_for(self) -> int:
+        """How long the present sync has been running; 0 if none is."""
+        return 0 if self._sync_since is None else self.world.now - self._sync_since
 
     def _start_sync(self) -> None:
         if self._sync_since is not None:
@@ -387,12 +466,14 @@ class SimNode:
             self._start_sync()
 
     def _tell_persisted(self, number: int) -> None:
-        self.core.persisted(number, self.clock())
+        if self.replica is not None:
+            self.replica._on_synced(number, 0)
+        else:
+            self.core.persisted(number, self.clock())
 
     def _disk_stalls(self) -> bool:
         """Rule 25: a node whose disk does not move must not look alive."""
-        since = self._sync_since
-        return since is not None and self.world.now - since > self.plan.consensus.suspicion_us
+        return self.sync_runs_for() > self.plan.consensus.suspicion_us
 
 
 def _core_holds(core: MultiRaft) -> int:

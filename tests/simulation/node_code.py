@@ -44,10 +44,9 @@ from allsource.node.metrics import LockFreeMetrics
 from allsource.node.pages import Pages
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.reads import Reads
-from allsource.storage.entry import Entry, Part
+from allsource.storage.entry import Entry
 from allsource.storage.errors import (
     AllsourceError,
-    Corrupt,
     DiskFull,
     EventIdConflict,
     InvalidRequest,
@@ -77,7 +76,8 @@ class NodeCode(Door):
     def __init__(self, node: SimNode) -> None:
         self._node = node
         self._links = _Links(node)
-        self._shell = _Shell(node)
+        assert node.replica is not None
+        self._shell = node.replica
         self._waiting: dict[int, Reply] = {}
         """Clients that have no answer yet."""
         self._asked = 0
@@ -142,9 +142,10 @@ class NodeCode(Door):
         self._waiting[number] = reply
 
         def answered(result: Result | AllsourceError) -> None:
-            if self._waiting.pop(number, None) is None:
-                raise Violation("one answer for each request", f"{request} is answered again: {result}")
-            reply(translate(result))
+            with self._node.invariants.remembering():  # a door that fails is nobody's business (rule 31)
+                if self._waiting.pop(number, None) is None:
+                    raise Violation("one answer for each request", f"{request} is answered again: {result}")
+                reply(translate(result))
 
         timeout_ms = max(1, self._node.plan.load.timeout_us // 1000)
         self._real.submit(request, timeout_ms=timeout_ms, forwarded=False, reply=answered)
@@ -197,7 +198,6 @@ class NodeCode(Door):
         self._real.changed(change)
 
     def committed(self, partition: int, commit: int) -> None:
-        self._shell.applied[partition] = commit
         self._real.committed(partition, commit)
 
     def read_confirmed(self, result: ReadResult) -> None:
@@ -278,37 +278,6 @@ class _Links:
     def _send(self, peer: str, kind: int, item: bytes) -> None:
         node = self._node
         node.network.send_data(node.name, peer, [Wired(batch_prefix(kind, 1) + item)])
-
-
-class _Shell:
-    """`cluster.replica.Replica`, as far as the node's code asks it."""
-
-    def __init__(self, node: SimNode) -> None:
-        self._node = node
-        core = node.core
-        self.applied = {partition: node.disk.load(partition).hard.commit for partition in node.hosted}
-        self.is_leader = core.is_leader
-        self.can_propose = core.can_propose
-        self.entry_term = core.entry_term
-        self.is_handing_over = core.is_handing_over
-        self.leader_of = core.leader_of
-        self.quorum_is_up = core.registry.quorum_is_up
-        self.schedule = node.end_turn_soon
-
-    def hosts(self, partition: int) -> bool:
-        return partition in self.applied
-
-    def commit_index(self, partition: int) -> int:
-        return self.applied.get(partition, 0)
-
-    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
-        return self._node.core.propose(partition, parts, timestamp_us)
-
-    def quarantine(self, partition: int, error: Corrupt) -> None:
-        raise AssertionError(f"simulated disks are not damaged: {error}")
-
-    def read(self, partition: int, ticket: object, min_index: int) -> None:
-        self._node.core.read(partition, ticket, min_index, self._node.clock())
 
 
 class _Log:

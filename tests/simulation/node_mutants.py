@@ -6,26 +6,26 @@ from contextlib import AbstractContextManager
 from unittest import mock
 
 from allsource.cluster.consensus.messages import RoleChange
+from allsource.cluster.replica import Replica
 from allsource.node import tickets
 from allsource.node.admission import LogView
 from allsource.node.ingest import Ingest, _Rejection
 from allsource.node.reads import Barrier, Reads, _Read
 from allsource.node.tickets import Ticket
 from allsource.storage.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
-from tests.simulation.node_code import _Shell
 
-_read = _Shell.read
+_read = Replica.read
 _serve = Reads.serve
 
 
-def _reject_at_once(self: _Shell, partition: int, ticket: Barrier, min_index: int) -> None:
+def _reject_at_once(self: Replica, partition: int, ticket: Barrier, min_index: int) -> None:
     if isinstance(ticket, _Rejection):
         ticket.confirmed(min_index, ok=True)
     else:
         _read(self, partition, ticket, min_index)
 
 
-def _read_at_once(self: _Shell, partition: int, ticket: Barrier, min_index: int) -> None:
+def _read_at_once(self: Replica, partition: int, ticket: Barrier, min_index: int) -> None:
     if isinstance(ticket, _Read):
         ticket.confirmed(self.commit_index(partition), ok=True)
     else:
@@ -64,11 +64,15 @@ def _patched(owner: type, name: str, replacement: object) -> AbstractContextMana
     return mock.patch.object(owner, name, replacement)
 
 
+def _tell_and_go_on(self: Replica, error: Exception) -> None:
+    self.owner.broken(error)
+
+
 NODE_MUTANTS = {
-    "node-rejects-at-once": ("A deposed owner rejects", lambda: _patched(_Shell, "read", _reject_at_once)),
+    "node-rejects-at-once": ("A deposed owner rejects", lambda: _patched(Replica, "read", _reject_at_once)),
     "node-reads-at-once": (
         "An owner reads without asking whether it still leads",
-        lambda: _patched(_Shell, "read", _read_at_once),
+        lambda: _patched(Replica, "read", _read_at_once),
     ),
     "node-reads-uncommitted": (
         "A read shows what is not committed",
@@ -83,6 +87,10 @@ NODE_MUTANTS = {
         lambda: _patched(LogView, "forget", _forget_nothing),
     ),
     "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "index_of_append", _know_no_ids)),
+    "node-goes-on": (
+        "A replica whose turn broke goes on",
+        lambda: _patched(Replica, "_break", _tell_and_go_on),
+    ),
     "node-conflicts-settle": (
         "Any version conflict of a retry rules out its earlier attempts",
         lambda: mock.patch.object(tickets, "_settles", _every_conflict_settles),
@@ -94,5 +102,5 @@ NODE_MUTANTS = {
 }
 """By name: what is broken, and how to break it for a while."""
 
-NODE_THEMES = {"node-conflicts-settle": "late_requests"}
+NODE_THEMES = {"node-conflicts-settle": "late_requests", "node-goes-on": "shell"}
 """The theme that is after a mistake, where it is not `node_code`."""

@@ -320,6 +320,7 @@ class Simulation:
         return True
 
     def _judge(self) -> None:
+        self.invariants.raise_remembered()
         logs = {partition: canon.entries for partition, canon in enumerate(self.invariants.canon)}
         replicas = {
             (node.name, partition): node.disk.view[partition].entries
@@ -337,7 +338,9 @@ class Simulation:
 
 def _make_well(node: SimNode) -> None:
     node.mend_disk()
-    node.sync_fails = False
+    node.sync_fails = node.no_room = node.owner_raises = False
     node.resume()
+    if node.is_broken:
+        node.crash()
     if not node.alive:
         node.start()

@@ -230,6 +230,19 @@ def _node_code(plan: Plan, random: Random) -> Plan:
     return replace(shape(plan, random), real_node=True)
 
 
+def _shell(plan: Plan, random: Random) -> Plan:
+    """The real replica with a disk that has no room, and with an owner that raises (rules 24 and 31)."""
+    plan = replace(_one_group(plan, random), real_node=True)
+    kinds = ("stuck_disk", "stuck_disk_leader", "owner_raises", "owner_raises_leader")
+    return replace(
+        plan,
+        faults=tuple(
+            replace(fault, targets=(random.randrange(plan.nodes),))
+            for fault in _scatter(plan, random, 10, kinds, (0.3, 0.8, 1.5, 3))
+        ),
+    )
+
+
 def _one_group(plan: Plan, random: Random) -> Plan:
     """One partition on all of a few nodes, for twenty suspicion times."""
     nodes = random.choice((3, 3, 5))
@@ -283,6 +296,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "late_requests": (0.3, _late_requests),
     "minorities": (0.4, _minorities),
     "calm": (0.7, _calm),
+    "shell": (0.5, _shell),
     "node_code": (0, _node_code),
 }
 """By name: how often a seed draws it, and how it shapes the mixed plan."""
