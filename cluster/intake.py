@@ -37,7 +37,7 @@ class Connection(Protocol):
         """Decode a frame; raises `ProtocolError`."""
         ...
 
-    def hand_over(self, item: RequestItem) -> None:
+    def hand_over(self, item: RequestItem, waited_ms: int) -> None:
         """Have one request answered; `Intake.answered` is called for it once, now or later."""
         ...
 
@@ -67,8 +67,9 @@ class Intake:
     def __init__(self, connection: Connection, turns: Turns, under_way_max: int | None) -> None:
         self._connection = connection
         self._turns = turns
-        self._frames: deque[Payload] = deque()
-        self._backlog: deque[RequestItem] = deque()
+        self._frames: deque[tuple[int, Payload]] = deque()
+        self._backlog: deque[tuple[int, RequestItem]] = deque()
+        """Both with the time of their arrival: a request's own time runs from then."""
         self._decoded_bytes = 0
         self.under_way = 0
         self.under_way_max = under_way_max
@@ -78,18 +79,20 @@ class Intake:
         """Bytes of frames that wait, in whole or in part."""
         if not self._frames and not self._backlog:
             return 0
-        return self._decoded_bytes + sum(map(len, self._frames))
+        return self._decoded_bytes + sum([len(payload) for _, payload in self._frames])
 
     def take_frames(self, payloads: Iterable[Payload]) -> None:
         """A client's frames have arrived."""
-        self._frames.extend(payloads)
+        now = self._turns.now_us()
+        self._frames.extend([(now, payload) for payload in payloads])
         self._turns.add(self)
         if self._frames or self._backlog:
             self._connection.read(False)
 
     def take_requests(self, items: Iterable[RequestItem]) -> None:
         """A peer's requests have arrived."""
-        self._backlog.extend(items)
+        now = self._turns.now_us()
+        self._backlog.extend([(now, item) for item in items])
         self._turns.add(self)
 
     def answered(self) -> None:
@@ -116,11 +119,13 @@ class Intake:
             return False
         if not backlog and self._frames and not self._decode():
             return False
+        now = self._turns.now_us()
         for _ in range(HANDED_OVER_AT_ONCE):
             if not backlog or not self._may_hand_over():
                 break
             self.under_way += 1
-            connection.hand_over(backlog.popleft())
+            arrived, item = backlog.popleft()
+            connection.hand_over(item, (now - arrived) // 1000)
         if not backlog:
             self._decoded_bytes = 0
             if not self._frames:
@@ -129,9 +134,9 @@ class Intake:
         return self._may_hand_over()
 
     def _decode(self) -> bool:
-        payload = self._frames.popleft()
+        arrived, payload = self._frames.popleft()
         try:
-            self._backlog.extend(self._connection.requests_in(payload))
+            self._backlog.extend([(arrived, item) for item in self._connection.requests_in(payload)])
         except ProtocolError as error:
             self.forget()
             self._connection.fail(error)

@@ -214,15 +214,18 @@ class ServerConnection(Connection):
             raise malformed("a client sends requests")
         return event.items
 
-    def hand_over(self, item: RequestItem) -> None:
+    def hand_over(self, item: RequestItem, waited_ms: int) -> None:
         """Have one request answered. Whatever is wrong with it is its own failure, not the connection's:
         a peer's link carries everybody's requests."""
         request_id, timeout_ms, request = item
         if isinstance(request, InvalidRequest):
             self.reply(request_id, request)
             return
+        if waited_ms > timeout_ms:
+            self.reply(request_id, Overloaded("its time was over before its turn; nothing was done"))
+            return
         try:
-            self._handler.request(self, request_id, timeout_ms, request, self._is_peer)
+            self._handler.request(self, request_id, timeout_ms - waited_ms, request, self._is_peer)
         except Exception as error:
             self.reply(request_id, self._server.on_fault(error))
 

@@ -47,7 +47,7 @@ class Turns(AtOnce):
         budget_us: int,
     ) -> None:
         self._call_soon = call_soon
-        self._now_us = now_us
+        self.now_us = now_us
         self._budget_us = budget_us
         self._waiting: dict[Worker, None] = {}
         self._is_open = False
@@ -61,11 +61,11 @@ class Turns(AtOnce):
             return
         if not self._is_open:
             self._open()
-        if self._waiting or self._is_working or self._now_us() >= self._end_us:
+        if self._waiting or self._is_working or self.now_us() >= self._end_us:
             self._waiting[worker] = None
             return
         while self._step(worker):
-            if self._now_us() >= self._end_us:
+            if self.now_us() >= self._end_us:
                 self._waiting[worker] = None
                 return
 
@@ -75,7 +75,7 @@ class Turns(AtOnce):
 
     def _open(self) -> None:
         self._is_open = True
-        self._end_us = self._now_us() + self._budget_us
+        self._end_us = self.now_us() + self._budget_us
         self._call_soon(self._next)
 
     def _next(self) -> None:
@@ -90,7 +90,7 @@ class Turns(AtOnce):
             del waiting[worker]
             if self._step(worker):
                 waiting[worker] = None
-            if self._now_us() >= self._end_us:
+            if self.now_us() >= self._end_us:
                 return
 
     def _step(self, worker: Worker) -> bool:

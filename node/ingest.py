@@ -19,6 +19,7 @@ from typing import Protocol
 
 from allsource.cluster.consensus.messages import Role, RoleChange
 from allsource.cluster.requests import AppendRequest
+from allsource.cluster.turns import AtOnce
 from allsource.config.schema import Limits
 from allsource.node.admission import (
     Indexes,
@@ -32,6 +33,7 @@ from allsource.node.admission import (
 )
 from allsource.node.faults import OnFault, not_expected
 from allsource.node.measures import Measures
+from allsource.node.pace import Pace
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
 from allsource.storage.entry import Entry, Part
@@ -49,7 +51,14 @@ from allsource.storage.interface import Refusal
 PUMP_US = 10_000
 """About how long one turn's pump may take. An append may cost 20 us or, with thousands of events, ten
 milliseconds; the beats must go out in between, and what is left in the queue is the back-pressure."""
+PENDING_MAX = 2_048
+PENDING_US = 250_000
+"""Appends that may wait for a majority at once: so many, or what is committed in so long, whichever is
+more. The rest waits in the queue, where it can be refused definitely; what is proposed and not confirmed
+in time ends as unknown."""
 DRAIN_AT_ONCE = 16
+ANSWERED_AT_ONCE = 64
+"""Appends answered in one step of a turn."""
 
 
 class Proposer(Protocol):
@@ -73,6 +82,8 @@ class Proposer(Protocol):
 
     def read(self, partition: int, ticket: object, min_index: int) -> None: ...
 
+    def schedule(self) -> None: ...
+
 
 class Store(Indexes, Protocol):
     """The part of `Storage` that the write path reads."""
@@ -83,21 +94,29 @@ class Store(Indexes, Protocol):
 
 
 class Lane:
-    """One partition's waiting answers."""
+    """One partition's waiting answers. `answer` gives some of them, and says whether more can be given."""
 
-    __slots__ = ("pending", "view", "waiting")
+    __slots__ = ("_answer", "commit", "pending", "view", "waiting")
 
-    def __init__(self, view: LogView) -> None:
+    def __init__(self, view: LogView, answer: Callable[[Lane], bool]) -> None:
         self.view = view
+        self._answer = answer
+        self.commit = 0
+        """Up to which index everything is committed, and is to be answered."""
         self.pending: deque[tuple[Entry, Ticket]] = deque()
         """Indexes only grow within a term, so commits pop from the left."""
         self.waiting: list[tuple[int | None, int, Ticket]] = []
         """Retries of appends that are in the log but not committed: `(term, index, ticket)`."""
 
+    def step(self) -> bool:
+        """Answer some (`turns.Worker`)."""
+        return self._answer(self)
+
 
 class Ingest:
     """See the module's page. `retry` is given tickets whose attempt here has ended without an answer;
-    `now_us` is the monotonic clock of the deadlines, `wall_us` the time that events are stamped with."""
+    `now_us` is the monotonic clock of the deadlines, `wall_us` the time that events are stamped with;
+    `turns` is the budget for giving answers, of which one commit may allow tens of thousands."""
 
     def __init__(
         self,
@@ -110,8 +129,13 @@ class Ingest:
         retry: Callable[[Ticket], None],
         now_us: Callable[[], int],
         wall_us: Callable[[], int],
+        turns: AtOnce,
         on_fault: OnFault = not_expected,
     ) -> None:
+        self._turns = turns
+        self._pace = Pace()
+        self._pending_count = 0
+        self._now = 0
         self._on_fault = on_fault
         self._core = core
         self._store = store
@@ -127,32 +151,55 @@ class Ingest:
     # -- in
 
     def submit(self, ticket: Ticket) -> None:
-        """Queue an append for the next turn's pump; a full queue refuses it."""
+        """Queue an append for the next turn's pump. Refused if the queue is full, or so long that it would
+        take more than half of the time that the append has."""
+        if self._pace.per_us is not None:
+            wait_us = self._pace.wait_us(self._unanswered())
+            if 2 * wait_us > ticket.deadline_us - self._now_us():
+                self._refuse(ticket, _too_late(ticket, wait_us))
+                return
         try:
             self._queue.try_push(ticket)
         except QueueFull as error:
             self._refuse(ticket, error)
 
     def pump(self) -> bool:
-        """Propose what the queue holds; storage has everything of earlier turns. True if more waits."""
+        """Propose what the queue holds; storage has everything of earlier turns. True if more can be."""
         if self._touched:
             for view in self._touched.values():
                 view.written()
             self._touched.clear()
-        tickets = self._queue.drain(DRAIN_AT_ONCE)
+        room = self._room()
+        tickets = self._queue.drain(min(room, DRAIN_AT_ONCE)) if room > 0 else []
         if not tickets:
             return False
         pressure = self._store.pressure()
         timestamp_us = self._wall_us()
-        end = self._now_us() + PUMP_US
+        self._now = self._now_us()
+        end = self._now + PUMP_US
+        drained, pending_before = 0, self._pending_count
         while tickets:
+            drained += len(tickets)
             for ticket in tickets:
                 if ticket.reply is not None:
                     self._take(ticket, timestamp_us, pressure)
-            if self._now_us() >= end:
+            self._now = self._now_us()
+            room = self._room()
+            if self._now >= end or room <= 0:
                 break
-            tickets = self._queue.drain(DRAIN_AT_ONCE)
-        return len(self._queue) > 0
+            tickets = self._queue.drain(min(room, DRAIN_AT_ONCE))
+        proposed = self._pending_count - pending_before
+        self._pace.served(drained - proposed, self._unanswered(), self._now)
+        return room > 0 and len(self._queue) > 0
+
+    def _room(self) -> int:
+        """How many more may be proposed; when there is none, answers make it, and ask for a turn."""
+        per_us = self._pace.per_us
+        most = PENDING_MAX if per_us is None else max(PENDING_MAX, int(PENDING_US * per_us))
+        return most - self._pending_count
+
+    def _unanswered(self) -> int:
+        return len(self._queue) + self._pending_count
 
     def _take(self, ticket: Ticket, timestamp_us: int, pressure: Refusal | None) -> None:
         partition = ticket.partition
@@ -162,9 +209,13 @@ class Ingest:
             return
         request = ticket.request
         assert isinstance(request, AppendRequest)
+        pending_us = self._pace.wait_us(self._pending_count)
+        if pending_us and self._now + pending_us > ticket.deadline_us:  # it would end as unknown
+            self._refuse(ticket, _too_late(ticket, pending_us))
+            return
         lane = self._lanes.get(partition)
         if lane is None:
-            lane = self._lanes[partition] = Lane(LogView(self._store, partition))
+            lane = self._lanes[partition] = Lane(LogView(self._store, partition), self._answer)
         try:
             checked = check_append(request, self._limits)
         except InvalidRequest as error:
@@ -185,6 +236,7 @@ class Ingest:
                 ticket.out = True
                 lane.view.proposed(entry)
                 lane.pending.append((entry, ticket))
+                self._pending_count += 1
                 self._touched[partition] = lane.view
             else:
                 self._put_off(ticket, pressure)
@@ -222,39 +274,58 @@ class Ingest:
     # -- out
 
     def committed(self, partition: int, commit: int) -> None:
-        """Everything up to `commit` is committed: answer what waited for it."""
+        """Everything up to `commit` is committed: answer what waited for it, when it is its turn."""
         lane = self._lanes.get(partition)
-        if lane is None:
-            return
-        pending = lane.pending
-        if pending:
-            now = self._now_us()
-            waited = self._measures.append_waited
-            term_at = self._core.entry_term
-            term = term_at(partition, commit)
-            appends = events = size = 0
-            while pending and pending[0][0].index <= commit:
-                entry, ticket = pending.popleft()
-                # What this node proposed in the term of the newest committed entry, and before it, is in
-                # the same log; of an older term, it has to be looked up.
-                if entry.term != term and term_at(partition, entry.index) != entry.term:
-                    self._lose(ticket)
-                    continue
-                appends += 1
-                events += entry.count
-                size += len(entry.record)
-                ticket.finish(result_of(entry, duplicate=False))
-                waited(now - ticket.started_us)
-            self._measures.appended(appends, events, size)
+        if lane is not None:
+            lane.commit = commit
+            if lane.pending or lane.waiting:
+                self._turns.add(lane)
+
+    def _answer(self, lane: Lane) -> bool:
+        """Answer some of what is committed, oldest first. True if more of it is left."""
+        if lane.pending and lane.pending[0][0].index <= lane.commit:
+            self._answer_pending(lane)
+            if lane.pending and lane.pending[0][0].index <= lane.commit:
+                return True
         if lane.waiting:
-            waiting, lane.waiting = lane.waiting, []
-            for known_term, index, ticket in waiting:
-                if index > commit:
-                    lane.waiting.append((known_term, index, ticket))
-                elif self._core.entry_term(partition, index) == known_term:
-                    self._answer_again(partition, index, ticket)
-                else:
-                    self._lose(ticket)
+            self._answer_waiting(lane)
+        return False
+
+    def _answer_pending(self, lane: Lane) -> None:
+        pending, partition, commit = lane.pending, lane.view.partition, lane.commit
+        now = self._now_us()
+        waited = self._measures.append_waited
+        term_at = self._core.entry_term
+        term = term_at(partition, commit)
+        taken = appends = events = size = 0
+        while pending and pending[0][0].index <= commit and taken < ANSWERED_AT_ONCE:
+            entry, ticket = pending.popleft()
+            taken += 1
+            # What this node proposed in the term of the newest committed entry, and before it, is in
+            # the same log; of an older term, it has to be looked up.
+            if entry.term != term and term_at(partition, entry.index) != entry.term:
+                self._lose(ticket)
+                continue
+            appends += 1
+            events += entry.count
+            size += len(entry.record)
+            ticket.finish(result_of(entry, duplicate=False))
+            waited(now - ticket.started_us)
+        self._pending_count -= taken
+        if len(self._queue):
+            self._core.schedule()
+        self._measures.appended(appends, events, size)
+        self._pace.served(taken, self._unanswered(), now)
+
+    def _answer_waiting(self, lane: Lane) -> None:
+        waiting, lane.waiting = lane.waiting, []
+        for known_term, index, ticket in waiting:
+            if index > lane.commit:
+                lane.waiting.append((known_term, index, ticket))
+            elif self._core.entry_term(lane.view.partition, index) == known_term:
+                self._answer_again(lane.view.partition, index, ticket)
+            else:
+                self._lose(ticket)
 
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed. Answers that wait on an older leadership are in
@@ -262,6 +333,8 @@ class Ingest:
         lane = self._lanes.get(change.partition)
         if lane is None:
             return
+        while self._answer(lane):  # what is committed is so whoever leads
+            pass
         leads_in = change.term if change.role == Role.LEADER else None
         pending, lane.pending = lane.pending, deque()
         lost = []
@@ -273,6 +346,8 @@ class Ingest:
         if not lane.pending:
             lane.view.forget()
             self._touched.pop(change.partition, None)
+        self._pending_count -= len(lost)
+        self._core.schedule()
         waiting, lane.waiting = lane.waiting, []
         lost += [ticket for _, _, ticket in waiting]
         for ticket in lost:
@@ -325,6 +400,15 @@ class Ingest:
             self._refuse(ticket, error)
         else:
             self._retry(ticket)
+
+
+def _too_late(ticket: Ticket, wait_us: int) -> QueueFull:
+    return QueueFull(
+        f"those before it take about {wait_us // 1000} ms, which is too much of the time that this append "
+        "has; nothing was done, retry later or wait longer",
+        partition=ticket.partition,
+        wait_ms=wait_us // 1000,
+    )
 
 
 class _Rejection:

@@ -60,6 +60,8 @@ UNDER_WAY_MAX = 65_536
 sets free at once must be no more than the loop can deal with between two beats."""
 READS_US = 10_000
 """About how long the reads of one loop turn may take, storage and encoding (rule 37)."""
+ANSWERS_US = 20_000
+"""The same for answers to what was committed: 64 MiB of small appends may be committed at once."""
 AGAIN_US = 5_000
 """The same for requests that are routed anew."""
 
@@ -156,6 +158,7 @@ class Member:
             retry=self.service.retry,
             now_us=clock,
             wall_us=lambda: self._cluster_clock.time(wall_us(), clock()),
+            turns=Turns(loop.call_soon, clock, ANSWERS_US),
             on_fault=faults.met,
         )
         pages = Pages(storage, settings.limits)

@@ -41,6 +41,7 @@ from allsource.node.admission import partition_of_append
 from allsource.node.again import Again
 from allsource.node.ingest import Ingest
 from allsource.node.measures import Measures
+from allsource.node.pace import Pace
 from allsource.node.reads import Barrier, Reads
 from allsource.node.tickets import Deadlines, Reply, Source, Ticket
 from allsource.storage.errors import (
@@ -62,6 +63,15 @@ SWEEP_S = 0.010
 
 TIMEOUT_MS_MAX = 600_000
 """Longest deadline that is honoured; what asks for more gets this."""
+
+
+FORWARDED_MAX = 16_384
+"""Requests under way to one peer. Beyond it, or beyond what the peer answers in half of the time that a
+request has, it is refused here: what is sent and not answered in time ends as unknown."""
+ANSWER_SHARE = 10
+ANSWER_MS_MAX = 500
+"""A peer gets a tenth less time than is left, at most half a second: it knows what became of the request,
+and its answer must be here before this node has to say that it does not know."""
 
 
 _TRY_ANOTHER = frozenset((NotOwner, NoOwner, ShuttingDown, Unavailable))
@@ -134,6 +144,7 @@ class Service:
         self._parked_count = 0
         self._forwarded: dict[tuple[int, str], dict[Ticket, None]] = {}
         """Requests for a partition's leader, by partition and the peer that has them."""
+        self._ways: dict[str, _Way] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._spread = 0
@@ -282,9 +293,18 @@ class Service:
     def _forward(self, ticket: Ticket, decision: Forward) -> None:
         peer, request = decision.node_id, ticket.request
         left_ms = (ticket.deadline_us - self._now_us()) // 1000
+        left_ms -= min(left_ms // ANSWER_SHARE, ANSWER_MS_MAX)
         if left_ms <= 0:
             ticket.expire()
             return
+        way = self._ways.get(peer)
+        if way is None:
+            way = self._ways[peer] = _Way()
+        wait_us = way.pace.wait_us(way.under_way)
+        if way.under_way >= FORWARDED_MAX or wait_us > left_ms * 500:
+            self._refuse(ticket, _too_many(ticket, peer, way.under_way))
+            return
+        way.under_way += 1
         ticket.out = True
         self._measures.forwarded()
         if not _is_local(ticket):
@@ -297,6 +317,9 @@ class Service:
         )
 
     def _on_answer(self, ticket: Ticket, decision: Forward, result: Result | AllsourceError) -> None:
+        way = self._ways[decision.node_id]
+        way.under_way -= 1
+        way.pace.served(1, way.under_way, self._now_us())
         key = (ticket.partition, decision.node_id)
         waits_for_it = _is_local(ticket) or self._forget_forwarded(key, ticket)
         if not isinstance(result, AllsourceError):
@@ -483,6 +506,25 @@ class Service:
         for ticket in self._deadlines.tickets():
             ticket.lost()
             ticket.refuse(_leaving())
+
+
+class _Way:
+    """What is under way to one peer, and how fast it answers."""
+
+    __slots__ = ("pace", "under_way")
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.pace = Pace()
+
+
+def _too_many(ticket: Ticket, peer: str, under_way: int) -> Overloaded:
+    return Overloaded(
+        f"{under_way} requests are under way to node {peer}, more than it answers in the time that this "
+        "one has; it was not sent, try again later or wait longer",
+        partition=ticket.partition,
+        node=peer,
+    )
 
 
 def _is_local(ticket: Ticket) -> bool:

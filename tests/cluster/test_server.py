@@ -386,6 +386,30 @@ async def test_a_frame_of_a_thousand_requests_is_taken_in_steps_between_which_th
     await server.close()
 
 
+async def test_the_time_that_a_request_waits_for_its_turn_is_its_own(handler: Recorder) -> None:
+    clock = [0]
+
+    def answer(_: object) -> ClusterView:
+        clock[0] += 1000
+        return ClusterView({"up": True})
+
+    handler.answer = answer
+    server = await serve(handler, now_us=lambda: clock[0])
+    for config in (client(), dialler()):
+        handler.asked.clear()
+        caller = await Caller(config).connect(server.port)
+        for number in range(400):
+            caller.session.request(number, 200, ReadPartition(1))
+        caller.flush()
+        results = [await caller.answer(number) for number in range(400)]
+        late = [result for result in results if isinstance(result, Overloaded)]
+        assert 150 <= len(late) <= 250, "who waits 200 ms is told so, and not served"
+        assert all(timeout_ms <= 200 for _, timeout_ms, _, _ in handler.asked)
+        assert min(timeout_ms for _, timeout_ms, _, _ in handler.asked) < 50
+        caller.close()
+    await server.close()
+
+
 async def test_what_clients_do_not_read_is_bounded_in_sum(handler: Recorder) -> None:
     """The worst are let go; who reads is served on."""
     page = PartitionPage(0, 1, 2, (CHUNK._replace(blob=b"x" * 1_000_000),))

@@ -20,11 +20,12 @@ import structlog
 
 from allsource.client import Client
 from allsource.cluster.handshake import DiallerConfig
-from allsource.cluster.requests import ReadPartition, ReadStream, Request
+from allsource.cluster.requests import AppendPart, AppendRequest, ReadPartition, ReadStream, Request
 from allsource.cluster.session import ClientSession, Results
 from allsource.config.schema import Settings
 from allsource.node.daemon import Node
-from allsource.storage.events import NewEvent
+from allsource.storage.errors import OutcomeUnknown
+from allsource.storage.events import NewEvent, encode_blob
 from tests.node.test_daemon import settings_in
 
 TURN_S_MAX = 0.25
@@ -58,7 +59,7 @@ class Flood:
     def __init__(self, settings: Settings, requests: list[Request]) -> None:
         self._settings = settings
         self._requests = requests
-        self.answers = 0
+        self.answers = self.unknown = 0
         self.ended = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -87,6 +88,7 @@ class Flood:
                 for event in session.receive(data):
                     if isinstance(event, Results):
                         self.answers += len(event.items)
+                        self.unknown += sum(isinstance(one, OutcomeUnknown) for _, one in event.items)
         self.ended.set()
 
     def stop(self) -> None:
@@ -137,3 +139,21 @@ async def test_a_frame_of_thousands_of_page_reads_does_not_hold_up_the_loop(
     turns.stop()
     assert turns.longest_s < TURN_S_MAX
     print(f"longest turn {turns.longest_s * 1000:.0f} ms of {turns.count}")
+
+
+async def test_a_hundred_thousand_appends_at_once_do_not_hold_up_the_loop(settings: Settings) -> None:
+    """From thirty connections; each of them is answered, and none of them as unknown."""
+    blob = encode_blob([NewEvent("T", b'"' + b"x" * 100 + b'"')])
+    asked: list[list[Request]] = [
+        [AppendRequest((AppendPart(f"s-{flood}-{number}", -1, blob),)) for number in range(3400)]
+        for flood in range(30)
+    ]
+    turns = Turns()
+    floods = [Flood(settings, requests) for requests in asked]
+    await until(lambda: sum(flood.answers for flood in floods) >= 10_000)
+    turns.stop()
+    for flood in floods:
+        flood.stop()
+    print(f"longest turn {turns.longest_s * 1000:.0f} ms of {turns.count}")
+    assert turns.longest_s < TURN_S_MAX
+    assert not any(flood.unknown for flood in floods)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from allsource.cluster.consensus.messages import Role, RoleChange
 from allsource.cluster.requests import AppendRequest, AppendResult
+from allsource.cluster.turns import AtOnce, Turns
 from allsource.config.schema import Limits
-from allsource.node.ingest import DRAIN_AT_ONCE, PUMP_US, Ingest
+from allsource.node import ingest as ingest_module
+from allsource.node.ingest import ANSWERED_AT_ONCE, DRAIN_AT_ONCE, PUMP_US, Ingest
 from allsource.node.measures import Measures
 from allsource.node.metrics import LockFreeMetrics
 from allsource.node.queue import LockFreeEventQueue
 from allsource.node.tickets import Ticket
 from allsource.storage.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.errors import NoMajority, Overloaded, WrongExpectedVersion
+from allsource.storage.errors import NoMajority, Overloaded, QueueFull, WrongExpectedVersion
 from allsource.storage.events import encode_blob
 from allsource.storage.expected import NO_STREAM
 from allsource.storage.interface import PartitionWrite
@@ -37,6 +41,7 @@ class Core:
         self.unwritten: list[Entry] = []
         self.commit = 0
         self.reads: list[tuple[Any, int]] = []
+        self.scheduled = 0
 
     def is_leader(self, partition: int) -> bool:
         return self.leads
@@ -70,6 +75,9 @@ class Core:
         self.unwritten.append(entry)
         return entry
 
+    def schedule(self) -> None:
+        self.scheduled += 1
+
     def read(self, partition: int, ticket: object, min_index: int) -> None:
         self.reads.append((ticket, min_index))
 
@@ -77,11 +85,12 @@ class Core:
 class Desk:
     """The write path, a loop turn at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: AtOnce | None = None) -> None:
         self.storage = MemoryStorage(partition_count=1)
         self.core = Core(self.storage)
         self.retried: list[Ticket] = []
         self.now = 0
+        self.turns = AtOnce() if turns is None else turns
         self.ingest = Ingest(
             self.core,
             self.storage,
@@ -91,11 +100,12 @@ class Desk:
             retry=self.retried.append,
             now_us=lambda: self.now,
             wall_us=lambda: 1000,
+            turns=self.turns,
         )
 
-    def ask(self, request: AppendRequest) -> tuple[Ticket, list[Any]]:
+    def ask(self, request: AppendRequest, within_us: int = 5_000_000) -> tuple[Ticket, list[Any]]:
         answers: list[Any] = []
-        ticket = Ticket(request, P, 0, 0, False, answers.append)
+        ticket = Ticket(request, P, self.now, self.now + within_us, False, answers.append)
         self.ingest.submit(ticket)
         return ticket, answers
 
@@ -346,3 +356,119 @@ def test_a_burst_that_takes_long_lets_the_loop_turn() -> None:
     assert desk.turn()
     assert not desk.turn()
     assert len(desk.core.log) == 3 * DRAIN_AT_ONCE
+
+
+# -- no more than can be served in time
+
+
+def busy(desk: Desk, *, waiting: int, a_second: int) -> None:
+    """Let so many appends wait at a node that commits so many a second, all that it can."""
+    for _ in range(waiting):
+        desk.ask(append(("a", events())))
+    while desk.turn():
+        pass
+    for _ in range(10):  # half a second
+        desk.now += 50_000
+        desk.commit(min(desk.core.commit + a_second // 20, len(desk.core.log)))
+
+
+def test_an_append_that_those_before_it_leave_no_time_is_refused_at_once_and_definitely() -> None:
+    desk = Desk()
+    busy(desk, waiting=900, a_second=200)  # 800 are left: four seconds
+    _, patient = desk.ask(append(("a", events())), within_us=60_000_000)
+    _, hasty = desk.ask(append(("a", events())), within_us=5_000_000)
+    assert patient == []
+    (error,) = hasty
+    assert type(error) is QueueFull
+    assert error.definite
+    assert 3_000 < error.details["wait_ms"] < 5_000
+
+
+def test_what_would_end_as_unknown_is_refused_before_it_is_proposed() -> None:
+    desk = Desk()
+    _, answers = desk.ask(append(("b", events())), within_us=1_000_000)
+    desk.ingest._queue.drain()  # it waits while the others fill the way to the majority
+    busy(desk, waiting=900, a_second=200)
+    ticket = Ticket(append(("b", events())), P, 0, desk.now + 1_000_000, False, answers.append)
+    desk.ingest._queue.try_push(ticket)
+    desk.turn()
+    (error,) = answers
+    assert type(error) is QueueFull
+    assert not ticket.out
+
+
+def test_so_many_wait_for_a_majority_and_the_rest_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "PENDING_MAX", 100)
+    desk = Desk()
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(250)]
+    while desk.turn():
+        pass
+    assert len(desk.core.log) == 100
+    assert not desk.turn(), "a turn is asked for when there is room again, not before"
+    asked = desk.core.scheduled
+    desk.commit(60)
+    assert desk.core.scheduled > asked
+    while desk.turn():
+        pass
+    assert len(desk.core.log) == 160
+    desk.depose()
+    assert len(desk.retried) == 100
+    assert desk.ingest.under_way() == 90
+    assert sum(map(len, answers)) == 60
+
+
+def test_a_node_that_serves_all_there_is_refuses_nothing() -> None:
+    """However slow its callers are: it was never asked for more."""
+    desk = Desk()
+    for _ in range(100):
+        desk.now += 100_000
+        desk.ask(append(("a", events())))
+        desk.turn()
+        desk.commit(len(desk.core.log))
+    burst = [desk.ask(append(("a", events())), within_us=100_000)[1] for _ in range(900)]
+    assert not any(burst)
+
+
+def test_the_answers_of_one_great_commit_are_given_in_steps() -> None:
+    now, soon = [0], list[Any]()
+    desk = Desk(Turns(soon.append, lambda: now[0], 100))
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(500)]
+    while desk.turn():
+        pass
+
+    def told(ticket: Ticket) -> Any:
+        reply = ticket.reply
+        assert reply is not None
+
+        def late(result: Any) -> None:
+            now[0] += 2
+            reply(result)
+
+        return late
+
+    for _, ticket in desk.ingest._lanes[P].pending:
+        ticket.reply = told(ticket)
+    desk.commit(500)
+    assert sum(map(len, answers)) == ANSWERED_AT_ONCE
+    while soon:
+        callbacks, soon[:] = soon[:], []
+        before = sum(map(len, answers))
+        for callback in callbacks:
+            callback()
+        assert sum(map(len, answers)) - before <= ANSWERED_AT_ONCE
+    assert sum(map(len, answers)) == 500
+    versions = [answer[0].streams[0].first_version for answer in answers]
+    assert versions == list(range(1, 501))
+
+
+def test_what_was_committed_is_answered_so_even_if_the_leadership_ends_before_its_turn() -> None:
+    soon = list[Any]()
+    desk = Desk(Turns(soon.append, lambda: 0, 0))
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(200)]
+    while desk.turn():
+        pass
+    desk.commit(150)
+    desk.depose()
+    assert all(isinstance(answer[0], AppendResult) for answer in answers[:150])
+    assert len(desk.retried) == 50
+    assert desk.ingest.under_way() == 0

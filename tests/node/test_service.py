@@ -11,6 +11,7 @@ from allsource.cluster.consensus.messages import Message
 from allsource.cluster.requests import AppendResult, DescribeCluster, PassOn, ReadPartition, ReadStream
 from allsource.config.schema import Limits
 from allsource.node import metrics as names
+from allsource.node import service as service_module
 from allsource.storage.errors import (
     DiskFull,
     EventIdConflict,
@@ -571,6 +572,27 @@ async def test_room_for_parking_comes_back() -> None:
             assert [type(answer) for answer in answers] == [AppendResult] * 5, f"round {round_}"
             cluster.start(victim)
             await cluster.settled()
+
+
+async def test_no_more_is_sent_to_a_peer_than_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent and not answered in time ends as unknown; what is refused here did not happen."""
+    monkeypatch.setattr(service_module, "FORWARDED_MAX", 10)
+    async with Cluster(3) as cluster:
+        stream = streams_in(0, 1)[0]
+        owner, other = owner_of(cluster, stream), not_owner_of(cluster, stream)
+        kept: list[Any] = []
+        with monkeypatch.context() as deaf:
+            deaf.setattr(cluster.members[owner], "submit", lambda request, **named: kept.append(named))
+            asked = [cluster.ask(other, append((stream, events())), timeout_ms=200) for _ in range(30)]
+            answers = await asyncio.gather(*asked)
+        assert len(kept) == 10
+        assert [type(answer) for answer in answers].count(Overloaded) == 20
+        assert [type(answer) for answer in answers].count(OutcomeUnknown) == 10
+        for named in kept:
+            assert named["timeout_ms"] < 190, "the owner's word arrives before this node must guess"
+            named["reply"](NoOwner("too late"))
+        await until(lambda: not cluster.members[other].service._ways[owner].under_way)
+        assert isinstance(await cluster.ask(other, append((stream, events()))), AppendResult)
 
 
 # -- leaving

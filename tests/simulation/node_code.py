@@ -106,6 +106,7 @@ class NodeCode(Door):
             retry=self._real.retry,
             now_us=node.clock,
             wall_us=node.clock,
+            turns=AtOnce(),
         )
         reads = Reads(
             self._shell,
