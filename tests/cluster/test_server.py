@@ -15,6 +15,7 @@ from allsource.cluster.codec import Kind
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.frames import ProtocolError, encode_frame
 from allsource.cluster.handshake import DiallerConfig, WireLimits
+from allsource.cluster.handshake_frames import Challenge
 from allsource.cluster.requests import (
     AppendPart,
     AppendRequest,
@@ -24,6 +25,7 @@ from allsource.cluster.requests import (
     ReadPartition,
 )
 from allsource.cluster.server import CannotListen, Server
+from allsource.cluster.session import ClientSession
 from allsource.storage.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from tests.cluster.live import _OPENED, Caller, Recorder, ended, serve, until
 from tests.cluster.wire_samples import BEAT, CHUNK, CLIENT_SECRET, MESSAGES, acceptor, client, dialler
@@ -590,4 +592,40 @@ async def test_strangers_take_no_places_of_clients(handler: Recorder) -> None:
     callers = [await Caller(client()).connect(server.port) for _ in range(2)]
     for caller in callers:
         assert await caller.ask(1, DescribeCluster()) == ClusterView({"up": True})
+    await server.close()
+
+
+CHALLENGE_BYTES = len(Challenge(1, bytes(32)).pack())
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+async def test_a_handshake_that_stalls_half_way_is_put_out(
+    handler: Recorder, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    """After HELLO, and after a proof of the nodes' key: the key alone is no place for ever."""
+    monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.2)
+    server = await serve(handler)
+    session = ClientSession(dialler(), b"n" * 32)
+    reader, writer = await knock(server.port)
+    for number in range(frames):
+        writer.writelines(session.take())
+        if number + 1 < frames:
+            assert not list(session.receive(await reader.readexactly(4 + CHALLENGE_BYTES)))
+    assert b"timeout" in await ended(reader)
+    assert handler.news == []
+    await server.close()
+
+
+async def test_who_has_not_said_which_node_it_is_says_nothing_else(handler: Recorder) -> None:
+    """With the nodes' key, but no IDENTITY: it may be an older copy."""
+    server = await serve(handler)
+    session = ClientSession(dialler(), b"n" * 32)
+    reader, writer = await knock(server.port)
+    writer.writelines(session.take())
+    list(session.receive(await reader.readexactly(4 + CHALLENGE_BYTES)))
+    writer.writelines(session.take())
+    session.messages(MESSAGES)
+    writer.writelines(session.take())
+    assert b"malformed" in await ended(reader)
+    assert handler.messages_of == {}
     await server.close()
