@@ -113,9 +113,9 @@ async def test_broken_bodies_and_bombs_cost_little_memory_and_few_lines(
     async with node_with_few_files(clusters, tmp_path) as few:
         await few.ready(http)
         before, log_before = few.peak_memory(), few.log.stat().st_size
-        head = (
-            "POST /v1/append HTTP/1.1\r\nHost: localhost\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
-        )
+        length = f"Content-Length: {12 * MIB}"
+        lines = ("POST /v1/append HTTP/1.1", "Host: localhost", "Content-Type: application/json", length)
+        head = "\r\n".join([*lines, "\r\n"]).encode()
         for number in range(30):
             _, writer = await asyncio.open_connection(few.node.host, few.node.http_port)
             writer.write(head + b"[" * (number * MIB // 10))
