@@ -15,9 +15,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from allsource.storage.errors import Rejected
+
+_NAME_MAX = 253
+"""Characters of a host name (RFC 1035 §2.3.4)."""
 
 _OWN_SITES = ("none", "same-origin")
 
@@ -42,8 +46,12 @@ class Hosts:
         self._any = "*" in lowered
         self._names = {"localhost", *lowered}
         self._suffixes = tuple(name[1:] for name in lowered if name.startswith("*."))
+        self._remembered = lru_cache(maxsize=256)(self._is_known)
 
     def __contains__(self, host: str) -> bool:
+        return len(host) <= _NAME_MAX and self._remembered(host)
+
+    def _is_known(self, host: str) -> bool:
         name = host.lower().rstrip(".")
         if self._any or name in self._names or name.endswith((".localhost", *self._suffixes)):
             return True
