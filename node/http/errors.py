@@ -67,8 +67,14 @@ def error_body(error: AllsourceError) -> dict[str, Any]:
 def error_response(request: web.Request, error: AllsourceError) -> web.Response:
     """The answer to a request that ended in `error`."""
     status = status_of(error)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    headers = {"Retry-After": str(retry_after_s(error))} if status == 503 else None
     return respond(request, error_body(error), status, headers)
+
+
+def retry_after_s(error: AllsourceError) -> int:
+    """In how many seconds there is a chance: when those that are in front should have been served."""
+    wait_ms = error.details.get("wait_ms")
+    return max(RETRY_AFTER_S, -(-wait_ms // 1000)) if isinstance(wait_ms, int) else RETRY_AFTER_S
 
 
 def internal_error(request: web.BaseRequest) -> web.Response:

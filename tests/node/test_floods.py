@@ -56,8 +56,9 @@ class Turns:
 class Flood:
     """A client in a thread: sends requests in as few frames as possible, reads, and counts answers."""
 
-    def __init__(self, settings: Settings, requests: list[Request]) -> None:
+    def __init__(self, settings: Settings, requests: list[Request], timeout_ms: int = 60_000) -> None:
         self._settings = settings
+        self._timeout_ms = timeout_ms
         self._requests = requests
         self.answers = self.unknown = 0
         self.ended = threading.Event()
@@ -75,7 +76,7 @@ class Flood:
             while not self._stop.is_set() and self.answers < len(self._requests):
                 if session.welcome is not None and not sent:
                     for number, request in enumerate(self._requests):
-                        session.request(number, 60_000, request)
+                        session.request(number, self._timeout_ms, request)
                     sent = True
                 if pieces := session.take():
                     sock.sendall(b"".join(pieces))
@@ -141,19 +142,24 @@ async def test_a_frame_of_thousands_of_page_reads_does_not_hold_up_the_loop(
     print(f"longest turn {turns.longest_s * 1000:.0f} ms of {turns.count}")
 
 
-async def test_a_hundred_thousand_appends_at_once_do_not_hold_up_the_loop(settings: Settings) -> None:
-    """From thirty connections; each of them is answered, and none of them as unknown."""
+async def test_far_too_many_appends_at_once_are_refused_not_held_until_nobody_knows(
+    settings: Settings,
+) -> None:
+    """68,000 with a second each, from twenty connections: all are answered, hardly one as unknown."""
     blob = encode_blob([NewEvent("T", b'"' + b"x" * 100 + b'"')])
     asked: list[list[Request]] = [
         [AppendRequest((AppendPart(f"s-{flood}-{number}", -1, blob),)) for number in range(3400)]
-        for flood in range(30)
+        for flood in range(20)
     ]
     turns = Turns()
-    floods = [Flood(settings, requests) for requests in asked]
-    await until(lambda: sum(flood.answers for flood in floods) >= 10_000)
+    floods = [Flood(settings, requests, timeout_ms=1000) for requests in asked]
+    await until(lambda: all(flood.ended.is_set() for flood in floods))
     turns.stop()
     for flood in floods:
         flood.stop()
     print(f"longest turn {turns.longest_s * 1000:.0f} ms of {turns.count}")
     assert turns.longest_s < TURN_S_MAX
-    assert not any(flood.unknown for flood in floods)
+    assert sum(flood.answers for flood in floods) == 20 * 3400
+    unknown = sum(flood.unknown for flood in floods)
+    print(f"{unknown} unknown")
+    assert unknown < 20 * 3400 // 50

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from allsource.config.schema import Limits
 from allsource.node.http import make_app
+from allsource.node.http.errors import retry_after_s
 from allsource.storage import errors
 from tests.toy_service import ToyService
 
@@ -281,3 +282,9 @@ async def test_a_defect_is_a_500_without_a_traceback(http: Http, service: ToySer
     assert (line["log_level"], line["path"], line["error"]) == ("error", "/v1/cluster", "ZeroDivisionError")
     assert "test_http_bad_input.py" in line["where"]
     assert "exc_info" not in line
+
+
+@pytest.mark.parametrize(("wait_ms", "seconds"), [(None, 1), (0, 1), (999, 1), (1001, 2), (7200, 8)])
+def test_a_full_queue_says_when_there_is_a_chance(wait_ms: int | None, seconds: int) -> None:
+    details = {} if wait_ms is None else {"wait_ms": wait_ms}
+    assert retry_after_s(errors.QueueFull("later", **details)) == seconds
