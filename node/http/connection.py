@@ -184,6 +184,9 @@ class HttpConnection(web.RequestHandler, Holder):
     def received(self) -> None:
         self._enter(Phase.WORKING)
 
+    async def turn(self, size: int) -> None:
+        await self._door.bytes.turn(size)
+
     async def work(self, size: int, run: Callable[[], _T]) -> _T:
         return await self._door.work(size, run)
 

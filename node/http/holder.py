@@ -26,6 +26,9 @@ class Holder:
     def received(self) -> None:
         """The body is complete."""
 
+    async def turn(self, size: int) -> None:
+        """Return when the loop has a turn for something that takes as long as parsing so many bytes."""
+
     async def work(self, size: int, run: Callable[[], _T]) -> _T:
         """What `run` returns or raises: something that takes the longer, the larger `size` is, and touches
         nothing that the loop's thread changes. It may run in another thread."""

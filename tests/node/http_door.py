@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from structlog.typing import EventDict
 
@@ -18,11 +19,12 @@ class Door:
     def __init__(self, door_limits: DoorLimits | None = None, limits: Limits | None = None) -> None:
         self.service = ToyService()
         self.told: list[int] = []
+        self.render: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain")
         self.logged: list[EventDict] = []
         app = make_app(
             self.service,
             limits=limits or Limits(),
-            metrics_render=lambda: (b"", "text/plain"),
+            metrics_render=lambda: self.render(),
             readiness=list,
             answered=self.told.append,
         )

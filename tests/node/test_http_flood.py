@@ -307,3 +307,28 @@ async def test_a_connection_that_is_lost_when_its_request_arrives_says_nothing()
         gc.collect()
         assert complaints == []
         assert {line["event"] for line in door.logged} == {"the test wants it"}
+
+
+async def test_many_who_ask_for_metrics_wait_for_their_turns() -> None:
+    async with open_door(DoorLimits(patience=CALM)) as door:
+        loop, turn, rendered, is_over = asyncio.get_running_loop(), [0], list[int](), False
+
+        def each_turn() -> None:
+            turn[0] += 1
+            if not is_over:
+                loop.call_soon(each_turn)
+
+        def render() -> tuple[bytes, str]:
+            rendered.append(turn[0])
+            return b"", "text/plain"
+
+        door.render = render
+        connections = [await door.send(b"") for _ in range(60)]
+        await until(lambda: len(door.server.connections) == 60)
+        each_turn()
+        for _, writer in connections:
+            writer.write(GET.replace(b"/v1/streams/s/events", b"/metrics"))
+        await until(lambda: len(rendered) == 60)
+        is_over = True
+        assert max(rendered.count(one) for one in set(rendered)) <= 2
+        hang_up(*connections)
