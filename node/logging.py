@@ -108,7 +108,9 @@ class Renderer:
                 made = processor(logger, level, made)
             return str(made)
         except Exception as error:
-            return f"[{level}] {words} (its details could not be rendered: {type(error).__name__})"
+            return printable(
+                f"[{level}] {words} (its details could not be rendered: {type(error).__name__})"
+            )
 
 
 class _SinkLogger:

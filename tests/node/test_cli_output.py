@@ -165,6 +165,12 @@ def test_json_for_programs_is_exact_and_pure_ascii() -> None:
     )
 
 
+def test_a_time_behind_the_calendar_is_its_end() -> None:
+    late = event(timestamp_us=2**63 - 1)
+    assert "\t9999-12-31T23:59:59." in event_line(late)
+    assert json.loads(event_json(late))["timestamp"].startswith("9999-12-31T23:59:59.")
+
+
 def test_what_is_not_json_goes_as_base64_and_says_so() -> None:
     binary = json.loads(event_json(event(data=b"{}", encoding=BINARY, metadata=b"\xff")))
     assert (binary["data"], binary["encoding"]) == ("e30=", "base64")

@@ -186,6 +186,22 @@ def test_tracebacks_hold_no_values_of_variables(format: Any) -> None:
     assert "hunter-2" not in text
 
 
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_a_peers_words_do_nothing_to_a_terminal(format: Any) -> None:
+    evil = "\x1b]0;owned\x07\x9b2J\u202e\u200b\nforged line"
+    with redirect_stderr(io.StringIO()) as stderr, node_log(LogSettings(format, "info"), "n1") as log:
+        log.warning(evil, reason=evil, several=[evil], odd=Odd(), peer=evil)
+        log.warning("well", reason=evil, several=[evil])
+        try:
+            raise ValueError(evil)
+        except ValueError:
+            log.exception("failed", peer=evil)
+    text = stderr.getvalue()
+    assert text.replace("\n", "").isprintable()
+    assert "owned" in text
+    assert [line for line in text.splitlines() if "well" in line and "forged line" in line]
+
+
 def test_what_libraries_say_and_print_goes_the_same_way() -> None:
     with redirect_stderr(io.StringIO()) as stderr, node_log(LogSettings("json", "info"), "n1"):
         logging.getLogger("asyncio").error("Exception in callback %s", "f")
