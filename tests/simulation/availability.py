@@ -72,7 +72,7 @@ class Availability:
             majority = self._majorities[partition] = next(found, ())
             self._since[partition] = self._world.now
         committed = len(self._invariants.canon[partition].entries)
-        if committed > self._committed[partition] or self._is_led(partition, well, needed):
+        if committed > self._committed[partition] or self._is_led(partition, well):
             self._committed[partition] = committed
             self._since[partition] = self._world.now
         elif majority:
@@ -90,15 +90,10 @@ class Availability:
             self._network.joins(a, b) for a, b in combinations(names, 2)
         )
 
-    def _is_led(self, partition: int, well: list[str], needed: int) -> bool:
-        """Whether somebody leads who has everything committed, and a majority to commit more with."""
-        for name in well:
-            group = self._nodes[name].core.groups.get(partition)
-            if group is not None and group.committed_in_term and group.log.last_index == group.commit:
-                reached = [other for other in well if other == name or self._network.joins(name, other)]
-                if len(reached) >= needed:
-                    return True
-        return False
+    def _is_led(self, partition: int, well: list[str]) -> bool:
+        """Whether somebody leads and owes nobody a commit: where nobody writes, nobody is kept waiting."""
+        groups = [self._nodes[name].core.groups.get(partition) for name in well]
+        return any(g is not None and g.committed_in_term and g.log.last_index == g.commit for g in groups)
 
 
 def _is_well(node: SimNode) -> bool:

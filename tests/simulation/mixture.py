@@ -75,7 +75,7 @@ def draw_mixed(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         nodes=nodes,
-        partitions=random.choices((1, 2, 3, 4, 8, 16), (4, 4, 2, 1, 0.4, 0.2))[0],
+        partitions=random.choices((1, 2, 3, 4, 8, 16), (4, 4, 2, 1, 0.2, 0.1))[0],
         replication_factor=min(nodes, random.choices((1, 2, 3, 5), (0.3, 0.5, 6, 2))[0]),
         consensus=consensus,
         network=_draw_network(random, consensus),

@@ -351,7 +351,7 @@ MUTANTS: dict[str, Mutant] = {
     "rule-5-append-tail": Mutant(
         "An append commits what it did not reach",
         broken=_patched(Group, "_on_append", _append_commits_its_tail),
-        theme="old_messages",
+        theme="restarts",
     ),
     "rule-2-kept-acknowledgements": Mutant(
         "Acknowledgements that wait for a sync survive a change of term",

@@ -33,15 +33,15 @@ PROGRESS_SUSPICIONS = 12
 """Healed, a partition takes a write within this many suspicion times (and a few slow syncs)."""
 PROGRESS_SYNCS = 100
 
-QUIET_SUSPICIONS = 3
+QUIET_SUSPICIONS = 2
 """How long a cluster in which all is well is watched, when it has settled: nobody is elected any more."""
 PARTLY_PROGRESS_SUSPICIONS = PROGRESS_SUSPICIONS + STUCK_SUSPICIONS_MAX
 """Where only acknowledgements are cut, a leader whose followers' logs grow is deposed that much later."""
-PARTLY_SETTLED_SUSPICIONS = 4
-PARTLY_QUIET_SUSPICIONS = 8
+PARTLY_SETTLED_SUSPICIONS = 3
+PARTLY_QUIET_SUSPICIONS = 5
 PARTLY_ELECTIONS_MAX = 6
 """Where some links stay cut, views differ, and leadership may still move in the second of these spans. It
-must not go to and fro (rule 36): two polite leaders did so forty times in it."""
+must not go to and fro (rule 36): two polite leaders did so twenty-five times in it."""
 
 
 class Simulation:
@@ -303,11 +303,12 @@ class Simulation:
     # -- what is asked of the nodes
 
     def _owners(self, nodes: Sequence[SimNode]) -> tuple[str | None, ...]:
-        leaders: list[str | None] = [None] * self.plan.partitions
+        """Who leads each partition in the newest term; an older one's leader only has not noticed yet."""
+        leaders: list[tuple[int, str | None]] = [(0, None)] * self.plan.partitions
         for node in nodes:
-            for partition in node.leading:
-                leaders[partition] = node.name
-        return tuple(leaders)
+            for partition, term in node.leading.items():
+                leaders[partition] = max(leaders[partition], (term, node.name), key=lambda led: led[0])
+        return tuple([name for _, name in leaders])
 
     def _replicas_agree(self) -> bool:
         for partition, canon in enumerate(self.invariants.canon):

@@ -230,6 +230,20 @@ def _node_code(plan: Plan, random: Random) -> Plan:
     return replace(shape(plan, random), real_node=True)
 
 
+def _restarts(plan: Plan, random: Random) -> Plan:
+    """Followers that restart with a long log, of which the leader verifies one entry at a time (rule 5)."""
+    plan = _one_group(plan, random)
+    crashes = _scatter(plan, random, 20, ("crash",), (0.1, 0.3, 0.6))
+    return replace(
+        plan,
+        consensus=replace(plan.consensus, append_bytes_max=1, inflight_messages_max=1),
+        network=NetworkPlan(delay_us=300, reconnect_us=5 * MILLISECOND),
+        disk=DiskPlan(50, 50),
+        load=_busy(plan, 8, 40),
+        faults=tuple(replace(fault, targets=(random.randrange(plan.nodes),)) for fault in crashes),
+    )
+
+
 def _shell(plan: Plan, random: Random) -> Plan:
     """The real replica with a disk that has no room, and with an owner that raises (rules 24 and 31)."""
     plan = replace(_one_group(plan, random), real_node=True)
@@ -296,6 +310,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "late_requests": (0.3, _late_requests),
     "minorities": (0.4, _minorities),
     "calm": (0.7, _calm),
+    "restarts": (0.2, _restarts),
     "shell": (0.5, _shell),
     "node_code": (0, _node_code),
 }
