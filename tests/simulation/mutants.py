@@ -137,10 +137,9 @@ def _notice_commits_unverified(self: Group, sender: str, notice: CommitNotice, n
 
 
 def _append_commits_its_tail(self: Group, sender: str, message: Append, now: int) -> None:
-    """Everything that the follower holds counts as verified, not only what the message reached."""
-    agrees = self.log.term_at(message.prev_index) == message.prev_term
+    """Everything that the follower holds counts as verified, whatever the message reached or agreed to."""
     _on_append(self, sender, message, now)
-    if agrees and message.term == self.term:
+    if message.term == self.term:
         self._advance_commit(min(message.commit, self.log.last_index))
 
 
@@ -351,7 +350,7 @@ MUTANTS: dict[str, Mutant] = {
     "rule-5-append-tail": Mutant(
         "An append commits what it did not reach",
         broken=_patched(Group, "_on_append", _append_commits_its_tail),
-        theme="restarts",
+        theme="old_messages",
     ),
     "rule-2-kept-acknowledgements": Mutant(
         "Acknowledgements that wait for a sync survive a change of term",
