@@ -2,8 +2,8 @@
 
 A peer that is heard may still not be reached. Beats and data have connections of their own, and one can
 hang while the other passes (a full buffer behind a lost route, a black hole for large packets). So the
-data lane is judged by what it moved: an acknowledgement that is news, of any group, or a beat that shows
-a longer log. It is asked only about peers to which something is under way.
+data lane is judged by what it moved: an acknowledgement that is news, of any group, an answer to a read
+round, or a beat that shows a longer log. It is asked only about peers to which something is under way.
 
 A lane may carry megabytes before the next sign of life can come back. Until a lane has had time for what
 is under way on it, at a rate below which nobody would run a cluster, it is not called dead.

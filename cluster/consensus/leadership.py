@@ -56,6 +56,8 @@ class Leadership:
         self._seen_commit = -1
         self._owed: tuple[int, int] | None = None
         """`(index, time)`: up to where the log was not committed at that time, and nothing was since."""
+        self._asked_us: int | None = None
+        """Since when a majority owes an answer to a read round, and has answered none."""
         self.follow_configuration(now)
 
     # -- followers
@@ -103,37 +105,57 @@ class Leadership:
         return stored_by_majority(self._log.configuration, contacts) + self._config.suspicion_us
 
     def cannot_replicate(self, commit: int, now: int) -> bool:
-        """Rule 35: whether entries have waited in vain for a suspicion time. To be asked often.
+        """Rule 35: whether entries or reads have waited in vain for a suspicion time. To be asked often.
 
         Being heard is not enough: beats have a connection of their own, and the one that carries
-        entries may hang while they pass. But who is merely slow is not deposed, for its successor
-        would be as slow: a voter whose log grows (acknowledged, or only arrived and waiting for its
-        disk, for whatever group) counts as reached. When even so nothing is committed for many
-        suspicion times, somebody else may try.
+        entries, and the questions of reads, may hang while they pass. But who is merely slow is not
+        deposed, for its successor would be as slow: a voter whose log grows (acknowledged, or only
+        arrived and waiting for its disk, for whatever group) or that answers reads counts as reached.
+        When even so nothing is committed, or no read confirmed, for many suspicion times, somebody
+        else may try.
         """
+        return self._entries_wait_in_vain(commit, now) or self._reads_wait_in_vain(now)
+
+    def _entries_wait_in_vain(self, commit: int, now: int) -> bool:
         if commit != self._seen_commit or self._owed is None:
             self._seen_commit = commit
             last = self._log.last_index
             self._owed = (last, now) if commit < last else None
             return False
         owed, since = self._owed
-        suspicion_us = self._config.suspicion_us
-        if now - since < suspicion_us:
+        if now - since < self._config.suspicion_us:
             return False
-        if has_majority(self._log.configuration, self._reached(owed, now)):
-            return now - since >= STUCK_SUSPICIONS_MAX * suspicion_us and bool(self.progress)
-        return True
-
-    def _reached(self, index: int, now: int) -> set[str]:
-        """To whom the log up to `index` has come (it may wait for the disk there) or is coming, and this
-        node."""
-        moves = self._environment.lane_moves
-        reached = {
+        arrived = {
             peer
             for peer, progress in self.progress.items()
-            if max(progress.match, progress.arrived) >= index or moves(peer, now)
+            if max(progress.match, progress.arrived) >= owed  # it may wait for the disk there
         }
-        return {self._environment.node_id, *reached}
+        return self._waits_in_vain(since, arrived, now)
+
+    def _reads_wait_in_vain(self, now: int) -> bool:
+        since = self._asked_us
+        if since is None or now - since < self._config.suspicion_us:
+            return False
+        return self._waits_in_vain(since, set(), now)
+
+    def _waits_in_vain(self, since: int, arrived: set[str], now: int) -> bool:
+        """Whether what has waited since then for a majority is to be given up. `arrived`: the peers that it
+        has come to; it is coming to those whose lane moves."""
+        moves = self._environment.lane_moves
+        reached = {peer for peer in self.progress if peer in arrived or moves(peer, now)}
+        if has_majority(self._log.configuration, {self._environment.node_id, *reached}):
+            return now - since >= STUCK_SUSPICIONS_MAX * self._config.suspicion_us and bool(self.progress)
+        return True
+
+    def asked(self, now: int) -> int:
+        """A read round asks for the majority's word. Since when it has been asked for in vain."""
+        if self._asked_us is None:
+            self._asked_us = now
+        return self._asked_us
+
+    def answered(self, now: int, *, more: bool) -> None:
+        """A majority confirmed a read round of this leadership. `more`: another one is under way."""
+        self._asked_us = now if more else None
 
     def forgive(self, gap: int, now: int) -> None:
         """This process slept for `gap`: the silence of that time was ours, not theirs (rule 26)."""
@@ -141,6 +163,8 @@ class Leadership:
             progress.forgive(gap, now)
         if self._owed is not None:
             self._owed = (self._owed[0], min(now, self._owed[1] + gap))
+        if self._asked_us is not None:
+            self._asked_us = min(now, self._asked_us + gap)
 
     # -- committing
 

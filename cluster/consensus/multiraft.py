@@ -189,7 +189,8 @@ class MultiRaft:
             if isinstance(message, ReadRound):
                 self._on_read_round(sender, message)
             elif isinstance(message, ReadRoundReply):
-                self._rounds.on_reply(sender, message, now)
+                if self._rounds.on_reply(sender, message, now):
+                    self._lanes.moved(sender, now)
             else:
                 group = self.groups.get(message.partition)
                 if group is not None:

@@ -21,7 +21,7 @@ from allsource.cluster.consensus.messages import Message, ReadResult, ReadRound,
 from allsource.cluster.consensus.quorum import has_majority
 
 ROUNDS_MAX = 2
-"""Rounds under way at once; reads that arrive meanwhile share the next one."""
+"""Rounds under way at once, late ones not counted; reads that arrive meanwhile share the next one."""
 
 INCARNATION_SHIFT = 32
 """Each start of a node has 2**32 round numbers of its own."""
@@ -46,8 +46,11 @@ class _Share:
 
 @dataclass(slots=True)
 class _Round:
+    """A question and who has answered it. After `patience_us` it is asked afresh."""
+
     number: int
     sent_us: int
+    patience_us: int
     shares: dict[int, _Share] = field(default_factory=dict)
 
 
@@ -55,7 +58,8 @@ class ReadRounds:
     """The waiting reads of one node, in three queues: not yet asked, asked, confirmed but too early."""
 
     def __init__(self, node_id: str, groups: Mapping[int, Group], retry_us: int, incarnation: int) -> None:
-        """`incarnation`: how often this node has started; no two processes of it may have the same."""
+        """`retry_us`: how long a first attempt waits for its answers. `incarnation`: how often this node
+        has started; no two processes of it may have the same."""
         self._node_id = node_id
         self._groups = groups
         self._retry_us = retry_us
@@ -88,13 +92,13 @@ class ReadRounds:
 
     def begin(self, now: int) -> Iterator[tuple[str, Message]]:
         """Start a round for the reads that wait, if there is room for one: `(peer, question)`."""
-        if not self._waiting or len(self._rounds) >= ROUNDS_MAX:
+        if not self._waiting or self._is_full(now):
             return
-        round_ = _Round(self._last_number + 1, now)
+        round_ = _Round(self._last_number + 1, now, self._retry_us)
         questions: dict[str, list[tuple[int, int]]] = {}
         for partition in list(self._waiting):
             group = self._groups[partition]
-            if not group.committed_in_term:
+            if group.leadership is None or not group.committed_in_term:
                 continue
             reads = self._waiting.pop(partition)
             for read in reads:
@@ -104,6 +108,9 @@ class ReadRounds:
                 self._confirm(partition, reads)
                 continue
             round_.shares[partition] = share
+            # As long again as they have waited: where answers are slow, an attempt must not be given up
+            # before they can come.
+            round_.patience_us = max(round_.patience_us, now - group.leadership.asked(now))
             for peer in group.other_voters():
                 questions.setdefault(peer, []).append((partition, group.term))
         if round_.shares:
@@ -112,11 +119,17 @@ class ReadRounds:
         for peer, groups in questions.items():
             yield peer, ReadRound(round_.number, groups)
 
-    def on_reply(self, sender: str, reply: ReadRoundReply, now: int) -> None:
-        """A peer confirmed some groups of a round; it may be the vote that was missing."""
+    def _is_full(self, now: int) -> bool:
+        """Whether new reads wait for a later round. One whose answers are late holds nobody up."""
+        fresh = [r for r in self._rounds.values() if now - r.sent_us < self._retry_us]
+        return len(fresh) >= ROUNDS_MAX
+
+    def on_reply(self, sender: str, reply: ReadRoundReply, now: int) -> bool:
+        """A peer confirmed some groups of a round; it may be the vote that was missing. True if the round
+        is under way: what we send the peer arrives there."""
         round_ = self._rounds.get(reply.round)
         if round_ is None:
-            return
+            return False
         for partition, term in reply.groups:
             share = round_.shares.get(partition)
             group = self._groups.get(partition)
@@ -128,12 +141,15 @@ class ReadRounds:
             share.agreed.add(sender)
             if has_majority(group.log.configuration, share.agreed):
                 del round_.shares[partition]
+                more = any(partition in other.shares for other in self._rounds.values())
+                group.leadership.answered(now, more=more)
                 self._confirm(partition, share.reads)
         self._drop_empty_rounds()
+        return True
 
     def retry(self, now: int) -> bool:
         """Put the reads of rounds that stay unanswered into a fresh one. True if there were any."""
-        late = [r for r in self._rounds.values() if now - r.sent_us >= self._retry_us]
+        late = [r for r in self._rounds.values() if now - r.sent_us >= r.patience_us]
         for round_ in late:
             del self._rounds[round_.number]
             for partition, share in round_.shares.items():

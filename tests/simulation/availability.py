@@ -8,7 +8,7 @@ of a run is recorded. What each node holds in memory is looked at on the same oc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from allsource.cluster.consensus.leadership import STUCK_SUSPICIONS_MAX
@@ -47,6 +47,10 @@ class Availability:
         self._since = [0] * plan.partitions
         """Since when this majority is well, or the partition was last seen to take writes."""
         self._committed = [0] * plan.partitions
+        self._reads: dict[str, set[object]] = {}
+        """By node, the reads that waited for a confirmation when last looked at."""
+        self._old_reads: dict[str, set[int]] = {}
+        """By node, the partitions whose reads have waited since before that."""
         syncs = plan.disk.sync_us + plan.disk.jitter_us + plan.network.delay_us + plan.network.jitter_us
         self._limit_us = GAP_SUSPICIONS * plan.consensus.suspicion_us + GAP_SYNCS * syncs
         self._every_us = plan.consensus.suspicion_us // 4
@@ -59,11 +63,19 @@ class Availability:
     def sample(self) -> None:
         """Look at every partition once; raises `Violation` if one was without a leader for too long."""
         well = [node.name for node in self._nodes.values() if _is_well(node)]
+        self._look_at_reads()
         for partition, voters in enumerate(self._replicas):
             self._look_at(partition, [voter for voter in voters if voter in well], len(voters) // 2 + 1)
         for node in self._nodes.values():
             if node.alive:
                 node.check_memory()
+
+    def _look_at_reads(self) -> None:
+        for name, node in self._nodes.items():
+            waiting = list(_waiting_reads(node)) if node.alive else []
+            before = self._reads.get(name, set())
+            self._old_reads[name] = {partition for partition, ticket in waiting if ticket in before}
+            self._reads[name] = {ticket for _, ticket in waiting}
 
     def _look_at(self, partition: int, well: list[str], needed: int) -> None:
         majority = self._majorities[partition]
@@ -91,9 +103,25 @@ class Availability:
         )
 
     def _is_led(self, partition: int, well: list[str]) -> bool:
-        """Whether somebody leads and owes nobody a commit: where nobody writes, nobody is kept waiting."""
-        groups = [self._nodes[name].core.groups.get(partition) for name in well]
-        return any(g is not None and g.committed_in_term and g.log.last_index == g.commit for g in groups)
+        """Whether somebody leads and owes nobody a commit or a read: where nobody asks for anything, nobody
+        is kept waiting."""
+        for name in well:
+            group = self._nodes[name].core.groups.get(partition)
+            if group is None or partition in self._old_reads[name]:
+                continue
+            if group.committed_in_term and group.log.last_index == group.commit:
+                return True
+        return False
+
+
+def _waiting_reads(node: SimNode) -> Iterator[tuple[int, object]]:
+    """`(partition, ticket)` of each read that no majority has confirmed yet."""
+    rounds = node.core._rounds
+    for partition, reads in rounds._waiting.items():
+        yield from [(partition, (node.incarnation, read.ticket)) for read in reads]
+    for round_ in rounds._rounds.values():
+        for partition, share in round_.shares.items():
+            yield from [(partition, (node.incarnation, read.ticket)) for read in share.reads]
 
 
 def _is_well(node: SimNode) -> bool:

@@ -293,6 +293,10 @@ def _never_gives_up(_self: Leadership, _commit: int, _now: int) -> bool:
     return False
 
 
+def _no_read_counts(_self: Leadership, _now: int) -> bool:
+    return False
+
+
 def _give_without_consent(self: Balance, group: Group, now: int) -> str | None:
     """What the leader sees is enough, as long as the other is up and has everything."""
     leadership, owner = group.leadership, self._registry.owner_of(group.partition)
@@ -394,6 +398,11 @@ MUTANTS: dict[str, Mutant] = {
     "rule-35-gray-leader": Mutant(
         "A leader that is heard but cannot replicate stays",
         broken=_patched(Leadership, "cannot_replicate", _never_gives_up),
+        theme="gray",
+    ),
+    "rule-35-reads-only": Mutant(
+        "A leader that owes answers to reads alone stays",
+        broken=_patched(Leadership, "_reads_wait_in_vain", _no_read_counts),
         theme="gray",
     ),
     "rule-36-polite": Mutant(

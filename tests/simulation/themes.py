@@ -114,7 +114,8 @@ def _usurped(plan: Plan, random: Random) -> Plan:
 
 
 def _gray(plan: Plan, random: Random) -> Plan:
-    """A leader that is heard and cannot replicate, for longer than anybody may wait (rule 35)."""
+    """A leader that is heard and cannot replicate, for longer than anybody may wait (rule 35). Often nobody
+    appends, and reads alone wait for it."""
     plan = _one_group(plan, random)
     suspicion_us = plan.consensus.suspicion_us
     duration_us = 40 * suspicion_us
@@ -125,7 +126,7 @@ def _gray(plan: Plan, random: Random) -> Plan:
         think_us=duration_us // 60,
         timeout_us=2 * suspicion_us,
         attempts=2,
-        reads=0,
+        reads=random.choice((0, 0.5, 1)),
     )
     network = NetworkPlan(give_up_us=1000 * suspicion_us)
     return replace(

@@ -8,6 +8,7 @@ from allsource.cluster.consensus.messages import (
     ReadResult,
     ReadRound,
     ReadRoundReply,
+    Role,
 )
 from allsource.cluster.consensus.reads import ReadRounds
 from allsource.storage.entry import Part
@@ -158,6 +159,78 @@ def test_a_commit_serves_the_early_reads_that_it_covers_in_order_of_their_index(
     bench.step("b", AppendReply(0, bench.group.term, True, second, 0))
     reads.committed(0)
     assert [r.ticket for r in reads.take_results()] == ["late", "late too"]
+
+
+def followed_for(bench: Bench, reads: ReadRounds, beats: int, *, delay: int = 0) -> None:
+    """Both followers' beats say that they follow; with a delay, `b` answers every question so late."""
+    answers: list[tuple[int, ReadRoundReply]] = []
+    for _ in range(beats * 10):
+        reads.retry(bench.now)
+        for peer, question in reads.begin(bench.now):
+            if peer == "b" and delay and isinstance(question, ReadRound):
+                answers.append((bench.now + delay, ReadRoundReply(question.round, question.groups)))
+        while answers and answers[0][0] <= bench.now:
+            if reads.on_reply("b", answers.pop(0)[1], bench.now):
+                bench.node.lane_moved("b", bench.now)
+        for peer in ("b", "c"):
+            bench.group.beat(peer, GroupBeat(0, bench.group.term, "a", 0, 2), bench.now)
+        bench.pass_time(10_000)
+
+
+def test_rule_35_a_leader_whose_read_rounds_are_not_answered_steps_down() -> None:
+    """Its beats pass, its questions hang, and nobody appends: the reads waited for ever."""
+    bench, reads = leader()
+    followed_for(bench, reads, 50)
+    assert bench.group.leadership is not None, "nobody waits for anything"
+    reads.ask(0, "r", 0)
+    followed_for(bench, reads, 4)
+    assert bench.group.leadership is not None
+    followed_for(bench, reads, 4)
+    assert bench.group.leadership is None
+    stood = bench.group.term
+    bench.pass_time(bench.node.config.suspicion_us)
+    assert (bench.group.role, bench.group.term) == (Role.FOLLOWER, stood), "the others stand first"
+
+
+def test_rule_35_reads_that_are_answered_now_and_then_depose_nobody() -> None:
+    bench, reads = leader()
+    for number in range(1, 11):
+        reads.ask(0, number, 0)
+        followed_for(bench, reads, 4)
+        assert reads.on_reply("b", ReadRoundReply(max(reads._rounds), [(0, 1)]), bench.now)
+        assert [r.ticket for r in reads.take_results()] == [number]
+    followed_for(bench, reads, 50)
+    assert bench.group.leadership is not None
+
+
+def test_rule_35_a_read_that_waited_while_this_process_slept_is_not_held_against_anybody() -> None:
+    bench, reads = leader()
+    reads.ask(0, "r", 0)
+    followed_for(bench, reads, 1)
+    bench.now += 5_000_000
+    bench.group.forgive(5_000_000, bench.now)
+    bench.pass_time(0)
+    assert bench.group.leadership is not None
+
+
+def test_answers_that_take_longer_than_a_first_attempt_waits_are_not_in_vain() -> None:
+    """Every attempt was given up after the same time, and its answers, that came later, counted nothing."""
+    bench, reads = leader()
+    for number in range(10):
+        reads.ask(0, number, 0)
+        followed_for(bench, reads, 8, delay=150_000)
+        assert [r.ticket for r in reads.take_results()] == [number]
+    assert bench.group.leadership is not None
+
+
+def test_a_round_whose_answers_are_late_holds_no_others_up() -> None:
+    _, reads = leader()
+    for moment in (0, 110_000, 210_000):
+        reads.retry(moment)
+        reads.ask(0, moment, 0)
+        list(reads.begin(moment))
+    reads.ask(0, "new", 0)
+    assert list(reads.begin(320_000))
 
 
 def test_rounds_are_few_and_shared() -> None:
