@@ -17,7 +17,6 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -46,7 +45,7 @@ class LogSink:
     def __init__(self, output: Output, note: Callable[[int], str]) -> None:
         self._output = output
         self._note = note
-        self._lines: deque[bytes] = deque()
+        self._lines: list[bytes] = []
         self._queued_bytes = 0
         self._writing = False
         self._missing = 0
@@ -91,9 +90,9 @@ class LogSink:
             with self._changed:
                 while not self._lines:
                     self._changed.wait()
-                lines = list(self._lines)
-                missing = self._missing
-                self._lines.clear()
+                # The list goes as it is: to copy it may run somebody's finaliser, and that may log.
+                lines, missing = self._lines, self._missing
+                self._lines = []
                 self._queued_bytes = 0
                 self._writing = True
             written = self._put(lines, missing)

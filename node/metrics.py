@@ -101,11 +101,14 @@ class _Cells:
         """Make the calling thread's cell. Takes in those of threads that have ended."""
         cell = self.local.cell = _Cell()
         with self._lock:
+            live = [cell]
             for other in self._live:
-                if not other.thread.is_alive():
+                # Asked once: a thread that ends between two answers would be in neither.
+                if other.thread.is_alive():
+                    live.append(other)
+                else:
                     self._finished.add(other)
-            self._live = [other for other in self._live if other.thread.is_alive()]
-            self._live.append(cell)
+            self._live = live
         return cell
 
     def total(self) -> _Cell:

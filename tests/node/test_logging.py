@@ -6,10 +6,12 @@ import io
 import json
 import logging
 import os
+import select
 import sys
 import threading
 import time
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 import pytest
@@ -61,24 +63,90 @@ def test_what_cannot_be_written_is_counted_and_told_when_writing_works_again(err
     )
 
 
+LINE = "x" * 1000
+TOO_MANY = 5 * QUEUED_BYTES_MAX // len(LINE)
+"""Lines that no pipe and no queue hold."""
+
+
+def told(text: bytes) -> int:
+    """How many lines are missing, after what was written. It may have been told in several notes."""
+    return sum(int(line.split()[0]) for line in text.splitlines() if line.endswith(b" are missing"))
+
+
 def test_a_reader_that_reads_no_more_holds_nobody_up() -> None:
-    reading, writing = os.pipe()
-    sink = LogSink(lambda raw: output_to(Descriptor(writing))(raw), note)
-    line = "x" * 1000
-    for _ in range(5 * QUEUED_BYTES_MAX // len(line)):  # the pipe holds 64 KiB, and nobody reads it
-        sink.write(line)
-    assert sink.lost > 0
-    assert sink.drain(0.01) is False
-    found = b""
-    while f"{sink.lost} are missing".encode() not in found:
-        found += os.read(reading, 1 << 20)
-    assert sink.drain(PATIENCE_S)
-    os.close(reading)
-    sink.write("nobody is there")
-    assert sink.drain(PATIENCE_S)
-    os.close(writing)
+    with a_pipe() as pipe:
+        sink = LogSink(output_to(Descriptor(pipe.writing)), note)
+        for _ in range(TOO_MANY):  # nobody reads the pipe
+            sink.write(LINE)
+        assert sink.lost > 0
+        assert sink.drain(0.01) is False
+        pipe.read_until(
+            lambda text: text.count(LINE.encode()) == TOO_MANY - sink.lost == TOO_MANY - told(text)
+        )
+        assert sink.drain(PATIENCE_S)
+        pipe.close_reading()
+        sink.write("nobody is there")
+        assert sink.drain(PATIENCE_S)
     sink.write("it is closed")
     assert sink.drain(PATIENCE_S)
+
+
+def test_what_was_left_out_at_several_times_is_told_each_time() -> None:
+    """A line is left out, the writing goes on, another is left out: neither may be forgotten."""
+    disk, begins, goes_on = Disk(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def when_it_goes_on(raw: bytes) -> None:
+        begins.release()
+        assert goes_on.acquire(timeout=PATIENCE_S)
+        disk(raw)
+
+    sink = LogSink(when_it_goes_on, note)
+    lost: list[int] = []
+    sink.write(LINE)
+    for _ in range(3):
+        assert begins.acquire(timeout=PATIENCE_S)  # nothing else waits to be written
+        before = sink.lost
+        while sink.lost == before:
+            sink.write(LINE)
+        lost.append(sink.lost - before)
+        goes_on.release()
+    goes_on.release()
+    assert sink.drain(PATIENCE_S)
+    assert sink.lost == sum(lost)
+    notes = [line for line in disk.text.decode().splitlines() if line != LINE]
+    assert notes == [note(lines) for lines in lost]
+
+
+class Pipe:
+    """A pipe that is read with patience: what does not come fails a test and does not hang it."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self.writing = writing
+
+    def read_until(self, condition: Callable[[bytes], bool]) -> bytes:
+        """Read until what was read fulfils the condition."""
+        found = b""
+        while not condition(found):
+            assert select.select([self._reading], [], [], PATIENCE_S)[0], found[-200:]
+            found += os.read(self._reading, 1 << 20)
+        return found
+
+    def close_reading(self) -> None:
+        """Nobody will read it any more."""
+        if self._reading >= 0:
+            os.close(self._reading)
+            self._reading = -1
+
+
+@contextmanager
+def a_pipe() -> Iterator[Pipe]:
+    pipe = Pipe(*os.pipe())
+    try:
+        yield pipe
+    finally:
+        pipe.close_reading()
+        os.close(pipe.writing)
 
 
 class Descriptor:
@@ -95,17 +163,14 @@ class Descriptor:
 
 
 def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for() -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    sink = LogSink(output_to(Descriptor(writing)), note)
-    for number in range(40):
-        sink.write(f"{number:>8}" * 1000)
-    found = b""
-    while found.count(b"\n") < 40:
-        found += os.read(reading, 1 << 16)
-    assert sink.lost == 0
-    os.close(reading)
-    os.close(writing)
+    with a_pipe() as pipe:
+        os.set_blocking(pipe.writing, False)
+        sink = LogSink(output_to(Descriptor(pipe.writing)), note)
+        for number in range(40):
+            sink.write(f"{number:>8}" * 1000)
+        pipe.read_until(lambda text: text.count(b"\n") == 40)
+        assert sink.drain(PATIENCE_S)
+        assert sink.lost == 0
 
 
 def test_a_line_has_a_bound_and_any_characters() -> None:
@@ -227,15 +292,13 @@ def fill(pipe: int) -> None:
 
 
 def test_a_last_word_waits_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    with open(writing, "w", encoding="utf-8", closefd=True) as stream:
+    with a_pipe() as pipe, open(pipe.writing, "w", encoding="utf-8", closefd=False) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         with node_log(LogSettings("console", "info"), "n1") as log:
             log.critical("the end")
-            assert b"the end" in os.read(reading, 1 << 16)
-            fill(writing)
+            pipe.read_until(lambda text: b"the end" in text)
+            fill(pipe.writing)
             begun = time.monotonic()
             log.critical("nobody hears it")
             assert time.monotonic() - begun < PATIENCE_S
-            os.read(reading, 1 << 20)
-        os.close(reading)
+            pipe.read_until(lambda text: b"nobody hears it" in text)  # the sink is done with the pipe
