@@ -13,18 +13,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
+from allsource.client import Client
 from allsource.node.cli.cluster import ClusterProcess, write_config
 from allsource.node.cli.drill.checks import Fault, judge
 from allsource.node.cli.drill.history import History
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.writers import Clock, Writers
 from allsource.node.cli.processes import NodeProcess, stop_all, until
-from allsource.node.cli.targets import connect
 
 SECRET = "integration-secret"
 CLIENT_SECRET = "integration-secret-of-clients"
 PATIENCE_S = 90.0
 """Far more than anything here takes; a story that reaches it fails."""
+DEADLINE_S = 2 * PATIENCE_S
+"""The deadline of all requests in stories. Whatever waits for it is too late for the story, however fast
+the machine is; whatever does not is in time, however busy it is."""
 
 Answer = tuple[int, Any]
 """Status and JSON."""
@@ -42,6 +47,7 @@ class Clusters:
         """The file of a cluster of `n1`, `n2`, ... in a directory of its own."""
         directory = self._directory / name
         directory.mkdir()
+        settings.setdefault("limits", {"request_timeout": f"{int(DEADLINE_S)}s"})
         ids = [f"n{number}" for number in range(1, nodes + 1)]
         return write_config(
             directory, ids, cluster_name=name, secret=SECRET, client_secret=CLIENT_SECRET, **settings
@@ -64,7 +70,8 @@ async def ask(cluster: ClusterProcess, node_id: str, path: str, body: Any = None
     data = None if body is None else io.BytesIO(raw)  # aiohttp warns of large bodies as bytes
     url = cluster.url(node_id, path)
     method, headers = ("GET", None) if body is None else ("POST", {"Content-Type": "application/json"})
-    async with cluster.http.request(method, url, data=data, headers=headers) as response:
+    patience = aiohttp.ClientTimeout(total=PATIENCE_S)
+    async with cluster.http.request(method, url, data=data, headers=headers, timeout=patience) as response:
         return response.status, await response.json()
 
 
@@ -95,8 +102,15 @@ async def end(cluster: ClusterProcess, node_id: str) -> int:
 async def written_to(
     cluster: ClusterProcess, seed: int = 1, pause_s: float = 0.04
 ) -> AsyncIterator[Writers]:
-    """Keep the drill's writers at work on every partition."""
-    async with connect(cluster.settings) as client:
+    """Keep the drill's writers at work on every partition. None of their appends ends by its deadline: one
+    whose outcome is unknown was lost with a connection."""
+    client = Client(
+        cluster.addresses,
+        secret=cluster.settings.client_secret,
+        cluster_id=cluster.settings.cluster_id,
+        timeout_s=DEADLINE_S,
+    )
+    async with client:
         writers = Writers(
             client,
             partitions=cluster.settings.partitions,
@@ -124,6 +138,8 @@ async def faults(cluster: ClusterProcess, history: History) -> list[Fault]:
 
 __all__ = [
     "CLIENT_SECRET",
+    "DEADLINE_S",
+    "PATIENCE_S",
     "Clusters",
     "ask",
     "end",

@@ -9,7 +9,7 @@ import pytest
 
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.ports import free_ports
-from integration.harness import Clusters, ask, greeting
+from integration.harness import Clusters, ask, greeting, wait_for
 
 
 @pytest.fixture
@@ -41,13 +41,17 @@ async def test_append_conflict_retry_read_and_map_through_each_node(three: Clust
 
 
 async def test_the_map_is_the_same_at_every_node(three: ClusterProcess) -> None:
-    pictures = [await three.picture(node_id) for node_id in three.ids]
-    owners = [picture.owners() for picture in pictures if picture is not None]
-    assert owners == [tuple(group[0] for group in three.replicas())] * 3
-    for picture in pictures:
-        assert picture is not None
-        assert [(node.id, node.state) for node in picture.nodes] == [(id_, "up") for id_ in three.ids]
-        assert picture.durability == "fsync"
+    owners = tuple(group[0] for group in three.replicas())
+    for node_id in three.ids:
+
+        async def sees_all(node_id: str = node_id) -> bool:
+            picture = await three.picture(node_id)
+            assert picture is not None
+            assert picture.durability == "fsync"
+            assert [node.id for node in picture.nodes] == three.ids
+            return picture.owners() == owners and {node.state for node in picture.nodes} == {"up"}
+
+        await wait_for(three, sees_all, f"{node_id} to see every node up and every owner in its place")
 
 
 async def test_an_append_to_several_streams_is_all_or_nothing(three: ClusterProcess) -> None:
@@ -116,9 +120,12 @@ async def one(clusters: Clusters) -> ClusterProcess:
 async def test_owners_are_dealt_evenly(clusters: Clusters, nodes: int, each: list[int]) -> None:
     cluster = await clusters.start(nodes)
     for node_id in cluster.ids:
-        picture = await cluster.picture(node_id)
-        assert picture is not None
-        assert [len(picture.owned_by(one)) for one in cluster.ids] == each
+
+        async def sees_them(node_id: str = node_id) -> bool:
+            picture = await cluster.picture(node_id)
+            return picture is not None and [len(picture.owned_by(one)) for one in cluster.ids] == each
+
+        await wait_for(cluster, sees_them, f"{node_id} to see {each} partitions with the nodes")
 
 
 def test_free_ports_are_different_and_free() -> None:

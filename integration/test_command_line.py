@@ -362,7 +362,7 @@ async def test_a_drill_that_no_cluster_could_survive_is_refused(clusters: Cluste
 async def test_a_benchmark_prints_every_figure(clusters: Clusters) -> None:
     done = await asyncio.to_thread(
         allsource,
-        *("bench", "--config", clusters.config(3), "--seconds", "0.3", "--json"),
+        *("bench", "--config", clusters.config(3), "--seconds", "2", "--json"),
         *("--workload", "1-writer", "--workload", "64-writers", "--workload", "read-64"),
     )
     assert done.returncode == 0, done.stderr
@@ -379,7 +379,7 @@ async def test_a_benchmark_prints_every_figure(clusters: Clusters) -> None:
 async def test_a_benchmark_reads_from_replicas_what_they_have(clusters: Clusters) -> None:
     done = await asyncio.to_thread(
         allsource,
-        *("bench", "--config", clusters.config(3), "--seconds", "0.3", "--workload", "read-1-local"),
+        *("bench", "--config", clusters.config(3), "--seconds", "2", "--workload", "read-1-local"),
     )
     assert done.returncode == 0, done.stderr
 

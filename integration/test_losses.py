@@ -1,7 +1,8 @@
 """Nodes are killed, paused and restarted while writers are at work: nothing acknowledged is lost.
 
-How fast is measured too, but on a machine that may be busy with other things: of up to three rounds,
-the best must keep the time. What must never happen must not happen in any.
+How fast an owner is replaced depends on what else the machine does; `allsource drill` and
+`scripts/netfaults` measure it. What is tried here is what it waits for: a timeout that must not be waited
+for is longer than the story's patience (`harness.DEADLINE_S` for requests).
 """
 
 from __future__ import annotations
@@ -15,59 +16,64 @@ from typing import IO
 
 from allsource.node.cli.cluster import ClusterProcess
 from allsource.node.cli.drill.history import REJECTED, UNKNOWN
-from allsource.node.cli.drill.rounds import KILL, PAUSE, Injury, Round, run_round
+from allsource.node.cli.drill.rounds import ACCEPT_TIMEOUT_S, KILL, PAUSE, run_round
 from allsource.node.cli.drill.writers import Writers
 from allsource.node.cli.processes import NodeProcess, node_command
 from allsource.storage.partition import partition_of
-from integration.harness import PATIENCE_S, Clusters, ask, end, faults, greeting, wait_for, written_to
+from integration.harness import (
+    PATIENCE_S,
+    Clusters,
+    ask,
+    end,
+    faults,
+    greeting,
+    wait_for,
+    written_to,
+)
 
-ROUNDS_MAX = 3
-KILL_BOUND_S = 0.250
-SUSPICION_S = 0.5
-FORGOTTEN_S = 3.0
+UNSUSPECTING = "60s"
+"""A suspicion time of nodes that suspect a silent one only when the story has failed long since."""
 SEED = 20260801
 
 
-async def _rounds_until_fast(
-    injury: Injury,
-    cluster: ClusterProcess,
-    writers: Writers,
-    bound_s: float,
-    victims: int = 1,
-    at_least: int = 1,
-) -> list[Round]:
-    """Rounds until one keeps the bound: `at_least` so many, at most `ROUNDS_MAX`."""
-    random, rounds = Random(SEED), []
-    for number in range(1, ROUNDS_MAX + 1):
-        rounds.append(await run_round(number, injury, cluster, writers, random, victims))
-        if number >= at_least and min(map(_worst, rounds)) <= bound_s:
-            break
-    return rounds
-
-
-def _worst(round_: Round) -> float:
-    return max(round_.takeover[partition] for partition in round_.owned)
-
-
 async def test_a_killed_owner_is_replaced_at_once_and_nothing_is_lost(clusters: Clusters) -> None:
-    cluster = await clusters.start(3)
+    """Nobody waits for the suspicion time: that the process has ended shows at its connections."""
+    cluster = await clusters.start(3, suspicion_timeout=UNSUSPECTING)
+    assert cluster.settings.suspicion_timeout_ms > 1000 * ACCEPT_TIMEOUT_S
     async with written_to(cluster, SEED) as writers:
-        rounds = await _rounds_until_fast(KILL, cluster, writers, KILL_BOUND_S)
-    assert min(map(_worst, rounds)) <= KILL_BOUND_S, [_worst(round_) for round_ in rounds]
+        random = Random(SEED)
+        rounds = [await run_round(number, KILL, cluster, writers, random, 1) for number in (1, 2)]
+    assert all(round_.owned for round_ in rounds)
     assert await faults(cluster, writers.history) == []
 
 
 async def test_a_paused_owner_is_replaced_and_acknowledges_nothing_stale(clusters: Clusters) -> None:
+    """In the rounds behind the first the writers' map is out of date, and others forward to the paused node
+    for them: that must end with its leadership, not with the requests' deadlines."""
     cluster = await clusters.start(3)
-    bound_s = SUSPICION_S + KILL_BOUND_S
     async with written_to(cluster, SEED) as writers:
-        rounds = await _rounds_until_fast(PAUSE, cluster, writers, bound_s, at_least=3)
-    worst = [_worst(round_) for round_ in rounds]
-    assert min(worst) <= bound_s, worst
-    # In the rounds behind the first the writers' map is out of date, and others forward to the paused
-    # node for them: that too must end with its leadership, not with the requests' deadlines (5 s).
-    assert max(worst) < FORGOTTEN_S, worst
+        random = Random(SEED)
+        for _ in range(3):
+            (victim,) = random.sample(cluster.ids, 1)
+            paused_at = writers.now()
+            cluster.nodes[victim].pause()
+            assert await writers.all_accept(paused_at, PATIENCE_S) == []
+            await _none_waits(cluster, writers, writers.now())
+            cluster.nodes[victim].resume()
+            await cluster.caught_up(victim)
+            await cluster.settled()
     assert await faults(cluster, writers.history) == []
+
+
+async def _none_waits(cluster: ClusterProcess, writers: Writers, since: float) -> None:
+    """Wait until every append that was under way at a moment has ended."""
+
+    async def condition() -> bool:
+        attempts = writers.history.attempts
+        everybody = {attempt.writer for attempt in attempts}
+        return {attempt.writer for attempt in attempts if attempt.ended > since} == everybody
+
+    await wait_for(cluster, condition, "every append that was under way to end")
 
 
 async def test_nodes_whose_log_goes_nowhere_lose_nothing_through_changes_of_owner(
@@ -87,7 +93,7 @@ async def test_nodes_whose_log_goes_nowhere_lose_nothing_through_changes_of_owne
         random, pids = Random(SEED), [cluster.nodes[node_id].pid for node_id in cluster.ids]
         for number in range(1, 5):
             await run_round(number, PAUSE, cluster, writers, random, 1)
-        assert await writers.all_accept(writers.now(), 30.0) == []
+        assert await writers.all_accept(writers.now(), PATIENCE_S) == []
     assert [cluster.nodes[node_id].pid for node_id in cluster.ids] == pids
     assert all(cluster.nodes[node_id].running for node_id in cluster.ids)
     assert await faults(cluster, writers.history) == []
@@ -105,8 +111,8 @@ def _pipe_of(cluster: ClusterProcess, node_id: str) -> IO[bytes]:
 async def test_five_nodes_survive_two_kills_at_once(clusters: Clusters) -> None:
     cluster = await clusters.start(5, replication_factor=5)
     async with written_to(cluster, SEED, pause_s=0.08) as writers:
-        rounds = await _rounds_until_fast(KILL, cluster, writers, bound_s=1.0, victims=2)
-    assert all(len(round_.victims) == 2 for round_ in rounds)
+        round_ = await run_round(1, KILL, cluster, writers, Random(SEED), victims=2)
+    assert len(round_.victims) == 2
     assert await faults(cluster, writers.history) == []
 
 
@@ -117,7 +123,7 @@ async def test_killing_all_three_at_once_loses_nothing_acknowledged(clusters: Cl
         cluster.kill()
         cluster.start()
         await cluster.settled()
-        assert await writers.all_accept(writers.now(), 30.0) == []
+        assert await writers.all_accept(writers.now(), PATIENCE_S) == []
     assert before > 0
     assert await faults(cluster, writers.history) == []
 
@@ -135,8 +141,7 @@ async def test_a_rolling_restart_by_sigterm_shows_writers_no_error(clusters: Clu
 
 
 async def test_two_of_three_gone_refuse_at_once_and_come_back_with_one(clusters: Clusters) -> None:
-    # Who waited for its deadline would be twice as late as the patience below.
-    cluster = await clusters.start(3, limits={"request_timeout": f"{int(2 * PATIENCE_S)}s"})
+    cluster = await clusters.start(3)
     path = "/v1/streams/lonely/events"
     assert (await ask(cluster, "n1", path, greeting("before")))[0] == 201
     await cluster.caught_up("n1")
@@ -147,7 +152,7 @@ async def test_two_of_three_gone_refuse_at_once_and_come_back_with_one(clusters:
         begun = time.monotonic()
         status, refusal = await ask(cluster, "n1", f"/v1/streams/{stream}/events", greeting("refused"))
         assert (status, refusal["error"], refusal["definite"]) == (503, "no_majority", True)
-        assert time.monotonic() - begun < PATIENCE_S
+        assert time.monotonic() - begun < PATIENCE_S  # it did not wait for its deadline
     status, page = await ask(cluster, "n1", f"{path}?consistency=local")
     assert (status, [event["data"] for event in page["events"]]) == (200, [{"text": "before"}])
 

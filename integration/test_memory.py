@@ -12,7 +12,7 @@ import json
 import pytest
 
 from allsource.node.cli.cluster import ClusterProcess
-from integration.harness import Clusters, ask, greeting, wait_for, written_to
+from integration.harness import PATIENCE_S, Clusters, ask, greeting, wait_for, written_to
 from integration.test_command_line import allsource
 
 STREAMS = [f"s-{number}" for number in range(48)]
@@ -29,7 +29,7 @@ async def test_a_restarted_node_is_refused_and_never_votes_or_acknowledges(clust
         said_before = len(cluster.log("n3"))
         cluster.start("n3")
         await _refused_on_both_sides(cluster, said_before)
-        assert await writers.all_accept(writers.now(), 30.0) == []  # the majority goes on
+        assert await writers.all_accept(writers.now(), PATIENCE_S) == []  # the majority goes on
     assert "cannot take part again" in cluster.log("n3")[said_before:]
     status, answer = await ask(cluster, "n3", "/health/ready")
     assert status == 503
