@@ -61,6 +61,10 @@ class Environment(Protocol):
         """Whether this node may campaign: not leaving, and it trusts itself (rule 26)."""
         ...
 
+    def sync_us(self) -> int:
+        """How long this node's own writes lately waited for their sync; 0 if none has ended yet."""
+        ...
+
     def rank(self, partition: int) -> int | None:
         """This node's place among the healthy successors (0 stands first), None if it is not one."""
         ...

@@ -54,6 +54,11 @@ WANT_AGAIN_GROWTH = 4
 times as long each further time: others lead meanwhile."""
 
 
+ELECTION_SYNCS = 3
+"""An election takes two syncs one after the other, the candidate's and the voters', and may find each disk
+busy with another."""
+
+
 class Group:
     """See the module's page. Every input may `touch` the node, which then collects the outputs."""
 
@@ -236,13 +241,18 @@ class Group:
     def _stand_soon(self, now: int) -> None:
         """No leader is known: stand after a short random while, later ranks later.
 
-        Elections that came to nothing double the while, up to the suspicion time: where each vote
-        waits for a slow disk, candidates would else overtake each other for ever (the broadcast time
-        of Raft §5.6 includes the syncs).
+        An election must have the time that it needs (the broadcast time of Raft §5.6), and each vote
+        waits for a sync. Where a sync takes longer than a retry, a candidate would else give itself up
+        before the first vote can be there, and leadership fall to whoever stands in the luckiest term,
+        not to whom it was handed. The others' disks are taken for like ours; if they are slower, or
+        votes are split, elections that came to nothing double the while. The suspicion time bounds it.
         """
         config = self._environment.config
         rank = self._environment.rank(self.partition)
-        span = min(config.retry_us << max(0, self._vain_terms - 1), config.suspicion_us)
+        needed = max(
+            config.retry_us << max(0, self._vain_terms - 1), ELECTION_SYNCS * self._environment.sync_us()
+        )
+        span = min(needed, config.suspicion_us)
         wait = span + self._environment.jitter(span)
         self._wake(now + wait + (3 if rank is None else rank) * config.stagger_us)
 

@@ -51,6 +51,8 @@ __all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
 
 BOOTSTRAP_INDEX = 1
 """The entry that every replica writes alike when its log is new: the first configuration."""
+SYNC_MEMORY_SHIFT = 3
+"""After each sync an eighth of what a slower one took is forgotten."""
 
 
 class MultiRaft:
@@ -96,6 +98,8 @@ class MultiRaft:
         self._persisted = 0
         self._group_written: dict[int, int] = {}
         self._held: deque[_Held] = deque()
+        self._sync_us = 0
+        """The longest that a write lately waited for its sync: it is forgotten by degrees."""
         self._changes: list[RoleChange] = []
         """Of groups that are no longer there to tell them."""
         self._damaged: list[Damage] = []
@@ -163,6 +167,9 @@ class MultiRaft:
 
     def may_stand(self) -> bool:
         return not self._leaving and not self.detector.distrusts_itself(self._now)
+
+    def sync_us(self) -> int:
+        return self._sync_us
 
     def rank(self, partition: int) -> int | None:
         succession = self.registry.succession(partition)
@@ -310,6 +317,9 @@ class MultiRaft:
         """A sync that began after write `number` has returned (so all lower numbers are durable)."""
         self._now = now
         self._persisted = max(self._persisted, number)
+        if self._held and self._held[0].number <= number:
+            took_us = now - self._held[0].written_us
+            self._sync_us = max(took_us, self._sync_us - (self._sync_us >> SYNC_MEMORY_SHIFT))
         while self._held and self._held[0].number <= number:
             held = self._held.popleft()
             for peer, message in held.messages:
@@ -468,7 +478,7 @@ class MultiRaft:
                 for write in ready.writes:
                     self._group_written[write.partition] = self._written
             if held or ends:
-                self._held.append(_Held(self._written, held, ends))
+                self._held.append(_Held(self._written, now, held, ends))
         for peer, question in self._rounds.begin(now):
             if self.reaches(peer):  # one that is down has nothing to wait in
                 self._send(peer, question)
@@ -610,13 +620,19 @@ class MultiRaft:
 
 
 class _Held:
-    """What waits for the sync of write `number`: messages, and how far each log will be durable."""
+    """What has waited since `written_us` for the sync of write `number`: messages, and how far each log
+    will be durable."""
 
-    __slots__ = ("ends", "messages", "number")
+    __slots__ = ("ends", "messages", "number", "written_us")
 
     def __init__(
-        self, number: int, messages: list[tuple[str, Message]], ends: list[tuple[int, int, int]]
+        self,
+        number: int,
+        written_us: int,
+        messages: list[tuple[str, Message]],
+        ends: list[tuple[int, int, int]],
     ) -> None:
         self.number = number
+        self.written_us = written_us
         self.messages = messages
         self.ends = ends

@@ -220,6 +220,15 @@ def _stand_again_as_soon_as_ever(self: Group, now: int) -> None:
 _stand_soon = Group._stand_soon
 
 
+@contextmanager
+def _no_back_off() -> Iterator[None]:
+    with (
+        mock.patch.object(Group, "_stand_soon", _stand_again_as_soon_as_ever),
+        mock.patch.object(MultiRaft, "sync_us", return_value=0),
+    ):
+        yield
+
+
 def _never_sticks(_self: Group, _now: int) -> bool:
     return False
 
@@ -374,7 +383,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "rule-13-no-back-off": Mutant(
         "Elections in vain do not space themselves out",
-        broken=_patched(Group, "_stand_soon", _stand_again_as_soon_as_ever),
+        broken=_no_back_off,
+    ),
+    "rule-13-blind-to-syncs": Mutant(
+        "An election gets the same time whatever a sync takes",
+        broken=_patched(MultiRaft, "sync_us", lambda _self: 0),
+        theme="slow_disks",
     ),
     "rule-14-no-round": Mutant(
         "A leader reads without asking whether it still leads",

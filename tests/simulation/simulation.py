@@ -43,6 +43,9 @@ PARTLY_ELECTIONS_MAX = 6
 """Where some links stay cut, views differ, and leadership may still move in the second of these spans. It
 must not go to and fro (rule 36): two polite leaders did so twenty-five times in it."""
 
+HAND_OVER_TERMS_MAX = 4
+"""Terms in which a partition is given away and comes back: two, and as many for what may go wrong."""
+
 
 class Simulation:
     """A plan made real. `run` raises `Violation` (or the core's own AssertionError) if it fails."""
@@ -255,14 +258,26 @@ class Simulation:
         self._wait("nothing waits any more", lambda: not any(node.waiting() for node in self.nodes))
 
     def _demand_that_leadership_yields(self) -> None:
-        """A full disk gives its partitions away, as far as others can lead them, and gets them back."""
+        """A full disk gives its partitions away, as far as others can lead them, and gets them back: by two
+        elections, however long a sync takes."""
         node = self.world.random.choice(self.nodes)
+        before = self._terms()
         node.yield_leadership(True)
         wanted = owners(self.replicas, self.members, {node.name})
         self._wait(f"{node.name} yields", lambda: self._owners(self.nodes) == wanted)
         node.yield_leadership(False)
         wanted = owners(self.replicas, self.members)
         self._wait(f"{node.name} leads again", lambda: self._owners(self.nodes) == wanted)
+        took = [now - then for then, now in zip(before, self._terms(), strict=True)]
+        if max(took) > HAND_OVER_TERMS_MAX:
+            raise Violation("rule 13, elections have their time", f"two hand-overs took {took} terms")
+
+    def _terms(self) -> list[int]:
+        """The newest term of each partition."""
+        return [
+            max(node.core.term_of(partition) for node in self.nodes)
+            for partition in range(self.plan.partitions)
+        ]
 
     def _stream(self, partition: int, number: int = 0) -> str:
         return stream_of(partition, number, self.plan.partitions)

@@ -167,6 +167,23 @@ def test_a_leader_that_is_not_heard_by_those_whom_it_hears_makes_room() -> None:
     assert cluster.elections() == settled, "who reaches no majority does not want to be given the lead"
 
 
+def test_on_slow_disks_each_hand_over_is_one_election_in_one_term() -> None:
+    """Syncs of a third of the suspicion time: it took up to twelve terms, and three seconds."""
+    cluster = Cluster(5, factor=5)
+    for node in cluster.nodes.values():
+        node.sync_factor = SUSPICION // 3 // SYNC_US
+    for _ in range(4):
+        cluster.append()
+        cluster.pass_time(400_000)
+    owner = cluster.leader()
+    before = owner.core.term_of(0)
+    for full in (True, False):
+        owner.yield_leadership(full)
+        cluster.pass_time(2 * SUSPICION)
+        assert (cluster.leader() is owner) != full
+    assert owner.core.term_of(0) == before + 2
+
+
 def test_slow_disks_everywhere_depose_nobody() -> None:
     """Syncs of nine tenths of the suspicion time: acknowledgements are late, entries arrive at once."""
     cluster = Cluster(3)

@@ -47,10 +47,23 @@ def _slow_disks() -> Plan:
     return replace(plan, disk=DiskPlan(plan.consensus.suspicion_us // 4, 1000))
 
 
+def _hand_overs_on_slow_disks() -> Plan:
+    """Rule 13, seed 300897 of 24 November: with a sync longer than a retry, who was handed a partition gave
+    its candidacy up before a vote could be there; somebody else was elected terms later, and handed the
+    partition on in vain again."""
+    plan = _small(5, nodes=5, replication_factor=5, skew=(1.0,) * 5, minority="crash")
+    suspicion_us = plan.consensus.suspicion_us
+    return replace(plan, duration_us=4 * suspicion_us, disk=DiskPlan(suspicion_us // 6, 1000))
+
+
 @pytest.mark.parametrize(
     ("plan", "mutant"),
-    [(_one_replica(), "rule-1-sole-voter"), (_slow_disks(), "rule-13-no-back-off")],
-    ids=["one_replica", "slow_disks"],
+    [
+        (_one_replica(), "rule-1-sole-voter"),
+        (_slow_disks(), "rule-13-no-back-off"),
+        (_hand_overs_on_slow_disks(), "rule-13-blind-to-syncs"),
+    ],
+    ids=["one_replica", "slow_disks", "hand_overs_on_slow_disks"],
 )
 def test_it_stays_fixed(plan: Plan, mutant: str) -> None:
     assert run_plan(plan).complaint == ""

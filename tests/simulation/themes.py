@@ -245,6 +245,20 @@ def _restarts(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _slow_disks(plan: Plan, random: Random) -> Plan:
+    """A sync takes longer than a retry: elections must wait for it, or nobody gets what it is handed
+    (rule 13)."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    return replace(
+        plan,
+        duration_us=8 * suspicion_us,
+        network=NetworkPlan(),
+        disk=DiskPlan(suspicion_us // random.choice((4, 6)), suspicion_us // 100),
+        faults=(Fault("crash_leader", 4 * suspicion_us, suspicion_us, (0,)),),
+    )
+
+
 def _shell(plan: Plan, random: Random) -> Plan:
     """The real replica with a disk that has no room, and with an owner that raises (rules 24 and 31)."""
     plan = replace(_one_group(plan, random), real_node=True)
@@ -314,5 +328,6 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "restarts": (0.2, _restarts),
     "shell": (0.5, _shell),
     "node_code": (0, _node_code),
+    "slow_disks": (0, _slow_disks),
 }
 """By name: how often a seed draws it, and how it shapes the mixed plan."""

@@ -24,6 +24,7 @@ class FakeNode:
         self.touched = 0
         self.unreachable: set[str] = set()
         self.trusted = True
+        self.sync = 0
         self.place: int | None = 0
         self.disk_budget = True
         self.lanes = Lanes(self.config.suspicion_us)
@@ -48,6 +49,9 @@ class FakeNode:
 
     def may_stand(self) -> bool:
         return self.trusted
+
+    def sync_us(self) -> int:
+        return self.sync
 
     def rank(self, partition: int) -> int | None:
         return self.place

@@ -276,6 +276,38 @@ def test_rule_13_a_voter_whose_log_is_newer_than_the_candidates_stands_itself() 
     assert all(m.pre for m in asked)
 
 
+def test_rule_13_a_candidate_does_not_give_itself_up_before_the_disks_could_let_it_win() -> None:
+    """Three syncs of 100 ms; the retry is 60 ms. The one whom the leader chose overtook itself."""
+    bench = Bench()
+    bench.node.sync = 100_000
+    bench.append("b", 1, (1, 0), [])
+    bench.step("b", TimeoutNow(0, 1))
+    for _ in range(29):
+        bench.pass_time(10_000)
+        assert (bench.group.role, bench.group.term) == (Role.CANDIDATE, 2)
+    bench.step("c", VoteReply(0, 2, True, False))
+    assert bench.group.leadership is not None
+
+
+def test_rule_13_a_voter_gives_its_candidate_the_time_of_the_syncs() -> None:
+    bench = Bench()
+    bench.node.sync = 100_000
+    bench.ask_vote("b", 1, (1, 0))
+    for _ in range(29):
+        bench.pass_time(10_000)
+        assert (bench.group.role, bench.group.term) == (Role.FOLLOWER, 1)
+    bench.pass_time(10_000)
+    assert bench.group.role == Role.PRECANDIDATE
+
+
+def test_rule_13_however_slow_the_disk_a_node_stands_again_within_suspicion_times() -> None:
+    bench = Bench()
+    bench.node.sync = 60 * SECOND
+    bench.ask_vote("b", 1, (1, 0))
+    bench.pass_time(bench.node.config.suspicion_us)
+    assert bench.group.role == Role.PRECANDIDATE
+
+
 def test_rule_26_a_node_that_distrusts_itself_does_not_stand() -> None:
     bench = Bench()
     bench.node.trusted = False
