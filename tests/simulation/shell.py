@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import allsource.cluster.replica as replica_module
-from allsource.cluster.consensus.messages import Beat, Message, ReadResult, RoleChange
+from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Role, RoleChange
 from allsource.cluster.replica import Replica
 from allsource.storage.errors import DiskFull
 from allsource.storage.interface import PartitionWrite
@@ -135,6 +135,10 @@ class _Owner:
         return self._node.service.pump()
 
     def changed(self, change: RoleChange) -> None:
+        node = self._node
+        if node.owner_raises and change.role == Role.LEADER:
+            # Its messages went out before it was told here: it led, and others may follow it.
+            node.invariants.leads(node, change.partition, change.term)
         self._raise_if_told()
         self._node.role_changed(change)
 
