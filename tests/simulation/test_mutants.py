@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.draw import THEMES, draw_plan
+from tests.simulation.draw import THEMES
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.run import describe_failure, first_failure, run_many, run_plan, shrink
+from tests.simulation.run import describe_failure, first_failure, plan_of, run_many, run_plan, shrink
 
 SEEDS_MAX = 200
 
@@ -28,7 +28,10 @@ def test_the_themes_that_catch_the_mutants_hold_without_them(theme: str) -> None
 
 
 def test_a_failing_plan_shrinks_to_one_that_fails_with_less() -> None:
-    plan = draw_plan(10)
-    smaller = shrink(plan, "rule-6-by-index")
-    assert run_plan(smaller, "rule-6-by-index").failed
+    mutant = "rule-6-by-index"
+    failure = first_failure(range(SEEDS_MAX), mutant)
+    assert failure is not None
+    plan = plan_of(failure.seed, mutant)
+    smaller = shrink(plan, mutant)
+    assert run_plan(smaller, mutant).failed
     assert len(smaller.faults) < len(plan.faults) or smaller.duration_us < plan.duration_us
