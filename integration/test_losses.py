@@ -40,10 +40,16 @@ async def test_a_killed_owner_is_replaced_at_once_and_nothing_is_lost(clusters: 
     """Nobody waits for the suspicion time: that the process has ended shows at its connections."""
     cluster = await clusters.start(3, suspicion_timeout=UNSUSPECTING)
     assert cluster.settings.suspicion_timeout_ms > 1000 * ACCEPT_TIMEOUT_S
+    (victim,) = Random(SEED).sample(cluster.ids, 1)
+    picture = await cluster.picture(victim)
+    assert picture is not None
+    assert picture.owned_by(victim)
     async with written_to(cluster, SEED) as writers:
-        random = Random(SEED)
-        rounds = [await run_round(number, KILL, cluster, writers, random, 1) for number in (1, 2)]
-    assert all(round_.owned for round_ in rounds)
+        killed_at = writers.now()
+        cluster.kill(victim)
+        assert await writers.all_accept(killed_at, ACCEPT_TIMEOUT_S) == []
+    cluster.start(victim)
+    await cluster.ready(victim)
     assert await faults(cluster, writers.history) == []
 
 
