@@ -22,7 +22,7 @@ from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import connect
 from tests.soak.judge import NodeFigures, judge_nodes, judge_terms, judge_writer
 from tests.soak.watch import Watch, figures, terms
-from tests.soak.writer import Writers
+from tests.soak.writer import Writers, fill
 
 MIB = 1 << 20
 CALM_S = 60.0
@@ -33,7 +33,8 @@ async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
     """All phases; the complaints."""
     await cluster.start_all()
     async with connect(cluster.settings) as client:
-        await Writers(client, "warm").run(5)
+        await fill(client, "warm")
+        await Writers(client, "warm").run(10)
         alone = Writers(client, "alone")
         await alone.run(30)
         before = {node_id: figures(cluster, node_id) for node_id in cluster.ids}
@@ -45,7 +46,7 @@ async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
         await beside.run(minutes * 60)
         counts = await abuse
         await watch.stop()
-        after = await _calm(cluster, before)
+        after = await _calm(cluster, before, len(beside.latencies))
         terms_after = await terms(cluster)
         missing = await alone.missing() + await beside.missing()
     _show(counts, alone, beside, watch, before, after)
@@ -53,7 +54,7 @@ async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
         *[f"acknowledged and not there: {line}" for line in missing],
         *judge_writer(alone.latencies, beside.latencies, beside.errors),
         *judge_terms(terms_before, terms_after),
-        *judge_nodes(before, after),
+        *judge_nodes(before, after, len(beside.latencies)),
         *[f"{node_id} has ended" for node_id in cluster.ids if not cluster.nodes[node_id].running],
     ]
 
@@ -75,12 +76,14 @@ async def _abuse(config: Path, seconds: float, seed: int) -> dict[str, int]:
     return counts
 
 
-async def _calm(cluster: ClusterProcess, before: dict[str, NodeFigures]) -> dict[str, NodeFigures]:
+async def _calm(
+    cluster: ClusterProcess, before: dict[str, NodeFigures], appends: int
+) -> dict[str, NodeFigures]:
     """Wait until the figures are back, or for as long as they may take."""
     end = time.monotonic() + CALM_S
     while True:
         after = {node_id: figures(cluster, node_id) for node_id in cluster.ids}
-        if not judge_nodes(before, after) or time.monotonic() > end:
+        if not judge_nodes(before, after, appends) or time.monotonic() > end:
             return after
         await asyncio.sleep(1)
 

@@ -31,6 +31,12 @@ def test_a_node_that_keeps_what_it_was_sent_is(now: NodeFigures, word: str) -> N
     assert word in complaint
 
 
+def test_what_the_writer_stored_is_its_own() -> None:
+    after = {"n1": replace(WELL, rss=200 * MIB)}
+    assert judge_nodes({"n1": WELL}, after, appends=40_000) == []
+    assert len(judge_nodes({"n1": WELL}, after, appends=10_000)) == 1
+
+
 def test_a_writer_that_waited_or_was_refused_is() -> None:
     assert judge_writer([0.001] * 100, [0.001] * 97 + [0.1] * 3, {}) == [
         "the writer's p99 is 100.0 times that of alone"

@@ -12,6 +12,25 @@ from allsource.storage.errors import AllsourceError
 WRITERS = 8
 PAUSE_S = 0.02
 
+FILL_BYTES = 160 << 20
+_FILL_EVENT = 4096
+_FILL_BATCH = 100
+_FILL_INFLIGHT = 8
+
+
+async def fill(client: Client, run: str) -> None:
+    """Write as much as fills a node's write buffers twice over, so that its memory is that of a node which
+    has been used for a while, before anybody looks at it."""
+    numbers = iter(range(FILL_BYTES // (_FILL_EVENT * _FILL_BATCH)))
+
+    async def writer() -> None:
+        for number in numbers:
+            event = {"text": f"{number:08d}" * (_FILL_EVENT // 8)}
+            batch = [NewEvent.json("Filled", event) for _ in range(_FILL_BATCH)]
+            await client.append(f"fill-{run}-{number % 512}", batch)
+
+    await asyncio.gather(*[writer() for _ in range(_FILL_INFLIGHT)])
+
 
 class Writers:
     """`latencies`: seconds for each acknowledged append; `errors`: what else came back, by code."""
