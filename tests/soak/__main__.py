@@ -29,7 +29,7 @@ CALM_S = 60.0
 """How long after the abuse memory and descriptors may take to come back."""
 
 
-async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
+async def soak(cluster: ClusterProcess, minutes: float, seed: int, kinds: list[str]) -> list[str]:
     """All phases; the complaints."""
     await cluster.start_all()
     async with connect(cluster.settings) as client:
@@ -42,7 +42,7 @@ async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
         watch = Watch(cluster)
         watch.start()
         beside = Writers(client, "beside")
-        abuse = asyncio.create_task(_abuse(cluster.config, minutes * 60, seed))
+        abuse = asyncio.create_task(_abuse(cluster.config, minutes * 60, seed, kinds))
         await beside.run(minutes * 60)
         counts = await abuse
         await watch.stop()
@@ -59,9 +59,10 @@ async def soak(cluster: ClusterProcess, minutes: float, seed: int) -> list[str]:
     ]
 
 
-async def _abuse(config: Path, seconds: float, seed: int) -> dict[str, int]:
+async def _abuse(config: Path, seconds: float, seed: int, kinds: list[str]) -> dict[str, int]:
     arguments = ["-m", "tests.soak.abuse", "--config", str(config)]
     arguments += ["--seconds", str(seconds), "--seed", str(seed)]
+    arguments += [word for kind in kinds for word in ("--kind", kind)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=asyncio.subprocess.PIPE
     )
@@ -119,12 +120,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--config", type=Path, default=Path("config/three-nodes.yaml"))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--kind", action="append", default=[], help="this kind alone; repeatable")
     options = parser.parse_args()
     print(f"replay with: scripts/soak --minutes {options.minutes:g} --seed {options.seed}", flush=True)
 
     async def run(config: Path) -> list[str]:
         async with ClusterProcess(config) as cluster:
-            return await soak(cluster, options.minutes, options.seed)
+            return await soak(cluster, options.minutes, options.seed, options.kind)
 
     with Scratch(options.config, "soak") as scratch:
         complaints = asyncio.run(run(scratch.config))

@@ -15,8 +15,8 @@ LOG_BYTES_MAX = 1_000_000
 RSS_GROWTH_MAX = 64 * MIB
 """What RocksDB's buffers and the allocator's habits may add to a node, beside `APPEND_BYTES`."""
 APPEND_BYTES = 1024
-"""What each append of the well-behaved writer keeps in a node's write buffers (event, id, slice, head) until
-they are flushed: 55,000 of them without any abuse added 50 MiB."""
+"""What each append of the well-behaved writer keeps in a node's write buffers (event, id, slice, head)
+until they are flushed: 55,000 of them without any abuse added 50 MiB."""
 DESCRIPTORS_GROWTH_MAX = 16
 """RocksDB's own files come and go."""
 
