@@ -34,8 +34,8 @@ from allsource.client.blocking import BlockingClient
 from allsource.client.client import Client
 from allsource.client.errors import ConnectionRefused, UnreadableAnswer
 from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.storage.answers import AppendedStream, AppendResult, StreamInfo
-from allsource.storage.errors import (
+from allsource.storage.model.answers import AppendedStream, AppendResult, StreamInfo
+from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
     InvalidRequest,
@@ -49,7 +49,7 @@ from allsource.storage.errors import (
     Unavailable,
     WrongExpectedVersion,
 )
-from allsource.storage.events import Event, NewEvent
+from allsource.storage.model.events import Event, NewEvent
 
 __all__ = [
     "AllsourceError",

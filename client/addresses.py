@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from allsource.client.cluster_map import Address
-from allsource.storage.arguments import shown
-from allsource.storage.errors import InvalidRequest
+from allsource.storage.model.arguments import shown
+from allsource.storage.model.errors import InvalidRequest
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})")
 """An IPv6 address in brackets, or a name or IPv4 address; then the port."""

@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from allsource.client.addresses import read_address
 from allsource.client.cluster_map import Address
-from allsource.cluster.requests import AppendPart, ReadPartition, ReadStream, parse_token
-from allsource.storage.arguments import flag, seconds, shown, text, whole_number
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import Events, as_events, encode_blob
-from allsource.storage.expected import ANY, parse_expected
-from allsource.storage.partition import check_stream_id, partition_of
+from allsource.cluster.protocol.requests import AppendPart, ReadPartition, ReadStream, parse_token
+from allsource.storage.model.arguments import flag, seconds, shown, text, whole_number
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import Events, as_events, encode_blob
+from allsource.storage.model.expected import ANY, parse_expected
+from allsource.storage.model.partition import check_stream_id, partition_of
 
 Expected: TypeAlias = str | int
 

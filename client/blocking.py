@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from allsource.client.arguments import Expected
 from allsource.client.client import PAGE_EVENTS, Client
 from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.requests import AppendResult, PartitionPage
-from allsource.storage.answers import StreamInfo
-from allsource.storage.errors import InvalidRequest, Unavailable
-from allsource.storage.events import Event, Events
+from allsource.cluster.protocol.requests import AppendResult, PartitionPage
+from allsource.storage.model.answers import StreamInfo
+from allsource.storage.model.errors import InvalidRequest, Unavailable
+from allsource.storage.model.events import Event, Events
 
 _T = TypeVar("_T")
 

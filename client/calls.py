@@ -11,7 +11,7 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.requests import (
     AppendRequest,
     AppendResult,
     ClusterView,
@@ -23,7 +23,7 @@ from allsource.cluster.requests import (
     Result,
     StreamPage,
 )
-from allsource.storage.errors import (
+from allsource.storage.model.errors import (
     AllsourceError,
     NoMajority,
     NoOwner,

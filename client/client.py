@@ -28,8 +28,8 @@ from allsource.client.dispatch import Dispatcher
 from allsource.client.gate import Gate
 from allsource.client.opening import connect_to_one
 from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.handshake import DiallerConfig
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
@@ -40,11 +40,11 @@ from allsource.cluster.requests import (
     ReadStream,
     Request,
 )
-from allsource.storage.answers import StreamInfo
-from allsource.storage.arguments import seconds, whole_number
-from allsource.storage.errors import InvalidRequest, Unavailable
-from allsource.storage.events import Event, Events
-from allsource.storage.partition import partition_of
+from allsource.storage.model.answers import StreamInfo
+from allsource.storage.model.arguments import seconds, whole_number
+from allsource.storage.model.errors import InvalidRequest, Unavailable
+from allsource.storage.model.events import Event, Events
+from allsource.storage.model.partition import partition_of
 
 PAGE_EVENTS = 1000
 """Events that the iterators ask for at a time."""

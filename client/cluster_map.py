@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.model.partition import PARTITION_COUNT
 
 Address = tuple[str, int]
 

@@ -11,11 +11,11 @@ import os
 from typing import Protocol, cast
 
 from allsource.client.calls import Call
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.handshake import DiallerConfig, Welcome
-from allsource.cluster.requests import Result
-from allsource.cluster.session import ClientSession, Established, Event, Results
-from allsource.storage.errors import AllsourceError, InvalidRequest
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.requests import Result
+from allsource.cluster.protocol.session import ClientSession, Established, Event, Results
+from allsource.storage.model.errors import AllsourceError, InvalidRequest
 
 HANDSHAKE_TIMEOUT_S = 5.0
 

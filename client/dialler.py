@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from allsource.client.cluster_map import Address
 from allsource.client.connection import HANDSHAKE_TIMEOUT_S, AlreadyConnected, Listener, NodeConnection
-from allsource.cluster.handshake import DiallerConfig
+from allsource.cluster.protocol.handshake import DiallerConfig
 
 _RETRY_FIRST_S = 0.01
 _RETRY_MAX_S = 0.5

@@ -17,10 +17,10 @@ from allsource.client.connection import AlreadyConnected, NodeConnection
 from allsource.client.gate import Gate
 from allsource.client.routes import Routes
 from allsource.client.watch import Watch
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.handshake import Welcome
-from allsource.cluster.requests import ClusterView, Request, Result
-from allsource.storage.errors import AllsourceError, InvalidRequest, NotOwner, Unavailable
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import Welcome
+from allsource.cluster.protocol.requests import ClusterView, Request, Result
+from allsource.storage.model.errors import AllsourceError, InvalidRequest, NotOwner, Unavailable
 
 SWEEP_S = 0.02
 """How exact deadlines and waits are."""

@@ -3,12 +3,13 @@
 Every call ends in one of three ways: it returns (committed, or read), it raises a `Rejected` (it surely
 had no effect; the class says whether to change the request or to try again later), or it raises
 `OutcomeUnknown` (an append that may have happened: appending the same events again, with the same ids,
-is safe and tells). Reads have no effect, so they never end unknown. `storage.errors` draws the family.
+is safe and tells). Reads have no effect, so they never end unknown. `storage.model.errors` draws the
+family.
 """
 
 from __future__ import annotations
 
-from allsource.storage.errors import Rejected, Unavailable
+from allsource.storage.model.errors import Rejected, Unavailable
 
 
 class ConnectionRefused(Rejected):

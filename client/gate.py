@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from allsource.storage.errors import QueueFull
+from allsource.storage.model.errors import QueueFull
 
 
 class Gate:

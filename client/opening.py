@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from allsource.client.cluster_map import Address
 from allsource.client.dialler import Dialler
 from allsource.client.errors import ConnectionRefused
-from allsource.cluster.frames import ProtocolError
-from allsource.storage.errors import AllsourceError, Unavailable
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.storage.model.errors import AllsourceError, Unavailable
 
 OTHERS_S = 0.5
 """How long other nodes have to do better when one has refused for good: their secret may be changed one

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from allsource.storage.answers import StreamInfo
-from allsource.storage.events import Event
+from allsource.storage.model.answers import StreamInfo
+from allsource.storage.model.events import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from dataclasses import replace
 from allsource.client.calls import Call
 from allsource.client.errors import UnreadableAnswer
 from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.requests import PartitionPage, ReadPartition, ReadStream, StreamPage
-from allsource.storage.answers import StreamInfo
-from allsource.storage.events import Event
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.requests import PartitionPage, ReadPartition, ReadStream, StreamPage
+from allsource.storage.model.answers import StreamInfo
+from allsource.storage.model.events import Event
 
 PAGES_AHEAD = 16
 """Partitions that a scan reads at the same time."""

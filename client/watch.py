@@ -15,7 +15,7 @@ from typing import Protocol
 from allsource.client.calls import Call
 from allsource.client.connection import NodeConnection
 from allsource.client.routes import Routes
-from allsource.cluster.requests import ClusterView, DescribeCluster, Request
+from allsource.cluster.protocol.requests import ClusterView, DescribeCluster, Request
 
 SILENT_S = 0.25
 """How long a node may owe answers and say nothing before it counts as silent."""

@@ -1,21 +1,15 @@
 """The cluster room: who keeps and leads what, how nodes agree, and how they talk.
 
 What lives here
-    placement   who keeps a partition and who should lead it: two pure functions of the members
-    liveness    one node's own view of which peers are alive
-    registry    what one process knows: members, health, owners by placement, leaders by term
-    router      where a request goes, or why nowhere
-    requests    what can be asked of a cluster, and the answers
-    consensus/  Raft for many partitions, a pure machine: facts in, orders out
-    frames, codec, message_codec, handshake, session
-                the peer protocol without I/O (PROTOCOL.md is its page)
-    connection, server, peers
-                its sockets: one connection, those who dial us, those whom we dial
-    replica, syncer
-                the shell of consensus: clock, disk, and the thread that syncs
+    consensus/   Raft for many partitions, a pure machine: facts in, orders out. RULES.md is its law
+    membership/  who is a member, who is alive, who should own what, where a request goes: pure
+    protocol/    the peer protocol without I/O: bytes in, bytes and events out. PROTOCOL.md is its page
+    budgets/     what others may cost: places, turns of the loop, bytes: pure
+    transport/   its sockets: those who dial us, those whom we dial
+    shell/       carries out what consensus decides: clock, disk, and the thread that syncs
 
 What may not
-    Only the last five do I/O. The others import no asyncio, socket, clock or random: time and
+    Only `transport` and `shell` do I/O. The others import no asyncio, socket, clock or random: time and
     randomness are passed in, so that a failover can be tested in a microsecond and replayed from a
     seed. Nothing here knows HTTP, the command line or the daemon; imports point down, to `storage`.
 

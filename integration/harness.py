@@ -16,12 +16,12 @@ from typing import Any
 import aiohttp
 
 from allsource.client import Client
-from allsource.node.cli.cluster import ClusterProcess, write_config
+from allsource.node.cli.control.cluster import ClusterProcess, write_config
+from allsource.node.cli.control.processes import NodeProcess, stop_all, until
 from allsource.node.cli.drill.checks import Fault, judge
 from allsource.node.cli.drill.history import History
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.writers import Clock, Writers
-from allsource.node.cli.processes import NodeProcess, stop_all, until
 
 SECRET = "integration-secret"
 CLIENT_SECRET = "integration-secret-of-clients"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from allsource.node.cli.cluster import ClusterProcess
-from allsource.node.cli.ports import free_ports
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.ports import free_ports
 from integration.harness import Clusters, ask, greeting, wait_for
 
 

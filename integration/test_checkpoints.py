@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
 from allsource.node.cli.drill.history import ACKNOWLEDGED, History
 from allsource.node.ending import EXIT_STORAGE
 from allsource.storage.repository import open_repository

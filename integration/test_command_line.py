@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from allsource.config.load import load_settings
-from allsource.node.cli.adopted import listener
-from allsource.node.cli.cluster import ClusterProcess
-from allsource.node.cli.processes import until
-from allsource.storage.partition import partition_of
+from allsource.node.cli.control.adopted import listener
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.processes import until
+from allsource.storage.model.partition import partition_of
 from integration.harness import PATIENCE_S, Clusters, ask, greeting
 
 ALLSOURCE = [sys.executable, "-m", "allsource.node.cli"]

@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 from typing import IO
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.processes import NodeProcess, node_command
 from allsource.node.cli.drill.history import REJECTED, UNKNOWN
 from allsource.node.cli.drill.rounds import ACCEPT_TIMEOUT_S, KILL, PAUSE, run_round
 from allsource.node.cli.drill.writers import Writers
-from allsource.node.cli.processes import NodeProcess, node_command
-from allsource.storage.partition import partition_of
+from allsource.storage.model.partition import partition_of
 from integration.harness import (
     PATIENCE_S,
     Clusters,

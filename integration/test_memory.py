@@ -1,6 +1,6 @@
 """A cluster that keeps everything in memory: what is killed is gone, and must not be taken for itself.
 
-CONSENSUS.md rule 9: a restarted node has forgotten its votes and its log. It may neither vote nor
+RULES.md rule 9: a restarted node has forgotten its votes and its log. It may neither vote nor
 acknowledge as if it had not; the others go on as long as they are a majority, and not with its help.
 """
 
@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
 from integration.harness import PATIENCE_S, Clusters, ask, greeting, wait_for, written_to
 from integration.test_command_line import allsource
 

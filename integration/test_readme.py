@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from allsource.node.cli.app import cli
-from allsource.node.cli.cluster import ClusterProcess
-from allsource.node.cli.scratch import copy_config
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.scratch import copy_config
 from allsource.node.cli.targets import DEFAULT_CONFIG
 from integration.harness import Clusters, ask, greeting
 from integration.test_command_line import ALLSOURCE, launched

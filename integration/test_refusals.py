@@ -13,8 +13,8 @@ import yaml
 
 from allsource.client import Client
 from allsource.client.errors import ConnectionRefused
-from allsource.node.cli.cluster import ClusterProcess
-from allsource.node.cli.processes import until
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.processes import until
 from integration.harness import CLIENT_SECRET, PATIENCE_S, Clusters, ask, end, greeting, wait_for
 
 LISTEN, STORAGE = 69, 73

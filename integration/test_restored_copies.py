@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
 from allsource.node.ending import EXIT_STORAGE
 from integration.harness import Clusters, ask, end, greeting, wait_for
 
@@ -131,9 +131,9 @@ async def test_a_leader_remembers_what_a_copy_from_within_one_start_has_forgotte
 
 async def adopt_start(cluster: ClusterProcess, node_id: str) -> None:
     """Put the newest start of the directory that was set aside into the one that took its place."""
-    from allsource.storage import keys
-    from allsource.storage.directory import claim_existing
-    from allsource.storage.rocksdb import RocksStorage
+    from allsource.storage.files.directory import claim_existing
+    from allsource.storage.rocksdb import keys
+    from allsource.storage.rocksdb.storage import RocksStorage
 
     store = cluster.settings.node(node_id).data_dir
     newest = RocksStorage.of_claimed(claim_existing(store.with_name(f"{node_id}-newest")))

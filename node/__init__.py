@@ -3,15 +3,16 @@
 Here lives what ties the other rooms together in a running node. What decides without touching anything
 belongs below: placement, routing and consensus in `cluster`, formats and indexes in `storage`.
 
-Read in this order: `daemon` (boot and shutdown, each on one screen, and the exit statuses), `formation`
-(why the first start needs everybody), `member` (a node that takes part: replica, service, write path
-and reads wired together), `front` (what doors talk to before and after that), `service` (here, forward,
-park or refuse), `ingest` and `admission` (the write path: the pump, and the pure decision in it),
-`reads`, `tickets` (a request under way and its deadline), `queue`, `pages` (what a read finds), `again`
-(many requests tried anew), `faults` (errors of ours). `measures`, `metrics`, `histogram` and
-`prometheus` count; `view` draws `GET /v1/cluster`; `checkpoints` copies what is stored; `logging` sets
-structlog up. The doors are `http/` and `wire/`, thin over the service; `cli/` is the `allsource`
-command.
+What lives here
+    daemon         boot and shutdown, each on one screen, and the exit statuses; `limits`, `ending`
+    formation      why the first start needs everybody; `acquaintances`, what handshakes remember
+    member         a node that takes part: replica, service, write path and reads wired together
+    front · view   what doors talk to before and after that; what a node says of itself
+    damage · checkpoints   partitions set aside; copies of what is stored
+    requests/      from a door to an answer: service, queue, pump, reads
+    observe/       log and metrics: told, never decided
+    http/ · wire/  the doors, thin over the service
+    cli/           the `allsource` command
 
 Trade-offs: one event loop does everything but fsync, in callbacks and in batches of a loop turn,
 because a task or future for each request costs more than the request; so nothing here may block, and

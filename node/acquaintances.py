@@ -2,7 +2,7 @@
 
 `Formation` keeps it durably; consensus knows what peers acknowledged. A start that is new is compared with
 the latter, then written down, and only then counts: nothing of that peer has been acted on before. Where
-something cannot be written down, the process ends (CONSENSUS.md rule 16), and so it does when a peer that
+something cannot be written down, the process ends (RULES.md rule 16), and so it does when a peer that
 has proved who it is shows that our own data directory is an older copy.
 """
 
@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
-from allsource.cluster.acquaintance import REGRESSED, LogEnd, Start, lost_acknowledgement, outpaced
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.replica import EXIT_SYNC_FAILED
+from allsource.cluster.protocol.acquaintance import REGRESSED, LogEnd, Start, lost_acknowledgement, outpaced
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.shell.replica import EXIT_SYNC_FAILED
 from allsource.node.ending import EXIT_STORAGE, end_process
 from allsource.node.formation import Formation
-from allsource.storage.errors import DiskFull
+from allsource.storage.model.errors import DiskFull
 
 
 class Acquaintances:
-    """See the module's page. It is the `Memory` of `cluster.acquaintance`."""
+    """See the module's page. It is the `Memory` of `cluster.protocol.acquaintance`."""
 
     def __init__(
         self,

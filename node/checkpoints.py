@@ -3,7 +3,7 @@
 A copy holds everything that this node acknowledged before it was asked for: the commit indexes, which
 storage otherwise learns with the beats, are written first. What it takes of the event loop is that write;
 the copying itself runs in a thread, which holds the interpreter for some milliseconds at its end
-(`storage.rocksdb_checkpoint`).
+(`storage.rocksdb.checkpoint`).
 
 A client chooses a name, never a path: copies lie in `checkpoints/` of the data directory. Their number is
 bounded (`limits.checkpoints_max`), because each keeps old files on the disk. Nothing removes them unasked.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from allsource.storage.checkpoint import (
+from allsource.storage.files.checkpoint import (
     CheckpointInfo,
     CheckpointsUnsupported,
     check_room,
@@ -25,9 +25,9 @@ from allsource.storage.checkpoint import (
     read_checkpoint,
     remove_checkpoint,
 )
-from allsource.storage.directory import CHECKPOINTS
-from allsource.storage.errors import Overloaded
+from allsource.storage.files.directory import CHECKPOINTS
 from allsource.storage.interface import Storage
+from allsource.storage.model.errors import Overloaded
 
 
 @runtime_checkable

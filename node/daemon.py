@@ -8,7 +8,7 @@ Exit statuses of `run_node`::
          it is an older copy, or when its disk is full; the message says what to do
     69   an address cannot be listened on (EX_UNAVAILABLE)
     70   the node found its own state wrong and ended at once (EX_SOFTWARE); not for a damaged record, which
-         costs its partition alone (`damage`; CONSENSUS.md rule 17)
+         costs its partition alone (`damage`; RULES.md rule 17)
     74   a sync failed and the process ended at once (EX_IOERR; rule 16)
 
 Whatever prevents a start is one line on standard error, never a traceback.
@@ -34,12 +34,12 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from allsource.cluster.acquaintance import REGRESSED, LogEnd
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
-from allsource.cluster.peers import PeerLinks
-from allsource.cluster.placement import hosted_by, replica_sets
-from allsource.cluster.server import Server
+from allsource.cluster.membership.placement import hosted_by, replica_sets
+from allsource.cluster.protocol.acquaintance import REGRESSED, LogEnd
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
+from allsource.cluster.transport.peers import PeerLinks
+from allsource.cluster.transport.server import Server
 from allsource.config.exposure import is_open_to_others
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
@@ -47,7 +47,6 @@ from allsource.node.acquaintances import Acquaintances
 from allsource.node.checkpoints import Checkpoints
 from allsource.node.damage import DamagedPartitions, Suspect
 from allsource.node.ending import EXIT_STORAGE
-from allsource.node.faults import Faults, Nonsense
 from allsource.node.formation import Formation
 from allsource.node.front import Front
 from allsource.node.http.app import make_app
@@ -55,19 +54,20 @@ from allsource.node.http.door import DoorLimits
 from allsource.node.http.guards import Hosts
 from allsource.node.http.server import HttpServer
 from allsource.node.limits import caps_for, wanted
-from allsource.node.logging import node_log
-from allsource.node.measures import Measures
 from allsource.node.member import Member
-from allsource.node.metrics import LockFreeMetrics
-from allsource.node.prometheus import render
-from allsource.node.queue import LockFreeEventQueue
-from allsource.node.tickets import Ticket
+from allsource.node.observe.logging import node_log
+from allsource.node.observe.measures import Measures
+from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.observe.prometheus import render
+from allsource.node.requests.faults import Faults, Nonsense
+from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests.tickets import Ticket
 from allsource.node.view import View
 from allsource.node.wire.door import WireDoor
-from allsource.storage.errors import AllsourceError, DiskFull, StorageFault
 from allsource.storage.interface import Identity, Storage
+from allsource.storage.model.errors import AllsourceError, DiskFull, StorageFault
+from allsource.storage.model.printable import printable_lines
 from allsource.storage.open import open_storage
-from allsource.storage.printable import printable_lines
 
 EXIT_OK, EXIT_SETTINGS, EXIT_LISTEN = 0, 1, 69
 
@@ -171,7 +171,7 @@ class _Signals:
 
 
 def clock_us() -> int:
-    """Microseconds that never go back and go on while the machine sleeps (CONSENSUS.md rule 19)."""
+    """Microseconds that never go back and go on while the machine sleeps (RULES.md rule 19)."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 

@@ -1,7 +1,7 @@
 """Which partitions of this node are damaged, remembered over its restarts.
 
 A record that fails its checksum makes the whole copy of its partition suspect: the node takes no part in
-that partition any more, and its peers serve it (CONSENSUS.md rule 17). A restart must not forget that, for
+that partition any more, and its peers serve it (RULES.md rule 17). A restart must not forget that, for
 the damage may lie where no start looks. So it is written down when it is found. At the next start the
 partition is verified in full, every record and every index; only if all of it is whole (a cable or the
 memory was the cause, and is another one now) does the node take part in it again, as a replica that was
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from allsource.storage.errors import Corrupt
 from allsource.storage.interface import PartitionState
+from allsource.storage.model.errors import Corrupt
 
 _DAMAGED = "damaged/"
 

@@ -1,7 +1,7 @@
 """What a node must never forget of itself and of the others, and who may take part because of it.
 
 A Raft vote or acknowledgement is a promise for ever. A replica that forgets its promises and votes again
-can lose acknowledged events (CONSENSUS.md rules 9 and 33). It forgets when its directory is *empty*, and
+can lose acknowledged events (RULES.md rules 9 and 33). It forgets when its directory is *empty*, and
 when its directory is an *older copy* of the one that it had. From its own directory it can tell neither:
 only the others can. So, durably:
 
@@ -10,7 +10,7 @@ only the others can. So, durably:
 * Of every peer a node keeps its replica id (made with the data directory) and the newest start that it has
   met, before anything of that peer is acted on. A handshake with another replica id under a known name is
   refused (`identity_changed`); so is one whose directory does not know the start that is remembered
-  (`regressed`, `cluster.acquaintance`); both in both directions.
+  (`regressed`, `cluster.protocol.acquaintance`); both in both directions.
 * A node is *formed*, once and for good, when it has shaken hands with every other member. Before that it
   takes no part in consensus at all.
 * A node whom a peer calls an older copy writes the *doubt* down and ends. From then on it takes no part
@@ -40,8 +40,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from allsource.cluster.acquaintance import START_NONCE_BYTES, Start
-from allsource.storage.errors import StorageFault
+from allsource.cluster.protocol.acquaintance import START_NONCE_BYTES, Start
+from allsource.storage.model.errors import StorageFault
 
 _FORMED = "formed"
 _PEER = "peer/"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from allsource.cluster.requests import ClusterView, DescribeCluster, Request
-from allsource.node.tickets import Reply, Source
+from allsource.cluster.protocol.requests import ClusterView, DescribeCluster, Request
+from allsource.node.requests.tickets import Reply, Source
 from allsource.node.view import View
-from allsource.storage.errors import NoOwner
+from allsource.storage.model.errors import NoOwner
 
 
 class Submit(Protocol):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from allsource.storage.descriptors import database_files
-from allsource.storage.errors import AllsourceError
+from allsource.storage.files.descriptors import database_files
+from allsource.storage.model.errors import AllsourceError
 
 DESCRIPTORS_WANTED = 1 << 20
 """What is asked of the system at the start, if it allows that much: no connection should be refused for

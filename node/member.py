@@ -1,6 +1,6 @@
 """A node that takes part: the core, its shell, the write path, the reads and the service, connected.
 
-It is also where outcomes fan out (`cluster.replica.Owner`): each reaches the paths that wait for it,
+It is also where outcomes fan out (`cluster.shell.replica.Owner`): each reaches the paths that wait for it,
 the log, and the metrics. No socket and no file is opened here, so a whole cluster of members can run
 inside one test, over a storage and links of the test's own.
 """
@@ -15,31 +15,31 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from allsource.cluster.acquaintance import LogEnd
-from allsource.cluster.clocks import DIFFERENCE_MAX_US, ClusterClock
+from allsource.cluster.budgets.turns import Turns
 from allsource.cluster.consensus.messages import Beat, Message, Role, RoleChange
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.cluster.placement import hosted_by, replica_sets
-from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Replica
-from allsource.cluster.requests import Request, Result
-from allsource.cluster.router import RequestRouter
-from allsource.cluster.turns import Turns
+from allsource.cluster.membership.clocks import DIFFERENCE_MAX_US, ClusterClock
+from allsource.cluster.membership.placement import hosted_by, replica_sets
+from allsource.cluster.membership.router import RequestRouter
+from allsource.cluster.protocol.acquaintance import LogEnd
+from allsource.cluster.protocol.requests import Request, Result
+from allsource.cluster.shell.replica import EXIT_BROKEN, EXIT_SYNC_FAILED, Links, Replica
 from allsource.config.schema import Settings
 from allsource.node.damage import ADVICE, DamagedPartitions
 from allsource.node.ending import EXIT_STORAGE, end_process
-from allsource.node.faults import Faults
-from allsource.node.ingest import Ingest
-from allsource.node.leadership import LeadershipNews
-from allsource.node.measures import Measures
-from allsource.node.pages import Pages
-from allsource.node.queue import LockFreeEventQueue
-from allsource.node.reads import Reads
-from allsource.node.reminder import Reminder
-from allsource.node.service import Peers, Service
-from allsource.node.tickets import Source, Ticket
+from allsource.node.observe.leadership import LeadershipNews
+from allsource.node.observe.measures import Measures
+from allsource.node.observe.reminder import Reminder
+from allsource.node.requests.faults import Faults
+from allsource.node.requests.ingest import Ingest
+from allsource.node.requests.pages import Pages
+from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests.reads import Reads
+from allsource.node.requests.service import Peers, Service
+from allsource.node.requests.tickets import Source, Ticket
 from allsource.node.view import View
-from allsource.storage.errors import AllsourceError, Corrupt, DiskFull, DiskRanFull
 from allsource.storage.interface import Storage
+from allsource.storage.model.errors import AllsourceError, Corrupt, DiskFull, DiskRanFull
 
 _LEAVING_STEP_S = 0.005
 _ROOM_US = 10_000_000
@@ -262,7 +262,7 @@ class Member:
         self.replica.refused(peer)
         self._look_at_peers()
 
-    # -- from the replica (`cluster.replica.Owner`); `pump`, `read_ended`, `committed` are bound above
+    # -- from the replica (`cluster.shell.replica.Owner`); `pump`, `read_ended`, `committed` are bound above
 
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed: first whoever waits, then the log (rule 31)."""
@@ -310,7 +310,7 @@ class Member:
             self._log.error("the log cannot be written; this node waits for room", reason=error.message)
 
     def sync_failed(self, error: BaseException) -> None:
-        """CONSENSUS.md rule 16: a failed sync is never retried."""
+        """RULES.md rule 16: a failed sync is never retried."""
         if isinstance(error, DiskRanFull):
             self._ran_full(error)
         try:

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from allsource.cluster.consensus.group import Group
-from allsource.cluster.placement import replica_sets
-from allsource.cluster.replica import Replica
+from allsource.cluster.membership.placement import replica_sets
+from allsource.cluster.shell.replica import Replica
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
-from allsource.node.pages import Pages
-from allsource.node.prometheus import PartitionFigures
-from allsource.node.queue import LockFreeEventQueue
-from allsource.node.tickets import Ticket
-from allsource.storage.errors import Corrupt
+from allsource.node.observe.prometheus import PartitionFigures
+from allsource.node.requests.pages import Pages
+from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests.tickets import Ticket
 from allsource.storage.interface import Storage
+from allsource.storage.model.errors import Corrupt
 
 _STRANGER = "suspect"
 """What a peer looks like to a node that takes no part yet."""

@@ -31,10 +31,10 @@ from itertools import repeat
 from statistics import median
 from typing import Any
 
-from allsource.node import metrics as names
 from allsource.node.daemon import SWITCH_INTERVAL_S
-from allsource.node.metrics import LockFreeMetrics
-from allsource.node.queue import LockFreeEventQueue
+from allsource.node.observe import metrics as names
+from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.requests.queue import LockFreeEventQueue
 
 THREADS = (1, 2, 8)
 BATCHES = (16, 100, 1000)

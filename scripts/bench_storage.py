@@ -26,10 +26,10 @@ from statistics import median
 import msgpack
 from rocksdict import Options, Rdict, WriteBatch
 
-from allsource.storage.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.events import NewEvent, encode_blob
 from allsource.storage.interface import HardState, PartitionWrite, Storage
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.events import NewEvent, encode_blob
 from allsource.storage.open import open_storage
 from allsource.storage.repository import RocksDBEventStreamRepository
 

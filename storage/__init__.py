@@ -1,23 +1,16 @@
 """storage: events on a disk, and nothing about clusters.
 
 What lives here
-    pure        `errors`, `partition`, `expected`, `events` (what an event is and where it belongs),
-                `entry` (the log record), `writes`, `keys` (bytes in RocksDB), `audit` (a log against
-                its indexes)
+    model/      what an event is, where it belongs, what a log record says: pure
     interface   what a node asks of its storage, and the promises that go with it
-    backends    `memory` · `rocksdb` with `rocksdb_batch`, `rocksdb_opening`, `rocksdb_database`,
-                `rocksdb_options`, `rocksdb_pressure`, `rocksdb_figures` · `postgres/`, with a page of its
-                own · `open` knows them by name
-    directory   whose a data directory is, who has it open, how far it was synced
-    copies      `checkpoint` (how a copy comes into being, whole or not at all), `rocksdb_checkpoint` (of an
-                open RocksDB), `rocksdb_adoption` (a copy becomes a store of its own)
-    on its own  `repository` opens an event store without any cluster: `stream_repository` is what all
-                have in common, `log_repository` stands on a storage (with `group_sync`), `answers` are
-                the values, `streams` the pure `EventStream`
+    memory · rocksdb/ · postgres/
+                the backends; `open` knows them by name
+    files/      data directories, checkpoints of them, disks that are full
+    embedded/   the event store without any cluster; `repository` opens one by its URL
 
 Each backend on its own, to be pasted into ``python -m asyncio``::
 
-    from allsource.storage.events import NewEvent
+    from allsource.storage.model.events import NewEvent
     from allsource.storage.repository import open_repository
 
     async with open_repository("memory://") as events:  # gone when this block ends: for tests
@@ -53,6 +46,6 @@ Trade-offs
     long before (`rocksdb_pressure`).
 
     *A checkpoint is for reading, never for restarting a node.* It has forgotten votes and acknowledgements
-    that were given after it (CONSENSUS.md rule 9), so its FORMAT says what it is, and only a repository
+    that were given after it (RULES.md rule 9), so its FORMAT says what it is, and only a repository
     opens it. `await events.checkpoint(path)` makes one; opening `path` is the restore.
 """

@@ -9,7 +9,7 @@
 * **Visible at once.** Reads see what `write` was given as soon as it returns, synced or not.
 * **Durable after `sync`.** When `sync` returns, everything written before it *began* survives a
   power cut. A `sync` that fails raises; the process must then exit and never call it again
-  (CONSENSUS.md rule 16: a kernel may report a failed write-back once and forget it).
+  (RULES.md rule 16: a kernel may report a failed write-back once and forget it).
 * **Durable from the start.** What a newly opened storage shows survives a power cut, also what an earlier
   process wrote and was killed before it could sync: a replica counts all that it finds as durable.
 * **Indexes are the log.** Stream heads, event ids and the version index always equal a replay of
@@ -27,8 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from allsource.storage.entry import Configuration, Entry
-from allsource.storage.errors import DiskFull, Overloaded
+from allsource.storage.model.entry import Configuration, Entry
+from allsource.storage.model.errors import DiskFull, Overloaded
 
 
 class HardState(NamedTuple):
@@ -95,7 +95,7 @@ class Refusal(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Who a data directory is (CONSENSUS.md rule 9)."""
+    """Who a data directory is (RULES.md rule 9)."""
 
     cluster_id: str
     node_id: str

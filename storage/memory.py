@@ -3,7 +3,7 @@
 It keeps every promise of `storage.interface` except the one about power cuts: a process that ends has
 forgotten its log *and its votes*. Therefore each `MemoryStorage` is a new replica (a fresh
 `replica_id`), so that a cluster never takes a restarted node for the one that voted before
-(CONSENSUS.md rule 9).
+(RULES.md rule 9).
 
 Tests ask for more: `crash()` forgets exactly what was not synced, as a power cut would. For that, each
 write leaves behind what it would take to undo it, until a sync makes it final.
@@ -18,9 +18,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import uuid4
 
-from allsource.storage.audit import IndexCounts, audit
-from allsource.storage.entry import CONFIG, Configuration, Entry
-from allsource.storage.errors import Corrupt, StorageFault
 from allsource.storage.interface import (
     HardState,
     Identity,
@@ -30,8 +27,11 @@ from allsource.storage.interface import (
     StreamHead,
     StreamSlice,
 )
-from allsource.storage.partition import PARTITION_COUNT
-from allsource.storage.writes import combined
+from allsource.storage.model.audit import IndexCounts, audit
+from allsource.storage.model.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.errors import Corrupt, StorageFault
+from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.writes import combined
 
 
 class _Undo(NamedTuple):

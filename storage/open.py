@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from allsource.storage.errors import StorageFault
 from allsource.storage.interface import Storage
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.model.errors import StorageFault
+from allsource.storage.model.partition import PARTITION_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def _open_memory(wanted: Wanted) -> Storage:
 
 
 def _open_rocksdb(wanted: Wanted) -> Storage:
-    from allsource.storage.rocksdb import RocksStorage
-    from allsource.storage.rocksdb_options import RocksOptions
+    from allsource.storage.rocksdb.options import RocksOptions
+    from allsource.storage.rocksdb.storage import RocksStorage
 
     if wanted.data_dir is None:
         raise StorageFault("the rocksdb backend needs a data_dir; set one for this node")

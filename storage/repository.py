@@ -18,13 +18,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from allsource.config.schema import Limits
-from allsource.storage.directory import STANDALONE
-from allsource.storage.errors import InvalidRequest
+from allsource.storage.embedded.log_repository import LogRepository
+from allsource.storage.embedded.stream_repository import EventStreamRepository
+from allsource.storage.files.directory import STANDALONE
 from allsource.storage.interface import Storage
-from allsource.storage.log_repository import LogRepository
+from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.repository import PostgresEventStreamRepository
-from allsource.storage.stream_repository import EventStreamRepository
 
 __all__ = (
     "EventStreamRepository",
@@ -64,7 +64,7 @@ class RocksDBEventStreamRepository(LogRepository):
         super().__init__(lambda: self._open(wanted.disk_free_bytes_min), limits=wanted)
 
     def _open(self, disk_free_bytes_min: int) -> Storage:
-        from allsource.storage.rocksdb_adoption import prepare_repository
+        from allsource.storage.rocksdb.adoption import prepare_repository
 
         return open_storage(
             backend="rocksdb",
@@ -85,7 +85,7 @@ class RocksDBEventStreamRepository(LogRepository):
         `InvalidRequest`; nothing is left of it then. A task that is cancelled does not stop it: the copy is
         made all the same, and leaving the `async with` waits for it.
         """
-        from allsource.storage.rocksdb import RocksStorage
+        from allsource.storage.rocksdb.storage import RocksStorage
 
         storage = self._storage
         assert isinstance(storage, RocksStorage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from allsource.storage.events import NewEvent, _made, new_event_id
+from allsource.storage.model.events import NewEvent, _made, new_event_id
 
 
 def foreign_event(

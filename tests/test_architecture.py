@@ -30,63 +30,39 @@ MAY_IMPORT = {
     "allsource.node.cli": ("allsource",),
     "allsource.client": (
         "allsource.client",
-        "allsource.cluster.frames",
-        "allsource.cluster.codec",
-        "allsource.cluster.handshake",
-        "allsource.cluster.requests",
-        "allsource.cluster.session",
-        "allsource.storage.answers",
-        "allsource.storage.arguments",
-        "allsource.storage.entry",
-        "allsource.storage.errors",
-        "allsource.storage.events",
-        "allsource.storage.expected",
-        "allsource.storage.json_text",
-        "allsource.storage.partition",
-        "allsource.storage.times",
+        "allsource.cluster.protocol.frames",
+        "allsource.cluster.protocol.codec",
+        "allsource.cluster.protocol.handshake",
+        "allsource.cluster.protocol.requests",
+        "allsource.cluster.protocol.session",
+        "allsource.storage.model.answers",
+        "allsource.storage.model.arguments",
+        "allsource.storage.model.entry",
+        "allsource.storage.model.errors",
+        "allsource.storage.model.events",
+        "allsource.storage.model.expected",
+        "allsource.storage.model.json_text",
+        "allsource.storage.model.partition",
+        "allsource.storage.model.times",
     ),
 }
 """Imports point down: node -> cluster -> storage -> config.schema. The client may be installed beside
 other people's services, so it takes only what it speaks. The command line is where both ends meet."""
 
 PURE = (
-    "allsource.cluster.acquaintance",
-    "allsource.cluster.clocks",
-    "allsource.cluster.codec",
+    "allsource.cluster.budgets",
     "allsource.cluster.consensus",
-    "allsource.cluster.frames",
-    "allsource.cluster.handshake",
-    "allsource.cluster.handshake_frames",
-    "allsource.cluster.hearsay",
-    "allsource.cluster.holdings",
-    "allsource.cluster.intake",
-    "allsource.cluster.liveness",
-    "allsource.cluster.message_codec",
-    "allsource.cluster.placement",
-    "allsource.cluster.registry",
-    "allsource.cluster.requests",
-    "allsource.cluster.router",
-    "allsource.cluster.session",
-    "allsource.cluster.strangers",
-    "allsource.cluster.turns",
+    "allsource.cluster.membership",
+    "allsource.cluster.protocol",
     "allsource.config.schema",
     "allsource.node.http.patience",
     "allsource.node.limits",
-    "allsource.storage.answers",
-    "allsource.storage.arguments",
-    "allsource.storage.descriptors",
-    "allsource.storage.entry",
-    "allsource.storage.errors",
-    "allsource.storage.events",
-    "allsource.storage.expected",
+    "allsource.storage.files.descriptors",
     "allsource.storage.interface",
-    "allsource.storage.json_text",
-    "allsource.storage.keys",
-    "allsource.storage.partition",
+    "allsource.storage.model",
     "allsource.storage.postgres.overlay",
     "allsource.storage.postgres.recent",
-    "allsource.storage.printable",
-    "allsource.storage.times",
+    "allsource.storage.rocksdb.keys",
 )
 """What can be tested, and simulated, without a socket, a clock or a die."""
 
@@ -99,7 +75,7 @@ IMPURE = frozenset(
 )
 
 SEEDED = {"allsource.cluster.consensus": frozenset(("random",))}
-"""Randomised timeouts come from a `random.Random(seed)` of its own; CONSENSUS.md rule 13."""
+"""Randomised timeouts come from a `random.Random(seed)` of its own; RULES.md rule 13."""
 
 
 class Module(NamedTuple):

@@ -14,8 +14,8 @@ import pytest
 import structlog
 
 from allsource.client import Client, NewEvent
-from allsource.storage.errors import AllsourceError
-from allsource.storage.partition import partition_of
+from allsource.storage.model.errors import AllsourceError
+from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import EventStreamRepository, open_repository
 from tests.node.test_daemon import Nodes, settings_in
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.requests import (
     AppendedStream,
     AppendRequest,
     AppendResult,
@@ -26,16 +26,16 @@ from allsource.cluster.requests import (
     StreamPage,
     parse_token,
 )
-from allsource.storage.errors import (
+from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
     InvalidRequest,
     NotFound,
     WrongExpectedVersion,
 )
-from allsource.storage.events import blob_ids, same_content
-from allsource.storage.expected import is_met, show_expected
-from allsource.storage.partition import partition_of
+from allsource.storage.model.events import blob_ids, same_content
+from allsource.storage.model.expected import is_met, show_expected
+from allsource.storage.model.partition import partition_of
 
 Reply = Callable[[Result | AllsourceError], None]
 

@@ -1,7 +1,7 @@
 """Consensus: one Raft group for each partition, all groups of a node in one pure machine.
 
 Here lives what decides who leads, what is committed, and what must be durable before it is said; the
-rules are quoted by number from CONSENSUS.md where they are kept. Nothing here does I/O, reads a clock
+rules are quoted by number from RULES.md where they are kept. Nothing here does I/O, reads a clock
 or draws a random number that was not seeded: a failover is tested without a socket, and a whole
 cluster with its crashes runs in one process (`tests/simulation`).
 

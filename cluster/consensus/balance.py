@@ -25,7 +25,7 @@ from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.messages import Beat
 from allsource.cluster.consensus.progress import REPLICATE
 from allsource.cluster.consensus.quorum import has_majority
-from allsource.cluster.registry import NodeRegistry
+from allsource.cluster.membership.registry import NodeRegistry
 
 STAY_BEATS = 2
 """Beats for which a leadership stays at least, and its new owner must have been up."""

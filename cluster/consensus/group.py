@@ -3,7 +3,7 @@
 Raft as in Ongaro and Ousterhout's paper (figure 2), with pre-vote and leadership transfer (Ongaro's
 thesis §9.6, §3.10) and CheckQuorum, but without heartbeats of its own: the node's beats carry one
 line for each group (`beat`), and the node's failure detector says when a leader's node is gone
-(`leader_down`). The rules quoted in comments are those of CONSENSUS.md.
+(`leader_down`). The rules quoted in comments are those of RULES.md.
 
 The invariant that everything else rests on: *what a message says is durable before it is sent*
 (rule 1). The one exception is a leader's own `Append`, which claims nothing about the leader's disk.
@@ -39,8 +39,8 @@ from allsource.cluster.consensus.sense import (
     check_term,
     check_vote,
 )
-from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite
+from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
 
 NEVER = 1 << 62
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from allsource.storage.entry import Configuration
+from allsource.storage.model.entry import Configuration
 
 
 def stored_by_majority(configuration: Configuration, match: Mapping[str, int]) -> int:

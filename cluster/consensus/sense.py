@@ -18,8 +18,8 @@ from allsource.cluster.consensus.messages import (
     GroupBeat,
     RequestVote,
 )
-from allsource.cluster.frames import ProtocolError
-from allsource.storage.entry import Entry
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.storage.model.entry import Entry
 
 TERM_JUMP_MAX = 1 << 32
 """How far above its own a replica believes a peer's term. Terms rise by one with each election, and only

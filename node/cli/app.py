@@ -17,7 +17,7 @@ import click
 
 from allsource.config.load import ConfigFault
 from allsource.node.cli.output import note
-from allsource.storage.errors import AllsourceError
+from allsource.storage.model.errors import AllsourceError
 
 FAILED, USAGE, DEFECT, INTERRUPTED = 1, 2, 70, 130
 

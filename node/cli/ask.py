@@ -12,16 +12,16 @@ import click
 
 from allsource.client import Client
 from allsource.client.client import PAGE_EVENTS
-from allsource.cluster.requests import AppendResult
+from allsource.cluster.protocol.requests import AppendResult
+from allsource.node.cli.control.picture import NODE_COLUMNS, ClusterPicture, node_rows, owner_map
 from allsource.node.cli.given import events_of_lines, given_data
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo, echo_json, echo_table, say
-from allsource.node.cli.picture import NODE_COLUMNS, ClusterPicture, node_rows, owner_map
 from allsource.node.cli.show import event_json, event_line, partition_line
 from allsource.node.cli.targets import Target, target_options
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import BINARY, JSON, Event, NewEvent, new_event_id
-from allsource.storage.json_text import check_json
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import BINARY, JSON, Event, NewEvent, new_event_id
+from allsource.storage.model.json_text import check_json
 
 _TYPE = "Event"
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import aiohttp
 import click
 
+from allsource.node.cli.control.picture import ClusterPicture
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, echo_table, note
-from allsource.node.cli.picture import ClusterPicture
 from allsource.node.cli.targets import Target, target_options
 
 COPY_TIMEOUT_S = 600.0

@@ -14,7 +14,7 @@ from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.cli.driver import require_driver, schema_fault
 from allsource.node.cli.output import echo, echo_json, note
-from allsource.storage.printable import printable_lines
+from allsource.storage.model.printable import printable_lines
 
 _SECRET_BYTES = 32
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import click
 
 from allsource.config.schema import Settings
-from allsource.storage.errors import StorageFault
+from allsource.storage.model.errors import StorageFault
 from allsource.storage.postgres.driver import driver, node_target
 
 

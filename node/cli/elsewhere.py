@@ -16,8 +16,8 @@ from typing import NamedTuple
 import click
 
 from allsource.config.schema import Settings
-from allsource.storage.directory import read_format
-from allsource.storage.errors import StorageFault
+from allsource.storage.files.directory import read_format
+from allsource.storage.model.errors import StorageFault
 
 
 class Misplaced(NamedTuple):

@@ -12,10 +12,10 @@ from uuid import UUID
 
 import click
 
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import JSON, NewEvent, new_event_id
-from allsource.storage.json_text import members, parse_json
-from allsource.storage.printable import printable
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import JSON, NewEvent, new_event_id
+from allsource.storage.model.json_text import members, parse_json
+from allsource.storage.model.printable import printable
 
 _KEYS = {"type", "data", "metadata", "id"}
 

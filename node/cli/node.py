@@ -9,8 +9,8 @@ import click
 
 from allsource.config.exposure import exposures
 from allsource.config.load import load_settings
+from allsource.node.cli.control.processes import die_with_parent
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
-from allsource.node.cli.processes import die_with_parent
 
 
 @click.command()

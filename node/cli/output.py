@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from allsource.storage.printable import printable, printable_lines
+from allsource.storage.model.printable import printable, printable_lines
 
 
 def say(line: str) -> None:

@@ -10,9 +10,9 @@ import base64
 import json
 
 from allsource.node.http.answers import rfc3339
-from allsource.storage.events import BINARY, Event
-from allsource.storage.json_text import in_ascii, is_json, one_line
-from allsource.storage.printable import printable
+from allsource.storage.model.events import BINARY, Event
+from allsource.storage.model.json_text import in_ascii, is_json, one_line
+from allsource.storage.model.printable import printable
 
 
 def event_line(event: Event) -> str:

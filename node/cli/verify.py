@@ -16,15 +16,15 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from allsource.cluster.placement import hosted_by, replica_sets
+from allsource.cluster.membership.placement import hosted_by, replica_sets
 from allsource.config.load import load_settings
 from allsource.config.schema import Settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json, say
 from allsource.node.damage import remembered
-from allsource.storage.directory import DataDirectory, claim_directory, claim_existing, read_format
-from allsource.storage.errors import NO_COPY_HELPS, Corrupt, StorageFault
+from allsource.storage.files.directory import DataDirectory, claim_directory, claim_existing, read_format
 from allsource.storage.interface import Storage
+from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, StorageFault
 
 FAULTS_SHOWN = 20
 """Faults of one partition that are printed in words; the rest are counted."""
@@ -141,7 +141,7 @@ def _directory(path: Path) -> Subject:
 
 
 def _open(directory: DataDirectory) -> Storage:
-    from allsource.storage.rocksdb import RocksStorage
+    from allsource.storage.rocksdb.storage import RocksStorage
 
     return RocksStorage.of_claimed(directory, read_only=True)
 

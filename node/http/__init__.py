@@ -1,9 +1,9 @@
 """The HTTP door: JSON (or msgpack) in, one question to the service, an answer with an honest status.
 
 It lives here so that nothing else has to know HTTP. A request is read strictly (`bodies`, `queries`,
-`appends`), becomes one of `cluster.requests`, goes to the service, and its result or error becomes a
-body (`answers`) or an error with the status that tells the caller what to do next (`errors`). The door
-decides nothing about partitions, owners or versions, keeps no state, and never sees storage.
+`appends`), becomes one of `cluster.protocol.requests`, goes to the service, and its result or error
+becomes a body (`answers`) or an error with the status that tells the caller what to do next (`errors`).
+The door decides nothing about partitions, owners or versions, keeps no state, and never sees storage.
 
 Whoever reaches the port may send anything, so what that costs is bounded before it is paid::
 

@@ -18,12 +18,12 @@ import msgpack
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from allsource.cluster.requests import AppendResult, PartitionPage, StreamPage
+from allsource.cluster.protocol.requests import AppendResult, PartitionPage, StreamPage
 from allsource.node.http.bodies import MSGPACK
 from allsource.node.http.holder import holder_of
 from allsource.node.http.rawjson import is_json
-from allsource.storage.events import BINARY, Event
-from allsource.storage.times import as_datetime
+from allsource.storage.model.events import BINARY, Event
+from allsource.storage.model.times import as_datetime
 
 JSON_TYPE = "application/json"
 _quote = json.encoder.encode_basestring

@@ -20,8 +20,8 @@ from allsource.node.http.guards import Hosts, check_source
 from allsource.node.http.holder import holder_of
 from allsource.node.http.queries import Query
 from allsource.node.http.streams import Service, Streams
-from allsource.storage.errors import AllsourceError
-from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.model.errors import AllsourceError
+from allsource.storage.model.partition import PARTITION_COUNT
 
 METRICS_EFFORT = 32 << 10
 """To render `/metrics` takes some 4 ms, like parsing so many bytes: two in a turn of the loop."""

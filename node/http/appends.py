@@ -27,12 +27,12 @@ from uuid import UUID
 
 import msgpack
 
-from allsource.cluster.requests import AppendPart, AppendRequest
+from allsource.cluster.protocol.requests import AppendPart, AppendRequest
 from allsource.config.schema import Limits
-from allsource.storage.errors import InvalidRequest, TooLarge
-from allsource.storage.events import BINARY, JSON, check_event_type, new_event_id
-from allsource.storage.expected import parse_expected
-from allsource.storage.partition import check_stream_id, partition_of
+from allsource.storage.model.errors import InvalidRequest, TooLarge
+from allsource.storage.model.events import BINARY, JSON, check_event_type, new_event_id
+from allsource.storage.model.expected import parse_expected
+from allsource.storage.model.partition import check_stream_id, partition_of
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -130,7 +130,7 @@ def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> Append
 
 
 def _event(draft: EventDraft, where: str, limits: Limits) -> tuple[bytes, str, bytes, bytes, int]:
-    """One event as a blob holds it (see `storage.events`)."""
+    """One event as a blob holds it (see `storage.model.events`)."""
     try:
         check_event_type(draft.type)
     except InvalidRequest as error:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from allsource.config.schema import Limits
 from allsource.node.http.holder import holder_of
-from allsource.storage.errors import InvalidRequest, Overloaded, TooLarge
+from allsource.storage.model.errors import InvalidRequest, Overloaded, TooLarge
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"

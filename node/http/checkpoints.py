@@ -26,7 +26,7 @@ from allsource.node.http import json_bodies, msgpack_bodies
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import read_body
 from allsource.node.http.queries import Query
-from allsource.storage.errors import InvalidRequest
+from allsource.storage.model.errors import InvalidRequest
 
 NAME_BODY_BYTES_MAX = 4096
 """A name of 64 characters needs far less."""

@@ -18,8 +18,8 @@ from aiohttp import web
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import UnsupportedBody
 from allsource.node.http.guards import CrossSite, HostRefused
-from allsource.storage.checkpoint import CheckpointExists, CheckpointsUnsupported, TooManyCheckpoints
-from allsource.storage.errors import (
+from allsource.storage.files.checkpoint import CheckpointExists, CheckpointsUnsupported, TooManyCheckpoints
+from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
     InvalidRequest,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from allsource.storage.errors import Rejected
+from allsource.storage.model.errors import Rejected
 
 _NAME_MAX = 253
 """Characters of a host name (RFC 1035 §2.3.4)."""

@@ -11,8 +11,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from allsource.node.http import rawjson
 from allsource.node.http.appends import Content, EventDraft, StreamDraft, as_json, content_encoding
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.events import BINARY
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import BINARY
 
 _SHORT = 1024
 """Bytes of a value that is an id, a type, a stream or the like, as it is written: each character may be an

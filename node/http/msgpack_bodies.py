@@ -13,8 +13,8 @@ import msgpack
 
 from allsource.node.http import rawjson
 from allsource.node.http.appends import Content, EventDraft, StreamDraft, as_json, content_encoding
-from allsource.storage.errors import InvalidRequest, TooLarge
-from allsource.storage.events import BINARY
+from allsource.storage.model.errors import InvalidRequest, TooLarge
+from allsource.storage.model.events import BINARY
 
 
 def one_stream(body: bytes, events_max: int) -> list[StreamDraft]:

@@ -11,9 +11,9 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from allsource.config.schema import Limits
-from allsource.storage.errors import InvalidRequest
-from allsource.storage.expected import VERSION_MAX
-from allsource.storage.partition import check_stream_id
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.expected import VERSION_MAX
+from allsource.storage.model.partition import check_stream_id
 
 TIMEOUT_MS_MAX = 60_000
 

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from allsource.storage.errors import InvalidRequest, TooLarge
+from allsource.storage.model.errors import InvalidRequest, TooLarge
 
 DEPTH_ROOM = 300
 """Python lets C code recurse about a thousand deep, its own frames included. What comes in must leave

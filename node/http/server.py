@@ -11,7 +11,7 @@ from allsource.node.http.complaints import Complaints, default_complaints
 from allsource.node.http.connection import HttpConnection
 from allsource.node.http.door import Door, DoorLimits
 from allsource.node.http.listener import Listener
-from allsource.storage.errors import AllsourceError
+from allsource.storage.model.errors import AllsourceError
 
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long `HttpServer.stop` waits for answers that are still being given."""

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from aiohttp import web
 
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.requests import (
     AppendRequest,
     AppendResult,
     ClusterView,
@@ -30,8 +30,8 @@ from allsource.node.http.appends import request_of
 from allsource.node.http.bodies import body_bytes_max, read_body
 from allsource.node.http.holder import holder_of
 from allsource.node.http.queries import Query, partition_in, stream_of
-from allsource.storage.errors import AllsourceError, Overloaded
-from allsource.storage.partition import partition_of
+from allsource.storage.model.errors import AllsourceError, Overloaded
+from allsource.storage.model.partition import partition_of
 
 DEFAULT_LIMIT = 100
 

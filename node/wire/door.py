@@ -6,10 +6,10 @@ from functools import partial
 from typing import Protocol
 
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.requests import Request, Result
+from allsource.cluster.protocol.requests import Request, Result
 from allsource.node.front import Front
 from allsource.node.member import Member
-from allsource.storage.errors import AllsourceError
+from allsource.storage.model.errors import AllsourceError
 
 
 class Connection(Protocol):

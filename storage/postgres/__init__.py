@@ -13,7 +13,7 @@ What lives here
 An example, to be pasted into ``python -m asyncio``: what is appended can be asked for in SQL::
 
     import asyncpg
-    from allsource.storage.events import NewEvent
+    from allsource.storage.model.events import NewEvent
     from allsource.storage.repository import open_repository
 
     url = "postgresql://user:password@localhost/shop"

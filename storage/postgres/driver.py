@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from allsource.storage.errors import AllsourceError, DiskFull, Overloaded, StorageFault, Unavailable
+from allsource.storage.model.errors import AllsourceError, DiskFull, Overloaded, StorageFault, Unavailable
 
 SCHEMA = "allsource"
 SCHEMA_BYTES_MAX = 63

@@ -6,7 +6,7 @@ and kept in step with every write.
 
 from __future__ import annotations
 
-from allsource.storage.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.entry import CONFIG, Configuration, Entry
 from allsource.storage.postgres.log_tables import Loaded
 
 

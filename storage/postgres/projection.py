@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from allsource.storage.entry import decode_entry
-from allsource.storage.errors import Corrupt
+from allsource.storage.model.entry import decode_entry
+from allsource.storage.model.errors import Corrupt
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import all_errors
 from allsource.storage.postgres.tables import RECORD, Recording

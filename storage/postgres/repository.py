@@ -32,16 +32,17 @@ from typing import Any, Self
 from uuid import UUID
 
 from allsource.config.schema import Limits
-from allsource.storage.answers import (
+from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
+from allsource.storage.model.answers import (
     AppendedStream,
     AppendResult,
     PartitionStats,
     StreamAppend,
     StreamInfo,
 )
-from allsource.storage.arguments import flag, text
-from allsource.storage.entry import Part
-from allsource.storage.errors import (
+from allsource.storage.model.arguments import flag, text
+from allsource.storage.model.entry import Part
+from allsource.storage.model.errors import (
     EventIdConflict,
     NotFound,
     OutcomeUnknown,
@@ -49,9 +50,10 @@ from allsource.storage.errors import (
     StorageFault,
     WrongExpectedVersion,
 )
-from allsource.storage.events import Event, unpack_blob
-from allsource.storage.expected import VERSION_MAX, is_met, parse_expected, show_expected
-from allsource.storage.partition import PARTITION_COUNT, EntityId
+from allsource.storage.model.events import Event, unpack_blob
+from allsource.storage.model.expected import VERSION_MAX, is_met, parse_expected, show_expected
+from allsource.storage.model.partition import PARTITION_COUNT, EntityId
+from allsource.storage.model.times import as_microseconds
 from allsource.storage.postgres.driver import (
     CONNECT_TIMEOUT_S,
     SCHEMA,
@@ -66,8 +68,6 @@ from allsource.storage.postgres.driver import (
 )
 from allsource.storage.postgres.migrate import REPOSITORY, Wanted, prepare
 from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
-from allsource.storage.stream_repository import EventStreamRepository, page_size, start_of
-from allsource.storage.times import as_microseconds
 
 TRIES = 5
 RETRY_AFTER_S = 0.01

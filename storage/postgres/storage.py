@@ -9,7 +9,7 @@ How the promises of `storage.interface` are kept by a server that is a round tri
 * A sync that fails is fatal: whether it was committed is unknown, so this object takes no write any more
   and the process must exit; at the next start the log tells. Two exceptions, because the server says that
   it rolled back: serialization failures are tried again, and while its disk is full the sync goes on
-  trying (so that the node's heartbeats stop, CONSENSUS.md rule 25) and `pressure` refuses new appends.
+  trying (so that the node's heartbeats stop, RULES.md rule 25) and `pressure` refuses new appends.
 
 `session` has the connections and the rule that one process at a time has the schema.
 """
@@ -19,9 +19,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from allsource.storage.audit import IndexCounts, audit
-from allsource.storage.entry import Entry, Part, decode_entry
-from allsource.storage.errors import (
+from allsource.storage.interface import PartitionState, PartitionWrite, Refusal, StreamHead, StreamSlice
+from allsource.storage.model.audit import IndexCounts, audit
+from allsource.storage.model.entry import Entry, Part, decode_entry
+from allsource.storage.model.errors import (
     PEERS_GO_ON,
     AllsourceError,
     Corrupt,
@@ -29,8 +30,8 @@ from allsource.storage.errors import (
     Overloaded,
     StorageFault,
 )
-from allsource.storage.interface import PartitionState, PartitionWrite, Refusal, StreamHead, StreamSlice
-from allsource.storage.partition import PARTITION_COUNT
+from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.writes import combined
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import Target
 from allsource.storage.postgres.migrate import NODE, Wanted
@@ -38,7 +39,6 @@ from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
 from allsource.storage.postgres.partition_log import PartitionLog
 from allsource.storage.postgres.recent import Recent
 from allsource.storage.postgres.session import LOCK_PATIENCE_S, Session
-from allsource.storage.writes import combined
 
 UNSYNCED_BYTES_MAX = 64 << 20
 """Beyond this much that waits for a sync, new appends are refused."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from allsource.storage.entry import Part
-from allsource.storage.events import Event, unpack_blob
+from allsource.storage.model.entry import Part
+from allsource.storage.model.events import Event, unpack_blob
 
 RECORD = """
 WITH wanted AS (

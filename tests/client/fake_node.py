@@ -11,12 +11,12 @@ import asyncio
 import os
 from typing import Any, cast
 
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.handshake import AcceptorConfig, WireLimits
-from allsource.cluster.requests import Request, Result
-from allsource.cluster.session import Requests, ServerSession
-from allsource.storage.errors import AllsourceError
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import AcceptorConfig, WireLimits
+from allsource.cluster.protocol.requests import Request, Result
+from allsource.cluster.protocol.session import Requests, ServerSession
 from allsource.storage.interface import Identity
+from allsource.storage.model.errors import AllsourceError
 from tests.toy_service import ToyService, ToyStore
 
 SECRET = "sesame"

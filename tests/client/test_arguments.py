@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from allsource.client import BlockingClient, Client, InvalidRequest, NewEvent, Unavailable
-from allsource.cluster.requests import DescribeCluster, ReadStream
-from allsource.storage.partition import partition_of
+from allsource.cluster.protocol.requests import DescribeCluster, ReadStream
+from allsource.storage.model.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster
 from tests.toy_service import ToyService
 from tests.waiting import until

@@ -17,7 +17,7 @@ from allsource.client import (
     OutcomeUnknown,
     Unavailable,
 )
-from allsource.storage.partition import partition_of
+from allsource.storage.model.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster
 
 

@@ -18,10 +18,10 @@ from allsource.client import (
     Unavailable,
     WrongExpectedVersion,
 )
-from allsource.cluster.handshake import WireLimits
-from allsource.cluster.requests import AppendRequest, DescribeCluster, ReadPartition, ReadStream
-from allsource.storage.events import BINARY
-from allsource.storage.partition import partition_of
+from allsource.cluster.protocol.handshake import WireLimits
+from allsource.cluster.protocol.requests import AppendRequest, DescribeCluster, ReadPartition, ReadStream
+from allsource.storage.model.events import BINARY
+from allsource.storage.model.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster
 from tests.toy_service import START_US, ToyService
 from tests.waiting import until

@@ -25,11 +25,17 @@ from allsource.client import (
 )
 from allsource.client.opening import connect_to_one
 from allsource.client.watch import SILENT_S
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.requests import AppendRequest, AppendResult, Chunk, DescribeCluster, PartitionPage
-from allsource.storage.errors import NotOwner, Overloaded, ShuttingDown
-from allsource.storage.events import blob_ids
-from allsource.storage.partition import partition_of
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.requests import (
+    AppendRequest,
+    AppendResult,
+    Chunk,
+    DescribeCluster,
+    PartitionPage,
+)
+from allsource.storage.model.errors import NotOwner, Overloaded, ShuttingDown
+from allsource.storage.model.events import blob_ids
+from allsource.storage.model.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster, FakeNode
 from tests.toy_service import ToyService
 from tests.waiting import DEADLINE_S, until

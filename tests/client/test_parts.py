@@ -10,9 +10,9 @@ import pytest
 from allsource.client.calls import Call, Next, error_at_deadline, judge
 from allsource.client.cluster_map import ClusterMap
 from allsource.client.gate import Gate
-from allsource.cluster.requests import AppendRequest, ReadStream, Request
-from allsource.storage import errors
-from allsource.storage.errors import AllsourceError, QueueFull
+from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Request
+from allsource.storage.model import errors
+from allsource.storage.model.errors import AllsourceError, QueueFull
 
 APPEND = AppendRequest(())
 READ = ReadStream("s")

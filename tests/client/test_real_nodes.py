@@ -13,9 +13,9 @@ import pytest
 import structlog
 
 from allsource.client import Client, InvalidRequest, NewEvent
-from allsource.cluster.codec import Op
-from allsource.cluster.handshake import DiallerConfig
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.codec import Op
+from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
@@ -24,8 +24,8 @@ from allsource.cluster.requests import (
     ReadStream,
     StreamPage,
 )
-from allsource.storage.events import blob_ids, encode_blob
-from allsource.storage.expected import ANY
+from allsource.storage.model.events import blob_ids, encode_blob
+from allsource.storage.model.expected import ANY
 from tests.cluster.live import Caller
 from tests.node.test_daemon import Nodes, settings_in
 

@@ -11,8 +11,8 @@ from allsource.client.calls import Call
 from allsource.client.cluster_map import ClusterMap
 from allsource.client.routes import Routes
 from allsource.client.watch import DEAD_S, SILENT_S, Watch
-from allsource.cluster.requests import ClusterView, Request
-from allsource.storage.errors import Unavailable
+from allsource.cluster.protocol.requests import ClusterView, Request
+from allsource.storage.model.errors import Unavailable
 
 
 class FakeConnection:

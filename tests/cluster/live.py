@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.handshake import DiallerConfig, Welcome
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.requests import (
     AppendedStream,
     AppendRequest,
     AppendResult,
@@ -19,10 +19,10 @@ from allsource.cluster.requests import (
     Request,
     Result,
 )
-from allsource.cluster.server import Server, ServerConnection
-from allsource.cluster.session import ClientSession, Results
-from allsource.storage.errors import AllsourceError
-from tests.cluster.wire_samples import acceptor
+from allsource.cluster.protocol.session import ClientSession, Results
+from allsource.cluster.transport.server import Server, ServerConnection
+from allsource.storage.model.errors import AllsourceError
+from tests.cluster.protocol.wire_samples import acceptor
 
 DEADLINE_S = 60.0
 

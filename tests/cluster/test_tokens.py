@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from allsource.cluster.requests import make_token, parse_token
-from allsource.storage.errors import InvalidRequest
+from allsource.cluster.protocol.requests import make_token, parse_token
+from allsource.storage.model.errors import InvalidRequest
 
 
 @pytest.mark.parametrize("index", [0, 1, 2**63 - 1])

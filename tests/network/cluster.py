@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from allsource.node.cli.cluster import ClusterProcess, Node
-from allsource.node.cli.processes import NodeProcess, node_command
+from allsource.node.cli.control.cluster import ClusterProcess, Node
+from allsource.node.cli.control.processes import NodeProcess, node_command
 from tests.network.lan import Lan
 
 PORT, HTTP_PORT = 7101, 8101

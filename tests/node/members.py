@@ -16,21 +16,26 @@ from typing import Any
 
 import structlog
 
-from allsource.cluster.codec import Kind, batch_prefix, decode_requests, encode_request, unpack
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.message_codec import decode_beat, decode_messages, encode_beat, encode_message
-from allsource.cluster.requests import AppendPart, AppendRequest, Request, Result
+from allsource.cluster.protocol.codec import Kind, batch_prefix, decode_requests, encode_request, unpack
+from allsource.cluster.protocol.message_codec import (
+    decode_beat,
+    decode_messages,
+    encode_beat,
+    encode_message,
+)
+from allsource.cluster.protocol.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
-from allsource.node.measures import Measures
 from allsource.node.member import Member
-from allsource.node.metrics import LockFreeMetrics
-from allsource.node.queue import LockFreeEventQueue
+from allsource.node.observe.measures import Measures
+from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.view import View
-from allsource.storage.errors import AllsourceError, InvalidRequest, NoOwner, OutcomeUnknown
-from allsource.storage.events import NewEvent, encode_blob
-from allsource.storage.expected import ANY
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.partition import partition_of
+from allsource.storage.model.errors import AllsourceError, InvalidRequest, NoOwner, OutcomeUnknown
+from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.expected import ANY
+from allsource.storage.model.partition import partition_of
 
 DEADLINE_S = 10.0
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import structlog
 
-from allsource.cluster.acquaintance import LogEnd, Start
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.replica import EXIT_SYNC_FAILED
+from allsource.cluster.protocol.acquaintance import LogEnd, Start
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.shell.replica import EXIT_SYNC_FAILED
 from allsource.node import ending
 from allsource.node.acquaintances import Acquaintances
 from allsource.node.ending import EXIT_STORAGE
 from allsource.node.formation import Formation
-from allsource.storage.errors import DiskFull, StorageFault
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.errors import DiskFull, StorageFault
 
 OLD, NEW = Start("r2", 3, b"third of n2....."), Start("r2", 4, b"fourth of n2....")
 VERDICT = ProtocolError("regressed", "the data directory of node n1 is an older copy", by_peer=True)

@@ -17,12 +17,13 @@ from yarl import URL
 from allsource.config.schema import Limits, StorageSettings
 from allsource.node.checkpoints import Checkpoints
 from allsource.node.daemon import Node
-from allsource.storage import checkpoint, rocksdb_checkpoint
-from allsource.storage.checkpoint import CheckpointsUnsupported
-from allsource.storage.directory import CHECKPOINTS, take_lock
-from allsource.storage.errors import DiskFull, ForeignDirectory
+from allsource.storage.files import checkpoint
+from allsource.storage.files.checkpoint import CheckpointsUnsupported
+from allsource.storage.files.directory import CHECKPOINTS, take_lock
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.errors import DiskFull, ForeignDirectory
 from allsource.storage.repository import RocksDBEventStreamRepository
+from allsource.storage.rocksdb import checkpoint as rocksdb_checkpoint
 from tests.node.test_daemon import Nodes, settings_in
 from tests.waiting import held_up, until
 

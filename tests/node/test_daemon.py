@@ -23,8 +23,8 @@ from allsource.client import Client
 from allsource.config.schema import NodeSettings, Settings, StorageSettings
 from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, Node, run_node
 from allsource.node.ending import EXIT_STORAGE
-from allsource.storage.errors import AllsourceError, NoOwner, StorageFault
-from allsource.storage.events import NewEvent
+from allsource.storage.model.errors import AllsourceError, NoOwner, StorageFault
+from allsource.storage.model.events import NewEvent
 from tests.node.members import settings_for, until
 
 DEADLINE_S = 60.0

@@ -1,4 +1,4 @@
-"""A damaged record costs its partition at one node, and nobody else anything (CONSENSUS.md rule 17)."""
+"""A damaged record costs its partition at one node, and nobody else anything (RULES.md rule 17)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
-from allsource.cluster.requests import AppendResult, ReadPartition, ReadStream, StreamPage
+from allsource.cluster.protocol.requests import AppendResult, ReadPartition, ReadStream, StreamPage
 from allsource.node import member as member_module
 from allsource.node.cli.app import run as main_run
 from allsource.node.damage import DamagedPartitions
-from allsource.storage import keys
-from allsource.storage.directory import claim_existing
-from allsource.storage.entry import Entry
-from allsource.storage.errors import Corrupt
+from allsource.storage.files.directory import claim_existing
 from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.rocksdb import RocksStorage
+from allsource.storage.model.entry import Entry
+from allsource.storage.model.errors import Corrupt
+from allsource.storage.rocksdb import keys
+from allsource.storage.rocksdb.storage import RocksStorage
 from tests.node.members import Cluster, Member, append, events, streams_in, until
 from tests.node.test_daemon import Nodes, settings_in
 

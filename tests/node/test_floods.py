@@ -20,13 +20,19 @@ import pytest
 import structlog
 
 from allsource.client import Client
-from allsource.cluster.handshake import DiallerConfig
-from allsource.cluster.requests import AppendPart, AppendRequest, ReadPartition, ReadStream, Request
-from allsource.cluster.session import ClientSession, Results
+from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.cluster.protocol.requests import (
+    AppendPart,
+    AppendRequest,
+    ReadPartition,
+    ReadStream,
+    Request,
+)
+from allsource.cluster.protocol.session import ClientSession, Results
 from allsource.config.schema import Settings
 from allsource.node.daemon import Node
-from allsource.storage.errors import OutcomeUnknown
-from allsource.storage.events import NewEvent, encode_blob
+from allsource.storage.model.errors import OutcomeUnknown
+from allsource.storage.model.events import NewEvent, encode_blob
 from tests.node.test_daemon import settings_in
 
 TURN_S_MAX = 0.25

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from allsource.cluster.acquaintance import Start
+from allsource.cluster.protocol.acquaintance import Start
 from allsource.node.formation import Formation
-from allsource.storage.errors import StorageFault
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.errors import StorageFault
 
 MEMBERS = ("n1", "n2", "n3")
 

@@ -1,4 +1,4 @@
-"""A node whose disk is nearly full (CONSENSUS.md rule 24): others lead for it, and it goes on storing."""
+"""A node whose disk is nearly full (RULES.md rule 24): others lead for it, and it goes on storing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import structlog
 from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Message, ReadRound
-from allsource.cluster.replica import DISK_FULL_RETRY_US
-from allsource.cluster.requests import AppendResult, ReadStream, StreamPage
+from allsource.cluster.protocol.requests import AppendResult, ReadStream, StreamPage
+from allsource.cluster.shell.replica import DISK_FULL_RETRY_US
 from allsource.node import member as member_module
 from allsource.node.ending import EXIT_STORAGE
-from allsource.storage.errors import DiskFull, DiskRanFull, OutcomeUnknown, Overloaded
 from allsource.storage.interface import Refusal
+from allsource.storage.model.errors import DiskFull, DiskRanFull, OutcomeUnknown, Overloaded
 from tests.node.members import Cluster, append, clock, events, streams_in, until
 
 FULL = Refusal(DiskFull, "12 MiB free of 256 MiB wanted")

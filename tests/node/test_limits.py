@@ -15,7 +15,7 @@ from allsource.node.limits import (
     caps_for,
     wanted,
 )
-from allsource.storage.descriptors import database_files
+from allsource.storage.files.descriptors import database_files
 
 UNLIMITED = -1
 

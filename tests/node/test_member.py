@@ -10,8 +10,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Beat
-from allsource.cluster.replica import EXIT_BROKEN, EXIT_SYNC_FAILED
-from allsource.cluster.requests import AppendResult, ReadStream
+from allsource.cluster.protocol.requests import AppendResult, ReadStream
+from allsource.cluster.shell.replica import EXIT_BROKEN, EXIT_SYNC_FAILED
 from allsource.node import member as member_module
 from allsource.node.member import Member
 from allsource.storage.memory import MemoryStorage

@@ -14,11 +14,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from allsource.cluster.codec import Kind, RequestItem, decode_requests, unpack
-from allsource.cluster.frames import ProtocolError
-from allsource.cluster.requests import AppendRequest, ReadStream, Result
-from allsource.storage.errors import AllsourceError, InvalidRequest, TooLarge
-from allsource.storage.events import encode_blob
+from allsource.cluster.protocol.codec import Kind, RequestItem, decode_requests, unpack
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Result
+from allsource.storage.model.errors import AllsourceError, InvalidRequest, TooLarge
+from allsource.storage.model.events import encode_blob
 from tests.node.members import DEADLINE_S, Cluster, append, events, streams_in
 
 SEED = int(os.environ.get("ALLSOURCE_FUZZ_SEED", "20261124"))

@@ -1,6 +1,6 @@
 """Judging a finished run by what clients were told and what the logs hold.
 
-The checkers are those of CONSENSUS.md, by their numbers there. Each is a pure function from the
+The checkers are those of RULES.md, by their numbers there. Each is a pure function from the
 evidence to a list of complaints, so that hand-made bad histories can show that it is able to fail.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from allsource.storage.entry import EVENTS, Entry
-from allsource.storage.expected import EXISTS, is_met
+from allsource.storage.model.entry import EVENTS, Entry
+from allsource.storage.model.expected import EXISTS, is_met
 from tests.simulation.disk import ids_of
 from tests.simulation.history import (
     LINEARIZABLE,

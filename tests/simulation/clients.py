@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from allsource.storage.expected import ANY, EXISTS, NO_STREAM
+from allsource.storage.model.expected import ANY, EXISTS, NO_STREAM
 from tests.simulation.history import (
     LINEARIZABLE,
     LOCAL,

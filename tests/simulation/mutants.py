@@ -1,6 +1,6 @@
 """The core with one rule broken on purpose, to show that the simulation would notice.
 
-A checker that cannot fail is a defect (CONSENSUS.md). Each mutant here is a mistake that somebody
+A checker that cannot fail is a defect (RULES.md). Each mutant here is a mistake that somebody
 made in a real system, or could; the simulation must catch every one within a bounded number of seeds
 (`test_mutants.py`). `scripts/simulate --mutant NAME` runs one.
 """
@@ -31,8 +31,8 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.quorum import stored_by_majority
 from allsource.cluster.consensus.reads import ReadRounds
-from allsource.storage.entry import Entry
 from allsource.storage.interface import PartitionState
+from allsource.storage.model.entry import Entry
 from tests.simulation.node import Tools
 from tests.simulation.node_mutants import NODE_MUTANTS, NODE_THEMES
 from tests.simulation.service import Service

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import Append
-from allsource.storage.entry import decode_entry
+from allsource.storage.model.entry import decode_entry
 from tests.simulation.plan import NetworkPlan
 from tests.simulation.world import World
 

@@ -1,6 +1,6 @@
 """A simulated node process: the core, its disk, its clock, and the shell loop between them.
 
-The loop is the one that `messages.Ready` prescribes and the real `cluster/replica.py` follows: write,
+The loop is the one that `messages.Ready` prescribes and the real `cluster/shell/replica.py` follows: write,
 start a sync, send, beat, tell the changes, answer what is committed, serve reads. Where the plan wants
 the node's real code, that file carries the orders out itself (`shell`), and not this one. A node can be
 killed (its disk keeps a random part of what was not synced), paused (what arrives waits, the clock
@@ -15,7 +15,7 @@ from typing import Any
 
 from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
-from allsource.cluster.replica import Replica
+from allsource.cluster.shell.replica import Replica
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import BEAT, DATA, Network, Wired

@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from allsource.cluster.codec import (
+from allsource.cluster.budgets.turns import AtOnce
+from allsource.cluster.consensus.messages import ReadResult, RoleChange
+from allsource.cluster.membership.router import RequestRouter
+from allsource.cluster.protocol.codec import (
     Kind,
     batch_prefix,
     decode_requests,
@@ -21,8 +24,7 @@ from allsource.cluster.codec import (
     encode_result,
     unpack,
 )
-from allsource.cluster.consensus.messages import ReadResult, RoleChange
-from allsource.cluster.requests import (
+from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
@@ -34,18 +36,17 @@ from allsource.cluster.requests import (
     StreamPage,
     make_token,
 )
-from allsource.cluster.router import RequestRouter
-from allsource.cluster.turns import AtOnce
 from allsource.config.schema import Limits
-from allsource.node import service as node_service
-from allsource.node.ingest import Ingest
-from allsource.node.measures import Measures
-from allsource.node.metrics import LockFreeMetrics
-from allsource.node.pages import Pages
-from allsource.node.queue import LockFreeEventQueue
-from allsource.node.reads import Reads
-from allsource.storage.entry import Entry
-from allsource.storage.errors import (
+from allsource.node.observe.measures import Measures
+from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.requests import service as node_service
+from allsource.node.requests.ingest import Ingest
+from allsource.node.requests.pages import Pages
+from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests.reads import Reads
+from allsource.storage.interface import Refusal, StreamHead, StreamSlice
+from allsource.storage.model.entry import Entry
+from allsource.storage.model.errors import (
     AllsourceError,
     DiskFull,
     EventIdConflict,
@@ -55,8 +56,7 @@ from allsource.storage.errors import (
     OutcomeUnknown,
     WrongExpectedVersion,
 )
-from allsource.storage.expected import parse_expected
-from allsource.storage.interface import Refusal, StreamHead, StreamSlice
+from allsource.storage.model.expected import parse_expected
 from tests.simulation.disk import blob_of
 from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
 from tests.simulation.invariants import Violation

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager
 from unittest import mock
 
 from allsource.cluster.consensus.messages import RoleChange
-from allsource.cluster.replica import Replica
-from allsource.node import tickets
-from allsource.node.admission import LogView
-from allsource.node.ingest import Ingest, _Rejection
-from allsource.node.reads import Barrier, Reads, _Read
-from allsource.node.tickets import Ticket
-from allsource.storage.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
+from allsource.cluster.shell.replica import Replica
+from allsource.node.requests import tickets
+from allsource.node.requests.admission import LogView
+from allsource.node.requests.ingest import Ingest, _Rejection
+from allsource.node.requests.reads import Barrier, Reads, _Read
+from allsource.node.requests.tickets import Ticket
+from allsource.storage.model.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
 
 _read = Replica.read
 _serve = Reads.serve

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import count, pairwise
 
 from allsource.cluster.consensus.multiraft import ConsensusConfig
-from allsource.storage.partition import partition_of
+from allsource.storage.model.partition import partition_of
 
 MILLISECOND = 1_000
 SECOND = 1_000_000

@@ -1,11 +1,11 @@
 """What the real node does around its core, in its smallest honest form: decide appends, answer them.
 
 The core replicates whatever it is given; that an append finds its expected version, is not stored
-twice, and is answered once and rightly, is the work of the node's pump (`node/ingest.py`). This is a
-second, independent telling of it: check the ids, then the versions against heads that include what
-is not committed, propose, and keep the answer under (partition, term, index) until it is committed
-or the leadership is lost (rule 6). A rejection waits for a read barrier, so that a deposed leader
-never gives one.
+twice, and is answered once and rightly, is the work of the node's pump (`node/requests/ingest.py`). This
+is a second, independent telling of it: check the ids, then the versions against heads that include what
+is not committed, propose, and keep the answer under (partition, term, index) until it is committed or the
+leadership is lost (rule 6). A rejection waits for a read barrier, so that a deposed leader never gives
+one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import ReadResult, Role, RoleChange
-from allsource.storage.entry import Entry, Part
-from allsource.storage.expected import is_met
+from allsource.storage.model.entry import Entry, Part
+from allsource.storage.model.expected import is_met
 from tests.simulation.disk import blob_of, ids_of
 from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
 from tests.simulation.invariants import Violation

@@ -1,4 +1,4 @@
-"""The real `Replica` (`cluster/replica.py`) inside the simulation: its turn, its timer, its stuck writes.
+"""The real `Replica` (`cluster/shell/replica.py`) in the simulation: its turn, its timer, its stuck writes.
 
 What it stands on is simulated: an event loop that knows `call_soon` and `call_later` in virtual time, a
 sync thread that is the node's own, a disk that can be full, and links into the simulated network. What it
@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import allsource.cluster.replica as replica_module
+import allsource.cluster.shell.replica as replica_module
 from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Role, RoleChange
-from allsource.cluster.replica import Replica
-from allsource.storage.errors import DiskFull
+from allsource.cluster.shell.replica import Replica
 from allsource.storage.interface import PartitionWrite
+from allsource.storage.model.errors import DiskFull
 from tests.simulation.invariants import Violation
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from unittest import mock
 
 import allsource.cluster.consensus.log as log_module
 from allsource.cluster.consensus.leadership import STUCK_SUSPICIONS_MAX
-from allsource.cluster.placement import owners, replica_sets
+from allsource.cluster.membership.placement import owners, replica_sets
 from tests.simulation.availability import Availability
 from tests.simulation.checkers import Evidence, judge
 from tests.simulation.clients import Client

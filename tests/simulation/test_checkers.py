@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from allsource.storage.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
 from tests.simulation.checkers import Evidence, judge
 from tests.simulation.disk import blob_of
 from tests.simulation.history import (

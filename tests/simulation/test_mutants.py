@@ -1,7 +1,7 @@
 """The core with one rule broken must fail: a simulation that cannot fail shows nothing.
 
 Each mutant gets a bounded number of schedules, from seed 0 on, of the theme that is after its mistake;
-`scripts/simulate --mutant NAME` shows how many of them notice. The rules are CONSENSUS.md's.
+`scripts/simulate --mutant NAME` shows how many of them notice. The rules are RULES.md's.
 """
 
 from __future__ import annotations

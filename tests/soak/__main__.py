@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
+from allsource.node.cli.control.scratch import Scratch
 from allsource.node.cli.figures import percentile
-from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import connect
 from tests.soak.judge import NodeFigures, judge_nodes, judge_terms, judge_writer
 from tests.soak.watch import Watch, figures, terms

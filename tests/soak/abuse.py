@@ -23,8 +23,8 @@ from pathlib import Path
 import msgpack
 
 from allsource.client.client import Client
-from allsource.cluster.frames import ProtocolError, encode_frame
-from allsource.cluster.session import ClientSession
+from allsource.cluster.protocol.frames import ProtocolError, encode_frame
+from allsource.cluster.protocol.session import ClientSession
 from allsource.config.load import load_settings
 from allsource.config.schema import NodeSettings, Settings
 from allsource.node.cli.targets import connect

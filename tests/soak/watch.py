@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from allsource.node.cli.cluster import ClusterProcess
+from allsource.node.cli.control.cluster import ClusterProcess
 from tests.soak.judge import NodeFigures
 
 PROBE_S = 0.05

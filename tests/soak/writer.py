@@ -7,7 +7,7 @@ import time
 from itertools import count
 
 from allsource.client import Client, NewEvent
-from allsource.storage.errors import AllsourceError
+from allsource.storage.model.errors import AllsourceError
 
 WRITERS = 8
 PAUSE_S = 0.02

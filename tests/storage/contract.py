@@ -13,9 +13,9 @@ from typing import Protocol
 
 import pytest
 
-from allsource.storage.entry import Configuration
-from allsource.storage.errors import Corrupt, StorageFault
 from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamSlice
+from allsource.storage.model.entry import Configuration
+from allsource.storage.model.errors import Corrupt, StorageFault
 from tests.storage.logs import LogModel
 
 PARTITIONS = 8

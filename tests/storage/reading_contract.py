@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from allsource.storage.errors import InvalidRequest, NotFound, WrongExpectedVersion
-from allsource.storage.events import Event, NewEvent
-from allsource.storage.partition import partition_of
+from allsource.storage.model.errors import InvalidRequest, NotFound, WrongExpectedVersion
+from allsource.storage.model.events import Event, NewEvent
+from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
 from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from allsource.config.schema import Limits
-from allsource.storage.events import NewEvent
+from allsource.storage.model.events import NewEvent
 from allsource.storage.repository import EventStreamRepository
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

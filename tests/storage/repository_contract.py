@@ -13,8 +13,8 @@ from random import Random
 import pytest
 
 from allsource.config.schema import Limits
-from allsource.storage.answers import StreamAppend
-from allsource.storage.errors import (
+from allsource.storage.model.answers import StreamAppend
+from allsource.storage.model.errors import (
     EventIdConflict,
     InvalidRequest,
     NotFound,
@@ -22,8 +22,8 @@ from allsource.storage.errors import (
     TooLarge,
     WrongExpectedVersion,
 )
-from allsource.storage.events import BINARY, NewEvent
-from allsource.storage.partition import partition_of
+from allsource.storage.model.events import BINARY, NewEvent
+from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
 from tests.foreign import foreign_event
 from tests.storage.reading_contract import ReadingContract

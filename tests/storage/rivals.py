@@ -20,10 +20,10 @@ from collections.abc import Sequence
 
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.history import ACKNOWLEDGED, CONFLICT, Attempt, History, Place, Written
-from allsource.storage.answers import AppendResult
-from allsource.storage.errors import WrongExpectedVersion
-from allsource.storage.events import NewEvent
-from allsource.storage.partition import partition_of
+from allsource.storage.model.answers import AppendResult
+from allsource.storage.model.errors import WrongExpectedVersion
+from allsource.storage.model.events import NewEvent
+from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import EventStreamRepository, open_repository
 
 TASKS, THREADS, PROCESSES = 64, 8, 4

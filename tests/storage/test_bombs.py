@@ -8,9 +8,24 @@ import zlib
 import msgpack
 import pytest
 
-from allsource.storage.entry import CONFIG, EVENTS, PARTS_MAX, Configuration, Part, decode_entry, make_entry
-from allsource.storage.errors import Corrupt, InvalidRequest
-from allsource.storage.events import NewEvent, blob_ids, check_blob, decode_blob, encode_blob, same_content
+from allsource.storage.model.entry import (
+    CONFIG,
+    EVENTS,
+    PARTS_MAX,
+    Configuration,
+    Part,
+    decode_entry,
+    make_entry,
+)
+from allsource.storage.model.errors import Corrupt, InvalidRequest
+from allsource.storage.model.events import (
+    NewEvent,
+    blob_ids,
+    check_blob,
+    decode_blob,
+    encode_blob,
+    same_content,
+)
 from tests.memory import at_most
 
 MIB = 1 << 20

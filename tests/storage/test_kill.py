@@ -15,14 +15,14 @@ from random import Random
 
 import pytest
 
-from allsource.storage.rocksdb import RocksStorage
-from tests.storage.test_rocksdb import open_rocks
+from allsource.storage.rocksdb.storage import RocksStorage
+from tests.storage.rocksdb.test_rocksdb import open_rocks
 
 WRITER = """
 import sys
 from pathlib import Path
 from tests.storage.logs import LogModel
-from tests.storage.test_rocksdb import open_rocks
+from tests.storage.rocksdb.test_rocksdb import open_rocks
 from allsource.storage.interface import HardState, PartitionWrite
 
 path, durability = Path(sys.argv[1]), sys.argv[2]

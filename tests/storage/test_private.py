@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from allsource.storage.events import NewEvent
+from allsource.storage.model.events import NewEvent
 from allsource.storage.repository import open_repository
 
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from allsource.config.schema import Limits
-from allsource.storage import repository, rocksdb_checkpoint
-from allsource.storage.checkpoint import CheckpointsUnsupported
-from allsource.storage.entry import Entry
-from allsource.storage.errors import (
+from allsource.storage import repository
+from allsource.storage.embedded.group_sync import GroupSync
+from allsource.storage.embedded.log_repository import LogRepository
+from allsource.storage.files.checkpoint import CheckpointsUnsupported
+from allsource.storage.interface import Refusal
+from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.entry import Entry
+from allsource.storage.model.errors import (
     DirectoryInUse,
     DiskFull,
     ForeignDirectory,
@@ -24,22 +28,19 @@ from allsource.storage.errors import (
     Overloaded,
     StorageFault,
 )
-from allsource.storage.events import NewEvent
-from allsource.storage.group_sync import GroupSync
-from allsource.storage.interface import Refusal
-from allsource.storage.log_repository import LogRepository
-from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.events import NewEvent
+from allsource.storage.model.partition import partition_of
 from allsource.storage.open import open_storage
-from allsource.storage.partition import partition_of
 from allsource.storage.repository import (
     EventStreamRepository,
     InMemoryEventStreamRepository,
     RocksDBEventStreamRepository,
     open_repository,
 )
-from allsource.storage.rocksdb import RocksStorage
+from allsource.storage.rocksdb import checkpoint as rocksdb_checkpoint
+from allsource.storage.rocksdb.storage import RocksStorage
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
-from tests.storage.test_rocksdb import copy_while_open, open_rocks
+from tests.storage.rocksdb.test_rocksdb import copy_while_open, open_rocks
 from tests.waiting import DEADLINE_S, held_up, until
 
 

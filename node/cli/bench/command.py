@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 
 from allsource.config.load import load_settings
-from allsource.node.cli.adopted import AdoptedNode
 from allsource.node.cli.bench.facts import machine_facts
 from allsource.node.cli.bench.measure import Measured
 from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
 from allsource.node.cli.bench.workloads import WORKLOADS, Bench
-from allsource.node.cli.cluster import ClusterProcess, Node
+from allsource.node.cli.control.adopted import AdoptedNode
+from allsource.node.cli.control.cluster import ClusterProcess, Node
+from allsource.node.cli.control.scratch import Scratch
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo, echo_json, echo_table, note, say
-from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
-from allsource.storage.printable import printable_lines
+from allsource.storage.model.printable import printable_lines
 
 
 @click.command()

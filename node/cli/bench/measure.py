@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from allsource.node.cli.cluster import Node
+from allsource.node.cli.control.cluster import Node
 from allsource.node.cli.figures import percentile
 
 Operation = Callable[[int], Awaitable[int]]

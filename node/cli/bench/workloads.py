@@ -15,8 +15,8 @@ from random import Random
 
 from allsource.client import Client
 from allsource.node.cli.bench.measure import Measured, Meter, Operation, closed_loop
-from allsource.node.cli.cluster import ClusterProcess, Node
-from allsource.storage.events import NewEvent
+from allsource.node.cli.control.cluster import ClusterProcess, Node
+from allsource.storage.model.events import NewEvent
 
 EVENT_BYTES = 200
 _DATA = b'{"padding":"' + b"." * (EVENT_BYTES - 14) + b'"}'

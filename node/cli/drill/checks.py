@@ -1,7 +1,8 @@
 """The judge: from what writers were told and what every replica holds, what went wrong.
 
-Pure, and therefore itself tried with histories that are wrong on purpose (tests/node/test_cli_checks.py):
-a checker that cannot fail is a defect. Numbers in parentheses are the checkers of CONSENSUS.md.
+Pure, and therefore itself tried with histories that are wrong on purpose
+(tests/node/cli/test_cli_checks.py): a checker that cannot fail is a defect. Numbers in parentheses are
+the checkers of RULES.md.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from allsource.node.cli.drill.history import (
     Place,
     Written,
 )
-from allsource.storage.events import Event
+from allsource.storage.model.events import Event
 
 Log = Sequence[Event]
 """A partition's events by position, as one reader got them."""

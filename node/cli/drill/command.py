@@ -13,8 +13,9 @@ import click
 
 from allsource.config.load import load_settings
 from allsource.config.promise import losses_survived
-from allsource.node.cli.adopted import AdoptedNode
-from allsource.node.cli.cluster import ClusterFault, ClusterProcess
+from allsource.node.cli.control.adopted import AdoptedNode
+from allsource.node.cli.control.cluster import ClusterFault, ClusterProcess
+from allsource.node.cli.control.scratch import Scratch
 from allsource.node.cli.drill.checks import judge
 from allsource.node.cli.drill.readback import read_back
 from allsource.node.cli.drill.report import Report, report_json, round_line, verdict_lines
@@ -22,9 +23,8 @@ from allsource.node.cli.drill.rounds import KILL, PAUSE, STOP, Injury, run_round
 from allsource.node.cli.drill.writers import Clock, Writers
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo_json, note, say
-from allsource.node.cli.scratch import Scratch
 from allsource.node.cli.targets import config_option, connect
-from allsource.storage.errors import AllsourceError
+from allsource.storage.model.errors import AllsourceError
 
 _WRITE_PAUSE_S = 0.04
 """Between two writes of one writer: some 90 writes a second and partition, all in all."""

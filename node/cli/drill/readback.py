@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import NamedTuple
 
-from allsource.cluster.handshake import DiallerConfig
-from allsource.cluster.requests import PartitionPage, ReadPartition, Result
-from allsource.cluster.session import ClientSession, Established, Results
-from allsource.node.cli.cluster import ClusterFault, ClusterProcess
+from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.cluster.protocol.requests import PartitionPage, ReadPartition, Result
+from allsource.cluster.protocol.session import ClientSession, Established, Results
+from allsource.node.cli.control.cluster import ClusterFault, ClusterProcess
 from allsource.node.cli.drill.checks import Fault, Log, compare
-from allsource.storage.errors import AllsourceError
-from allsource.storage.events import Event
+from allsource.storage.model.errors import AllsourceError
+from allsource.storage.model.events import Event
 
 _PAGE = 5_000
 _TIMEOUT_MS = 10_000

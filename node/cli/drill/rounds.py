@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from allsource.node.cli.cluster import ClusterFault, ClusterProcess
+from allsource.node.cli.control.cluster import ClusterFault, ClusterProcess
 from allsource.node.cli.drill.history import History, longest_silence
 from allsource.node.cli.drill.writers import Writers
 from allsource.node.cli.figures import ranges

@@ -19,7 +19,7 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-from allsource.cluster.requests import AppendResult
+from allsource.cluster.protocol.requests import AppendResult
 from allsource.node.cli.drill.history import (
     ACKNOWLEDGED,
     CONFLICT,
@@ -30,9 +30,9 @@ from allsource.node.cli.drill.history import (
     Place,
     Written,
 )
-from allsource.storage.errors import AllsourceError, Rejected, WrongExpectedVersion
-from allsource.storage.events import NewEvent
-from allsource.storage.partition import partition_of
+from allsource.storage.model.errors import AllsourceError, Rejected, WrongExpectedVersion
+from allsource.storage.model.events import NewEvent
+from allsource.storage.model.partition import partition_of
 
 _POLL_S = 0.005
 _BATCH = 3

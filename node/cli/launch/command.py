@@ -16,13 +16,13 @@ from allsource.config.exposure import exposures
 from allsource.config.load import load_settings
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
+from allsource.node.cli.control.processes import NodeProcess, node_command
 from allsource.node.cli.driver import require_driver
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, nobody_left
 from allsource.node.cli.launch.supervisor import FAILURES_MAX, Child, Display, Supervisor
 from allsource.node.cli.launch.watch import watch
 from allsource.node.cli.output import note
-from allsource.node.cli.processes import NodeProcess, node_command
 
 RESTART_HELP = (
     "Start a node again that ended, after a wait that grows from 0.5 to 10 s; one that ends itself with an"

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from allsource.node.cli.control.picture import ClusterPicture, NodePicture, owner_map
 from allsource.node.cli.figures import show_rate
 from allsource.node.cli.launch.overview import NodeSeen, Overview, up
-from allsource.node.cli.picture import ClusterPicture, NodePicture, owner_map
 
 GOOD, DOUBT, BAD, HEAD, FAINT = "green", "yellow", "bold red", "bold", "dim"
 

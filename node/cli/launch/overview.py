@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from allsource.node.cli.control.picture import ClusterPicture
 from allsource.node.cli.figures import ranges
-from allsource.node.cli.picture import ClusterPicture
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from allsource.node.cli.control.processes import uptime_s
 from allsource.node.cli.launch.lines import bare
 from allsource.node.cli.launch.overview import NodeSeen, Overview, Rates
 from allsource.node.cli.launch.supervisor import Child
-from allsource.node.cli.processes import uptime_s
 
 _DISK_EVERY_S, _DISK_AT_FIRST_S = 5.0, 0.5
 _RATES_EVERY_S = 0.5

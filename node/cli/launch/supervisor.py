@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from allsource.node.cli.picture import ClusterPicture
-from allsource.node.cli.processes import NodeProcess, kill_all, stop_all, until
+from allsource.node.cli.control.picture import ClusterPicture
+from allsource.node.cli.control.processes import NodeProcess, kill_all, stop_all, until
 
 STARTING, RUNNING, READY, ENDED, WAITING = "starting", "running", "ready", "ended", "waiting"
 

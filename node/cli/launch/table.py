@@ -21,7 +21,7 @@ from allsource.node.cli.launch.lines import how_it_ended, welcome, what_now
 from allsource.node.cli.launch.overview import Overview
 from allsource.node.cli.launch.sight import Sight
 from allsource.node.cli.launch.supervisor import Child
-from allsource.storage.printable import printable
+from allsource.storage.model.printable import printable
 
 _REFRESH_PER_S = 4
 

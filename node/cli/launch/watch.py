@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import aiohttp
 
+from allsource.node.cli.control.picture import ClusterPicture
 from allsource.node.cli.launch.supervisor import READY, RUNNING, Child, Display
-from allsource.node.cli.picture import ClusterPicture
 
 _UNTIL_READY_S = 0.1
 _AFTERWARDS_S = 0.5

@@ -15,7 +15,7 @@ CREATE TABLE log (
     record         bytea NOT NULL,
     PRIMARY KEY (partition_id, log_index)
 );
-COMMENT ON COLUMN log.record IS 'The entry, as it is on every replica (storage/entry.py), its CRC included.';
+COMMENT ON COLUMN log.record IS 'The entry, as it is on every replica (storage/model/entry.py), its CRC included.';
 COMMENT ON COLUMN log.opens_term IS 'Whether this is the first entry of its term.';
 
 -- Payloads come as they are; compressing them again would cost the writer and their size is the point

@@ -11,7 +11,7 @@ from allsource.cluster.consensus.balance import (
     Balance,
 )
 from allsource.cluster.consensus.messages import Beat, GroupBeat
-from allsource.cluster.registry import NodeRegistry
+from allsource.cluster.membership.registry import NodeRegistry
 from tests.cluster.consensus.lab import SECOND, Bench
 
 MEMBERS = ("b", "a", "c")

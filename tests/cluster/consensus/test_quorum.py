@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allsource.cluster.consensus.quorum import cannot_win, has_majority, stored_by_majority
-from allsource.storage.entry import Configuration
+from allsource.storage.model.entry import Configuration
 
 NODES = ("a", "b", "c", "d", "e")
 voter_sets = st.sets(st.sampled_from(NODES), min_size=1).map(lambda s: tuple(sorted(s)))

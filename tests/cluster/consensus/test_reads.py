@@ -11,7 +11,7 @@ from allsource.cluster.consensus.messages import (
     Role,
 )
 from allsource.cluster.consensus.reads import ReadRounds
-from allsource.storage.entry import Part
+from allsource.storage.model.entry import Part
 from tests.cluster.consensus.lab import Bench
 
 

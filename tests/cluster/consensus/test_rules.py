@@ -1,4 +1,4 @@
-"""One group against the rules of CONSENSUS.md: each test is named by the rule that it shows."""
+"""One group against the rules of RULES.md: each test is named by the rule that it shows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
-from allsource.storage.entry import Part, decode_entry
 from allsource.storage.interface import HardState
+from allsource.storage.model.entry import Part, decode_entry
 from tests.cluster.consensus.lab import SECOND, Bench, entry, noop
 
 

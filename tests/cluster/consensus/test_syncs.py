@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.storage.entry import Part
+from allsource.storage.model.entry import Part
 from tests.simulation.disk import SimDisk
 
 

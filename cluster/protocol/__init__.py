@@ -1,0 +1,8 @@
+"""protocol: the peer protocol without I/O. PROTOCOL.md beside this file specifies it.
+
+`frames` cuts a stream of bytes into frames, `codec` and `message_codec` say what is in them, `handshake`
+(with `handshake_frames` and `acquaintance`, what nodes remember of each other's starts) decides who is let
+in, `session` is one connection from its first byte to its last: bytes in, bytes and events out. `requests`
+is what can be asked of a cluster, and the answers. Pure, so that a client may import it, and hostile bytes
+can be tried without a socket.
+"""

@@ -1,0 +1,392 @@
+"""Who are you, and can you prove it? The first frames of every connection (CONSENSUS rules 10 and 33).
+
+::
+
+    dialler                                  acceptor
+    HELLO      which cluster, which role, a nonce   ->
+                                        <-   CHALLENGE  the version, a nonce
+    PROOF      sealed                   ->
+                                        <-   WELCOME    sealed: who I am, limits, addresses
+    (a client is through here; a peer goes on)
+    IDENTITY   sealed: who I am         ->
+                                        <-   ACCEPTED   sealed
+    (either side instead: REFUSED code, message; then it closes)
+
+Both prove that they know the key of the role without saying it (`handshake_frames` has the seals), and
+**who has proved nothing is told nothing**: names, replica ids, starts and addresses stand in sealed frames
+behind both proofs, or behind the reader's. The key of role peer is the cluster's `secret`; that of role
+client is the cluster's `client_secret` (by default derived from the other, one way): a client's key makes
+nobody a peer. The dialler proves first, so that who merely knocks gets nothing that he could try passwords
+against.
+
+Peers also tell each other what they remember of one another, and show that their own data directory knows
+of it: an older copy is refused (`acquaintance` says how, and decides).
+
+Each side is a pure machine: payloads in, payloads out, `ProtocolError` to refuse. Nonces are passed in. It
+authenticates the beginning of a connection; it does not encrypt what follows (PROTOCOL.md, "What this does
+not do").
+
+API: `DiallerConfig`, `DiallerConfig.client`, `AcceptorConfig`, `DiallerHandshake`, `AcceptorHandshake`,
+`Hello` (what the acceptor learns), `Welcome` (what the dialler learns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from allsource.cluster.protocol.acquaintance import (
+    REGRESSED,
+    Memory,
+    NoMemory,
+    Start,
+    check_history,
+    check_member,
+    check_other,
+    check_replica,
+)
+from allsource.cluster.protocol.codec import Kind, malformed, unpack
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake_frames import (
+    BEAT,
+    CLIENT,
+    DATA,
+    NONCE_BYTES,
+    PEER,
+    VERSION_MAX,
+    VERSION_MIN,
+    Challenge,
+    IdentityBody,
+    Opening,
+    PeerPart,
+    Transcript,
+    WelcomeBody,
+    WireLimits,
+    check_not_refused,
+    encode_refused,
+    read_accepted,
+    read_challenge,
+    read_identity,
+    read_opening,
+    read_proof,
+    read_welcome,
+)
+from allsource.storage.interface import Identity
+
+__all__ = [
+    "BEAT",
+    "CLIENT",
+    "DATA",
+    "PEER",
+    "AcceptorConfig",
+    "AcceptorHandshake",
+    "DiallerConfig",
+    "DiallerHandshake",
+    "Hello",
+    "Welcome",
+    "WireLimits",
+    "check_not_refused",
+    "encode_refused",
+]
+
+HELLO_BYTES_MAX = 4_096
+"""Largest frame that an acceptor takes before the other side has proved that it belongs here."""
+WELCOME_BYTES_MAX = 65_536
+"""Largest frame of a handshake after that, and that a dialler takes before it is through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who a proved dialler is."""
+
+    version: int
+    role: str
+    channel: str
+    node_id: str
+    """Of a client: a name for the log, or nothing."""
+    start: Start | None = None
+    """Of a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What an accepted dialler knows of the node that it reached."""
+
+    version: int
+    cluster_id: str
+    node_id: str
+    partition_count: int
+    limits: WireLimits
+    addresses: dict[str, tuple[str, int]]
+    """Node id -> host and port, of every member."""
+    start: Start | None = None
+    """For a peer: which start of the node this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiallerConfig:
+    """How to introduce ourselves, and whom we expect."""
+
+    secret: str = field(repr=False)
+    """The key of the role."""
+    identity: Identity
+    role: str = PEER
+    channel: str = DATA
+    expected_node: str = ""
+    """Node id that the dialled address should have; empty: any."""
+    memory: Memory = field(default_factory=NoMemory, repr=False)
+
+    @classmethod
+    def client(cls, secret: str, *, cluster_id: str = "", name: str = "") -> DiallerConfig:
+        """For a client. Without `cluster_id`, any cluster that knows the key will do."""
+        return cls(secret, Identity(cluster_id, name, "", 0), CLIENT)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorConfig:
+    """Who we are, whom we let in, and what we tell them."""
+
+    secret: str = field(repr=False)
+    """The key of the role peer."""
+    client_secret: str = field(repr=False)
+    identity: Identity
+    addresses: Mapping[str, tuple[str, int]]
+    """Every member, this node included: others may not call themselves peers."""
+    partition_count: int
+    limits: WireLimits = field(default_factory=WireLimits)
+    memory: Memory = field(default_factory=NoMemory, repr=False)
+
+    def key_of(self, role: str) -> str:
+        return self.secret if role == PEER else self.client_secret
+
+
+class DiallerHandshake:
+    """The side that opened the connection. `start()` gives HELLO; feed payloads until a `Welcome`."""
+
+    def __init__(self, config: DiallerConfig, nonce: bytes) -> None:
+        assert len(nonce) == NONCE_BYTES
+        self._config = config
+        self._hello = Opening(
+            VERSION_MIN, VERSION_MAX, config.identity.cluster_id, config.role, config.channel, nonce
+        ).pack()
+        self._said = Transcript()
+        self._said.add(self._hello)
+        self._challenge: Challenge | None = None
+        self._welcome: Welcome | None = None
+
+    def start(self) -> bytes:
+        """The first payload."""
+        return self._hello
+
+    def receive(self, payload: bytes | memoryview) -> tuple[bytes | None, Welcome | None]:
+        """`(payload to send, welcome)`; the `Welcome` comes at the end, and then both sides are sure."""
+        _check_refusal(payload, is_proved=self._welcome is not None)
+        if self._challenge is None:
+            return self._prove(payload), None
+        if self._welcome is None:
+            return self._meet(payload, self._challenge)
+        return None, self._conclude(payload, self._welcome)
+
+    def _prove(self, payload: bytes | memoryview) -> bytes:
+        challenge = read_challenge(unpack(payload))
+        if not VERSION_MIN <= challenge.version <= VERSION_MAX:
+            raise _wrong_version(challenge.version, challenge.version)
+        self._said.add(payload)
+        self._challenge = challenge
+        name = self._config.identity.node_id if self._config.role == CLIENT else ""
+        return self._said.seal(self._config.secret, (Kind.PROOF, name))
+
+    def _meet(
+        self, payload: bytes | memoryview, challenge: Challenge
+    ) -> tuple[bytes | None, Welcome | None]:
+        config, me = self._config, self._config.identity
+        frame = self._said.open(config.secret, Kind.WELCOME, payload)
+        if frame is None:
+            raise ProtocolError(
+                "wrong_secret",
+                f"the node does not know {_KEYS[config.role]} that it was shown to know; "
+                "check the address, and that nobody else listens there",
+            )
+        self._said.add(payload)
+        body = read_welcome(frame, config.role)
+        if me.cluster_id and body.cluster_id != me.cluster_id:
+            raise _wrong_cluster(me.cluster_id)
+        welcome = Welcome(
+            challenge.version,
+            body.cluster_id,
+            body.node_id,
+            body.partition_count,
+            body.limits,
+            body.addresses,
+            body.peer.start if body.peer is not None else None,
+        )
+        if body.peer is None:
+            return None, welcome
+        self._welcome, self._peer = welcome, body.peer
+        return self._introduce(body, body.peer), None
+
+    def _introduce(self, acceptor: WelcomeBody, peer: PeerPart) -> bytes:
+        config, me, memory = self._config, self._config.identity, self._config.memory
+        check_other(me, acceptor.node_id, peer.start.replica_id)
+        if config.expected_node and acceptor.node_id != config.expected_node:
+            raise ProtocolError(
+                "wrong_node",
+                f"the address of node {config.expected_node} is answered by node {acceptor.node_id}; "
+                "check the addresses of the configuration",
+            )
+        self._asked = memory.remembered().get(acceptor.node_id)
+        check_replica(acceptor.node_id, peer.start.replica_id, self._asked)
+        identity = IdentityBody(
+            me.node_id,
+            _peer_part(me, memory),
+            _answer(memory, acceptor.remembers.get(me.node_id, 0)),
+            self._asked.incarnation if self._asked is not None else 0,
+        )
+        return self._said.seal(config.secret, identity.listed())
+
+    def _conclude(self, payload: bytes | memoryview, welcome: Welcome) -> Welcome:
+        frame = self._said.open(self._config.secret, Kind.ACCEPTED, payload)
+        if frame is None:
+            raise malformed("the seal of ACCEPTED is wrong")
+        check_history(welcome.node_id, self._asked, read_accepted(frame))
+        _meet(self._config.memory, welcome.node_id, self._peer, self._asked)
+        return welcome
+
+
+class AcceptorHandshake:
+    """The side that was connected to. Feed payloads until a `Hello` is given: it is then proved."""
+
+    def __init__(self, config: AcceptorConfig, nonce: bytes) -> None:
+        assert len(nonce) == NONCE_BYTES
+        self._config = config
+        self._nonce = nonce
+        self._said = Transcript()
+        self._opening: Opening | None = None
+        self._version = 0
+        self._asked: dict[str, Start] = {}
+        self.is_proved = False
+        """Whether the other side has shown that it knows the key of its role."""
+
+    def receive(self, payload: bytes | memoryview) -> tuple[bytes, Hello | None]:
+        """`(payload to send, hello)`; the `Hello` comes at the end, with the last payload."""
+        _check_refusal(payload, is_proved=self.is_proved)
+        if self._opening is None:
+            return self._challenge(payload), None
+        if not self.is_proved:
+            return self._welcome(payload, self._opening)
+        return self._accept(payload, self._opening)
+
+    def _challenge(self, payload: bytes | memoryview) -> bytes:
+        opening = read_opening(unpack(payload))
+        version = min(VERSION_MAX, opening.version_max)
+        if version < max(VERSION_MIN, opening.version_min):
+            raise _wrong_version(opening.version_min, opening.version_max)
+        if opening.cluster_id and opening.cluster_id != self._config.identity.cluster_id:
+            raise _wrong_cluster(opening.cluster_id)
+        self._opening, self._version = opening, version
+        challenge = Challenge(version, self._nonce).pack()
+        self._said.add(payload)
+        self._said.add(challenge)
+        return challenge
+
+    def _welcome(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello | None]:
+        config, role = self._config, opening.role
+        key = config.key_of(role)
+        frame = self._said.open(key, Kind.PROOF, payload)
+        if frame is None:
+            raise self._wrong_key(role, payload)
+        name = read_proof(frame)
+        self.is_proved = True
+        self._said.add(payload)
+        me, is_peer = config.identity, role == PEER
+        if is_peer:
+            self._asked = dict(config.memory.remembered())
+        welcome = WelcomeBody(
+            me.cluster_id,
+            me.node_id,
+            config.partition_count,
+            config.limits,
+            dict(config.addresses),
+            _peer_part(me, config.memory) if is_peer else None,
+            {peer: start.incarnation for peer, start in self._asked.items()},
+        )
+        hello = None if is_peer else Hello(self._version, role, opening.channel, name)
+        return self._said.seal(key, welcome.listed()), hello
+
+    def _wrong_key(self, role: str, payload: bytes | memoryview) -> ProtocolError:
+        """Somebody who shows the other role's key belongs here, and is told which one to take."""
+        other = CLIENT if role == PEER else PEER
+        if self._said.open(self._config.key_of(other), Kind.PROOF, payload) is None:
+            return ProtocolError(
+                "wrong_secret", f"{_KEYS[role]} of this cluster is another one; give both sides the same"
+            )
+        if role == PEER:
+            return ProtocolError(
+                "wrong_secret",
+                "this is the clients' key (`client_secret`); nodes need the cluster's `secret`",
+            )
+        return ProtocolError(
+            "wrong_secret",
+            "this is the nodes' key (`secret`), which clients should not have; they need `client_secret` "
+            "(`allsource config client-secret FILE` prints it)",
+        )
+
+    def _accept(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello]:
+        config = self._config
+        frame = self._said.open(config.secret, Kind.IDENTITY, payload)
+        if frame is None:
+            raise malformed("the seal of IDENTITY is wrong")
+        self._said.add(payload)
+        body = read_identity(frame)
+        start = body.peer.start
+        check_other(config.identity, body.node_id, start.replica_id)
+        check_member(body.node_id, config.addresses)
+        asked = self._asked.get(body.node_id)
+        check_replica(body.node_id, start.replica_id, asked)
+        check_history(body.node_id, asked, body.answer)
+        _meet(config.memory, body.node_id, body.peer, asked)
+        accepted = self._said.seal(config.secret, (Kind.ACCEPTED, _answer(config.memory, body.asks)))
+        return accepted, Hello(self._version, PEER, opening.channel, body.node_id, start)
+
+
+_KEYS = {PEER: "the nodes' key (`secret`)", CLIENT: "the clients' key (`client_secret`)"}
+
+
+def _peer_part(me: Identity, memory: Memory) -> PeerPart:
+    nonce = memory.nonce_of(me.incarnation)
+    assert nonce is not None, "a start is written down before the first handshake"
+    return PeerPart(Start(me.replica_id, me.incarnation, nonce), tuple(memory.log_ends()))
+
+
+def _answer(memory: Memory, number: int) -> bytes:
+    """What our directory knows of a start of ours that somebody remembers; empty if nothing."""
+    return (memory.nonce_of(number) or b"") if number else b""
+
+
+def _meet(memory: Memory, peer: str, part: PeerPart, asked: Start | None) -> None:
+    refusal = memory.meet(peer, part.start, part.log_ends, asked)
+    if refusal is not None:
+        raise refusal
+
+
+def _check_refusal(payload: bytes | memoryview, *, is_proved: bool) -> None:
+    try:
+        check_not_refused(unpack(payload))
+    except ProtocolError as error:
+        if error.by_peer and error.code == REGRESSED and not is_proved:
+            raise malformed("a judgement of our history by one who has proved nothing") from error
+        raise
+
+
+def _wrong_cluster(meant: str) -> ProtocolError:
+    return ProtocolError(
+        "wrong_cluster", f"the node at this address is not of cluster {meant}, which the caller means"
+    )
+
+
+def _wrong_version(low: int, high: int) -> ProtocolError:
+    return ProtocolError(
+        "version",
+        f"protocol versions {low} to {high} on one side, {VERSION_MIN} to {VERSION_MAX} on the other; "
+        "upgrade the older side",
+    )

@@ -1,0 +1,181 @@
+"""What can be asked of a cluster, and the answers: the one vocabulary of doors, peers and clients.
+
+The HTTP door, the msgpack door and a forwarding node all build these values and hand them to the
+same service; the codec carries them over the wire unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from allsource.storage.model.answers import AppendedStream as AppendedStream
+from allsource.storage.model.answers import AppendResult as AppendResult
+from allsource.storage.model.answers import make_token as make_token
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import Event, decode_blob
+
+
+class AppendPart(NamedTuple):
+    """Events for one stream: `blob` as in `model.events`, `expected` as in `model.expected`."""
+
+    stream: str
+    expected: int
+    blob: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class AppendRequest:
+    """Append to one or several streams of one partition: all or nothing."""
+
+    parts: tuple[AppendPart, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class ReadStream:
+    """Read a stream from a version; `limit` 0 asks for the stream's facts alone.
+
+    `from_version` 0 means the natural end: the first event forward, the newest backward.
+    `local`: from this replica without asking the others; `token` ("" for none) makes any replica
+    wait until it holds the append that the token came from.
+    """
+
+    stream: str
+    from_version: int = 0
+    limit: int = 100
+    forward: bool = True
+    local: bool = False
+    token: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class ReadPartition:
+    """Committed events of a partition by position, from `from_position` (at least 1)."""
+
+    partition: int
+    from_position: int = 1
+    limit: int = 1000
+    local: bool = False
+    token: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class DescribeCluster:
+    """What `GET /v1/cluster` shows, as the asked node sees it."""
+
+
+@dataclass(slots=True, frozen=True)
+class PassOn:
+    """A node asks a peer to pass a request on to the leader, which it cannot reach itself.
+
+    It is passed on as it is: a second hop, and never a third.
+    """
+
+    request: AppendRequest | ReadStream | ReadPartition
+
+
+Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster | PassOn
+
+
+class Chunk(NamedTuple):
+    """A run of events of one stream as they are stored: events `skip` to `skip + take` of the blob.
+
+    `first_version` and `first_position` are those of the blob's first event (skipped or not).
+    """
+
+    stream: str
+    first_version: int
+    first_position: int
+    timestamp_us: int
+    skip: int
+    take: int
+    blob: bytes
+
+    def events(self, partition: int) -> list[Event]:
+        """The chunk's events, in ascending order."""
+        found = decode_blob(
+            self.blob,
+            stream=self.stream,
+            partition=partition,
+            first_version=self.first_version,
+            first_position=self.first_position,
+            timestamp_us=self.timestamp_us,
+        )
+        return found[self.skip : self.skip + self.take]
+
+
+@dataclass(slots=True, frozen=True)
+class StreamPage:
+    """A stream's facts and a page of its events.
+
+    `chunks` come in reading order; of a backward read, the newest chunk first (and the events in
+    each chunk still ascending). `next_from` is 0 when there is nothing further in this direction.
+    """
+
+    stream: str
+    partition: int
+    current_version: int
+    created_us: int
+    updated_us: int
+    next_from: int
+    forward: bool
+    chunks: tuple[Chunk, ...]
+
+    def events(self) -> list[Event]:
+        """The page's events in reading order (descending if the read was backward)."""
+        found: list[Event] = []
+        for chunk in self.chunks:
+            events = chunk.events(self.partition)
+            found += events if self.forward else reversed(events)
+        return found
+
+
+@dataclass(slots=True, frozen=True)
+class PartitionPage:
+    """A page of a partition's events by position; `last_position` is the newest committed one."""
+
+    partition: int
+    last_position: int
+    next_from: int
+    """Where to read on; `last_position + 1` when the page reached the end."""
+    chunks: tuple[Chunk, ...]
+
+    def events(self) -> list[Event]:
+        """The page's events in order of position."""
+        found: list[Event] = []
+        for chunk in self.chunks:
+            found += chunk.events(self.partition)
+        return found
+
+
+@dataclass(slots=True, frozen=True)
+class ClusterView:
+    """The cluster as one node sees it, as the JSON of `GET /v1/cluster`."""
+
+    value: dict[str, Any]
+
+
+Result = AppendResult | StreamPage | PartitionPage | ClusterView
+
+
+_TOKEN = re.compile(r"([0-9]{1,6}):([0-9]{1,19})")
+_INDEX_MAX = 2**63 - 1
+_SHOWN_CHARS = 40
+
+
+def parse_token(token: str, partition: int) -> int:
+    """The log index that a token of this partition asks for (0 for no token); else `InvalidRequest`.
+
+    The only place where a token becomes numbers: it comes from outside, and may be anything.
+    """
+    if not token:
+        return 0
+    found = _TOKEN.fullmatch(token)
+    if found is None or int(found[2]) > _INDEX_MAX:
+        raise InvalidRequest(f"token {token[:_SHOWN_CHARS]!r} is not one that an append returned")
+    if int(found[1]) != partition:
+        raise InvalidRequest(
+            f"token {token!r} is of partition {found[1]}; this read is of partition {partition}"
+        )
+    return int(found[2])

@@ -1,0 +1,7 @@
+"""requests: from a door to an answer.
+
+`service` decides where a request goes (here, forward, wait, refuse), `queue` is the bound in front of
+the write path and `pace` how long a place in it takes, `ingest` is the write path (the pump), `admission`
+the pure decision in it, `reads` the read path and `pages` what it finds, `tickets` a request under way and
+its deadline. `again` tries many anew, in turns; `faults` are errors of our own, which cost one request.
+"""

@@ -1,0 +1,354 @@
+"""A repository over a `Storage`, the interface that nodes use too: in memory, or in RocksDB.
+
+A partition's log has one writer, this one, so nothing is ever truncated and everything written is
+committed. What a read saw but no sync has covered yet, it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
+from time import time_ns
+from types import TracebackType
+from typing import Self
+
+from allsource.config.schema import Limits
+from allsource.storage.embedded.group_sync import GroupSync
+from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
+from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
+from allsource.storage.model.answers import (
+    AppendedStream,
+    AppendResult,
+    StreamAppend,
+    StreamInfo,
+)
+from allsource.storage.model.arguments import flag, text
+from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.errors import (
+    EventIdConflict,
+    NotFound,
+    StorageFault,
+    WrongExpectedVersion,
+)
+from allsource.storage.model.events import Event, same_content
+from allsource.storage.model.expected import is_met, parse_expected, show_expected
+from allsource.storage.model.times import as_microseconds
+
+_TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
+_SCAN_BYTES = 1 << 20
+_SCAN_ENTRIES = 1000
+_BACKWARD_ENTRIES = 64
+_SLICES = 256
+
+
+class LogRepository(EventStreamRepository):
+    """See the module's page."""
+
+    def __init__(
+        self,
+        opener: Callable[[], Storage],
+        *,
+        limits: Limits | None = None,
+        clock_us: Callable[[], int] = lambda: time_ns() // 1000,
+    ) -> None:
+        """`opener` is called (in a thread: it may block) when the `async with` begins."""
+        super().__init__(limits=limits, clock_us=clock_us)
+        self._opener = opener
+        self._opened: Storage | None = None
+        self._sync: GroupSync
+        self._ends: dict[int, PartitionState] = {}
+        """Where the partitions' logs end, kept up to date here."""
+        self._durable: dict[int, int] = {}
+        """Up to which index each of them is known to be synced."""
+
+    async def __aenter__(self) -> Self:
+        opening = asyncio.ensure_future(asyncio.to_thread(self._opener))
+        try:
+            self._opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_again)  # the thread cannot be stopped
+            raise
+        self._sync = GroupSync(self._opened)
+        self._ends, self._durable = {}, {}
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        storage, self._opened = self._opened, None
+        if storage is not None:
+            await self._sync.close()
+            # In a thread: it waits for a checkpoint that is being made, and for a last sync.
+            await asyncio.to_thread(storage.close)
+
+    @property
+    def partition_count(self) -> int:
+        return self._storage.partition_count
+
+    # -- appending
+
+    async def append(self, *appends: StreamAppend) -> AppendResult:
+        partition, parts = self._checked(appends)
+        stored = self._stored_before(partition, parts)
+        if stored is not None:
+            await self._wait_until_durable(partition, stored.index)
+            return _answer(stored, duplicate=True)
+        versions = [self._head(partition, append.stream) for append in appends]
+        for append, head in zip(appends, versions, strict=True):
+            expected = parse_expected(append.expected_version)
+            if not is_met(expected, head.version):
+                # The caller may act on this: let it rest on nothing that could still be lost.
+                await self._wait_until_durable(partition, head.index)
+                raise WrongExpectedVersion(append.stream, show_expected(expected), head.version)
+        self._check_pressure()
+        entry = self._write(
+            partition,
+            tuple(
+                part._replace(first_version=head.version + 1)
+                for part, head in zip(parts, versions, strict=True)
+            ),
+        )
+        await self._wait_until_durable(partition, entry.index)
+        return _answer(entry, duplicate=False)
+
+    def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
+        """The entry that holds these events already; `EventIdConflict` if it holds others by their ids."""
+        indexes = {self._storage.index_of_append(partition, part.first_id) for part in parts} - {None}
+        if not indexes:
+            return None
+        index = min(_existing(index) for index in indexes)
+        entry = self._storage.entries_at(partition, [index])[0]
+        stored = {part.stream: part.blob for part in entry.parts}
+        wanted = {part.stream: part.blob for part in parts}
+        if stored.keys() != wanted.keys() or not all(
+            same_content(stored[stream], wanted[stream]) for stream in wanted
+        ):
+            raise EventIdConflict(
+                f"these event ids are stored at position {entry.first_position} of partition {partition}"
+                " with other content; a new append needs new event ids",
+                partition=partition,
+                first_position=entry.first_position,
+            )
+        return entry
+
+    def _check_pressure(self) -> None:
+        if refusal := self._storage.pressure():
+            raise refusal.error(f"{refusal.reason}; nothing was written, try again later")
+
+    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+        end = self._end(partition)
+        term = max(end.last_term, _TERM)
+        entry = make_entry(
+            partition=partition,
+            index=end.last_index + 1,
+            term=term,
+            kind=EVENTS,
+            first_position=end.next_position,
+            timestamp_us=max(self._clock_us(), end.last_timestamp_us),
+            parts=parts,
+        )
+        self._storage.write([PartitionWrite(partition, HardState(term, "", entry.index), None, [entry])])
+        end.last_index, end.next_position = entry.index, entry.next_position
+        end.last_timestamp_us = entry.timestamp_us
+        return entry
+
+    async def _wait_until_durable(self, partition: int, index: int) -> None:
+        if index <= self._durable.get(partition, 0):
+            return
+        covered = self._end(partition).last_index
+        await self._sync.durable()
+        self._durable[partition] = max(self._durable.get(partition, 0), covered)
+
+    def _end(self, partition: int) -> PartitionState:
+        """The end of a partition's log. All that an opened storage holds at first is durable."""
+        end = self._ends.get(partition)
+        if end is None:
+            end = self._ends[partition] = self._storage.load(partition)
+            self._durable[partition] = end.last_index
+        return end
+
+    # -- reading
+
+    async def read_stream(
+        self,
+        entity_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int | None = 1000,
+        backward: bool = False,
+        as_of: datetime | None = None,
+    ) -> list[Event]:
+        partition, start = self._partition_of(entity_id), start_of("from_version", from_version)
+        wanted, backward = page_size(limit), flag("backward", backward)
+        until_us = None if as_of is None else as_microseconds(as_of)
+        head = self._existing_head(partition, entity_id)
+        version = start if start is not None else (head.version if backward else 1)
+        found: list[Event] = []
+        while len(found) < wanted and (version >= 1 if backward else version <= head.version):
+            # Each slice has an event at least, which only `as_of` can leave out.
+            most = _SLICES if until_us is not None else min(_SLICES, wanted - len(found))
+            slices = self._storage.slices(
+                partition, entity_id, version, forward=not backward, slices_max=most
+            )
+            if not slices:
+                break
+            entries = self._storage.entries_at(partition, [piece.index for piece in slices])
+            await self._wait_until_durable(partition, max(entry.index for entry in entries))
+            for entry in entries:
+                found += _of_stream(entry, entity_id, version, until_us, backward=backward)
+            if not backward and until_us is not None and entries[-1].timestamp_us > until_us:
+                break
+            last = slices[-1]
+            version = last.first_version - 1 if backward else last.first_version + last.count
+        del found[wanted:]
+        return found
+
+    async def read_partition(
+        self,
+        partition: int,
+        *,
+        from_position: int | None = None,
+        limit: int | None = 1000,
+        backward: bool = False,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Event]:
+        self._checked_partition(partition)
+        start, backward = start_of("from_position", from_position), flag("backward", backward)
+        wanted = page_size(limit)
+        newest = self._end(partition).next_position - 1
+        low, high = (1, newest) if start is None else _span(start, newest, backward)
+        if low > high:
+            return []
+        first, last = self._index_of(partition, low), self._index_of(partition, high)
+        if since is not None:
+            first = max(first, self._first_index_at(partition, as_microseconds(since)))
+        if until is not None:
+            last = min(last, self._first_index_at(partition, as_microseconds(until) + 1) - 1)
+        found: list[Event] = []
+        most = wanted if types is None else _SCAN_ENTRIES
+        async for entry in self._walk(partition, first, last, most, backward=backward):
+            events = [
+                event
+                for event in entry.events()
+                if low <= event.position <= high and (types is None or event.type in types)
+            ]
+            found += reversed(events) if backward else events
+            if len(found) >= wanted:
+                break
+        return found[:wanted]
+
+    async def _walk(
+        self, partition: int, first: int, last: int, most: int, *, backward: bool
+    ) -> AsyncIterator[Entry]:
+        """The entries `first` to `last`, durable, or from `last` to `first`; at most so many at a time."""
+        most = min(most, _BACKWARD_ENTRIES if backward else _SCAN_ENTRIES)
+        while first <= last:
+            if backward:
+                indexes = range(last, max(first, last - most + 1) - 1, -1)
+                entries = self._storage.entries_at(partition, indexes)
+                last = entries[-1].index - 1
+            else:
+                entries = self._storage.entries(partition, first, min(last, first + most - 1), _SCAN_BYTES)
+                first = entries[-1].index + 1
+            await self._wait_until_durable(partition, max(entries[0].index, entries[-1].index))
+            for entry in entries:
+                yield entry
+            await asyncio.sleep(0)  # a long scan must not hold up the loop
+
+    def _index_of(self, partition: int, position: int) -> int:
+        return _existing(self._storage.index_of_position(partition, position))
+
+    def _first_index_at(self, partition: int, time_us: int) -> int:
+        """The first index whose entry is not older: times never decrease in a partition."""
+        low, high = 1, self._end(partition).last_index + 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._storage.entries_at(partition, [middle])[0].timestamp_us < time_us:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    # -- facts
+
+    async def get_stream_info(self, entity_id: str) -> StreamInfo:
+        partition = self._partition_of(entity_id)
+        head = self._existing_head(partition, entity_id)
+        await self._wait_until_durable(partition, head.index)
+        return _info(partition, entity_id, head)
+
+    async def get_streams_by_partition(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
+    ) -> list[StreamInfo]:
+        self._checked_partition(partition)
+        text("prefix", prefix)
+        text("after", after)
+        found = self._storage.streams(partition, prefix=prefix, after=after, limit=page_size(limit))
+        if found:
+            await self._wait_until_durable(partition, max(head.index for _, head in found))
+        return [_info(partition, stream, head) for stream, head in found]
+
+    # -- small things
+
+    @property
+    def _storage(self) -> Storage:
+        if self._opened is None:
+            raise StorageFault("this repository is not open; use it in `async with`")
+        if self._sync.failure is not None:
+            raise StorageFault(f"a sync failed ({self._sync.failure}); close this repository and reopen it")
+        return self._opened
+
+    def _head(self, partition: int, stream: str) -> StreamHead:
+        self._end(partition)
+        return self._storage.head(partition, stream) or StreamHead(0, 0, 0, 0)
+
+    def _existing_head(self, partition: int, stream: str) -> StreamHead:
+        head = self._head(partition, stream)
+        if head.version == 0:
+            raise NotFound(f"there is no stream {stream!r}", stream=stream)
+        return head
+
+
+def _close_again(opening: asyncio.Future[Storage]) -> None:
+    """Nobody waits any more for the storage that was opened here, if it was."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _of_stream(
+    entry: Entry, stream: str, version: int, until_us: int | None, *, backward: bool
+) -> list[Event]:
+    """The entry's events of a stream, from `version` on in reading order, if it is not too young."""
+    if until_us is not None and entry.timestamp_us > until_us:
+        return []
+    events = entry.events(stream)
+    ahead = version - events[0].version
+    return events[ahead::-1] if backward else events[max(ahead, 0) :]
+
+
+def _answer(entry: Entry, *, duplicate: bool) -> AppendResult:
+    return AppendResult(
+        entry.partition,
+        entry.index,
+        entry.first_position,
+        entry.next_position - 1,
+        tuple(AppendedStream(part.stream, part.first_version, part.last_version) for part in entry.parts),
+        duplicate,
+    )
+
+
+def _span(from_position: int, newest: int, backward: bool) -> tuple[int, int]:
+    """The lowest and the highest position that are asked for."""
+    return (1, min(from_position, newest)) if backward else (max(from_position, 1), newest)
+
+
+def _info(partition: int, stream: str, head: StreamHead) -> StreamInfo:
+    return StreamInfo(stream, partition, head.version, head.created_us, head.updated_us)
+
+
+def _existing(index: int | None) -> int:
+    assert index is not None, "what was just stored has an index"
+    return index

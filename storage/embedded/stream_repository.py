@@ -1,0 +1,317 @@
+"""`EventStreamRepository`: appending to streams and reading them back, whatever stands behind.
+
+It keeps the cluster's promises with one replica: an append returns when it is durable, all or nothing,
+checked against the expected version, and can be retried with the same event ids for ever. A read shows
+nothing that a power cut could still take back.
+
+A stream exists from its first event on: there is no empty stream in a storage, so no half-made one
+either. What is not there is `NotFound`, in every method and every backend.
+
+One event loop uses a repository; other threads hand their calls to it with
+`asyncio.run_coroutine_threadsafe`. `repository` opens one by its address; `log_repository` stands on a
+node's storage in memory or RocksDB, `postgres.repository` on a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from time import time_ns
+from types import TracebackType
+from typing import Self
+
+from allsource.config.schema import Limits
+from allsource.storage.files.checkpoint import CheckpointsUnsupported
+from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.model.arguments import whole_number
+from allsource.storage.model.entry import Part
+from allsource.storage.model.errors import InvalidRequest, NotFound, TooLarge
+from allsource.storage.model.events import Event, Events, as_events, check_blob, encode_blob
+from allsource.storage.model.partition import EntityId, partition_of
+from allsource.storage.model.streams import EventStream
+
+NO_LIMIT = 1 << 62
+_PAGE = 1000
+_PAGE_OF_EACH = 100
+"""Events that `read_all` asks each partition for at a time."""
+
+
+class EventStreamRepository(ABC):
+    """See the module's page. Use it in `async with`."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        clock_us: Callable[[], int] = lambda: time_ns() // 1000,
+    ) -> None:
+        """`clock_us`: microseconds since 1970, for the events' times."""
+        self._limits = limits or Limits()
+        self._clock_us = clock_us
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open it; raises `StorageFault` and its kinds."""
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it, when what is under way has ended."""
+
+    @property
+    @abstractmethod
+    def partition_count(self) -> int:
+        """How many partitions the streams are dealt to."""
+
+    # -- aggregates
+
+    async def get_or_create_stream(self, entity_id: str) -> EventStream:
+        """The stream, or one without events. Nothing is stored before its first event is saved."""
+        try:
+            return await self.load_stream(entity_id)
+        except NotFound:
+            return EventStream(entity_id, partition_count=self.partition_count)
+
+    async def load_stream(self, entity_id: str, *, as_of: datetime | None = None) -> EventStream:
+        """The whole stream, or what it was at a time; raises `NotFound`.
+
+        A stream of the past can be looked at but not saved: by then it is stale.
+        """
+        events = await self.read_stream(entity_id, limit=None, as_of=as_of)
+        if not events:
+            raise NotFound(f"stream {entity_id!r} did not exist at that time", stream=entity_id)
+        version = len(events)
+        return EventStream.reconstruct(
+            entity_id,
+            events,
+            current_version=version,
+            watermark=version,
+            partition_count=self.partition_count,
+        )
+
+    async def save_stream(self, stream: EventStream) -> AppendResult | None:
+        """Store the stream's pending events; None if it has none.
+
+        Raises `WrongExpectedVersion` if the stream has moved on since this copy was loaded: load it
+        and decide again. After `OutcomeUnknown` the same copy can be saved again safely.
+        """
+        pending = stream.pending
+        if not pending:
+            return None
+        appended = await self.append_to_stream(stream.entity_id, pending, stream.watermark)
+        first = appended.streams[0].first_version
+        stream.committed(await self.read_stream(stream.entity_id, from_version=first, limit=len(pending)))
+        return appended
+
+    # -- appending
+
+    async def append_to_stream(
+        self, entity_id: str, events: Events, expected_version: str | int = "any"
+    ) -> AppendResult:
+        """Append one event or several to one stream; see `append`."""
+        return await self.append(StreamAppend(entity_id, events, expected_version))
+
+    @abstractmethod
+    async def append(self, *appends: StreamAppend) -> AppendResult:
+        """Append to one or several streams of one partition, all or nothing, durable when it returns.
+
+        The same events (by their ids) appended again give the first answer again. Raises
+        `WrongExpectedVersion`, `EventIdConflict`, `InvalidRequest`, `TooLarge`, `Overloaded`,
+        `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with the same ids).
+        """
+
+    def _checked(self, appends: Sequence[StreamAppend]) -> tuple[int, list[Part]]:
+        """The appends' partition and parts, versions still 0; refuses what cannot be stored."""
+        partition = self._partition(appends)
+        parts = [self._part(append) for append in appends]
+        size, limit = sum(len(part.blob) for part in parts), self._limits.append_bytes_max
+        if size > limit:
+            raise TooLarge(f"an append has at most {limit} bytes", limit=limit, actual=size)
+        if len({part.first_id for part in parts}) != len(parts):
+            raise InvalidRequest("two events of one append have the same id")
+        return partition, parts
+
+    def _partition(self, appends: Sequence[StreamAppend]) -> int:
+        if not appends:
+            raise InvalidRequest("an append names at least one stream")
+        streams = [EntityId(append.stream) for append in appends]
+        if len(set(streams)) != len(streams):
+            raise InvalidRequest("an append names each stream once")
+        partitions = {partition_of(stream, self.partition_count) for stream in streams}
+        if len(partitions) > 1:
+            raise InvalidRequest(
+                f"an append is atomic within one partition, these streams are in {sorted(partitions)};"
+                " give them a common {tag}"
+            )
+        return partitions.pop()
+
+    def _part(self, append: StreamAppend) -> Part:
+        blob = encode_blob(as_events(append.events))
+        limits = self._limits
+        count, first_id = check_blob(
+            blob, events_max=limits.append_events_max, event_bytes_max=limits.event_bytes_max
+        )
+        return Part(append.stream, 0, count, first_id, blob)
+
+    # -- reading
+
+    @abstractmethod
+    async def read_stream(
+        self,
+        entity_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int | None = 1000,
+        backward: bool = False,
+        as_of: datetime | None = None,
+    ) -> list[Event]:
+        """Up to `limit` events (None: all) from a version on, ascending or, `backward`, descending.
+
+        Without `from_version` (1 or more) it begins at the stream's natural end. With `as_of`, events
+        that came later are left out. Raises `NotFound` if there is no such stream.
+        """
+
+    @abstractmethod
+    async def read_partition(
+        self,
+        partition: int,
+        *,
+        from_position: int | None = None,
+        limit: int | None = 1000,
+        backward: bool = False,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Event]:
+        """Up to `limit` events (None: all) of a partition by position, ascending or descending.
+
+        Without `from_position` it begins at the partition's natural end. Only events of these `types`,
+        not before `since` and not after `until`, where given. Read on from the last event's position plus
+        1, or backward minus 1; position 1 is the first.
+        """
+
+    async def read_all(
+        self,
+        *,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AsyncIterator[Event]:
+        """The events of all partitions by time, and within a partition by position: `async for`.
+
+        They are fetched while you iterate; what is appended meanwhile may come along or not.
+        """
+        partitions = [
+            self._following(partition, types, since, until) for partition in range(self.partition_count)
+        ]
+        waiting: list[tuple[int, int, Event]] = []
+        for partition, events in enumerate(partitions):
+            if (event := await anext(events, None)) is not None:
+                waiting.append((event.timestamp_us, partition, event))
+        heapq.heapify(waiting)
+        while waiting:
+            _, partition, event = waiting[0]
+            yield event
+            following = await anext(partitions[partition], None)
+            if following is None:
+                heapq.heappop(waiting)
+            else:
+                heapq.heapreplace(waiting, (following.timestamp_us, partition, following))
+
+    async def _following(
+        self, partition: int, types: Collection[str] | None, since: datetime | None, until: datetime | None
+    ) -> AsyncIterator[Event]:
+        position = 1
+        while page := await self.read_partition(
+            partition, from_position=position, limit=_PAGE_OF_EACH, types=types, since=since, until=until
+        ):
+            for event in page:
+                yield event
+            position = page[-1].position + 1
+
+    # -- copies
+
+    async def checkpoint(self, path: Path | str) -> None:
+        """Make `path` a consistent copy of everything appended before this call, while appends go on.
+
+        RocksDB's does; any other raises `CheckpointsUnsupported`.
+        """
+        raise CheckpointsUnsupported(f"{type(self).__name__} makes no checkpoints")
+
+    # -- facts
+
+    @abstractmethod
+    async def get_stream_info(self, entity_id: str) -> StreamInfo:
+        """A stream's facts; raises `NotFound`."""
+
+    async def get_watermark(self, entity_id: str) -> int:
+        """The version up to which the stream is durable; raises `NotFound`."""
+        return (await self.get_stream_info(entity_id)).current_version
+
+    async def verify_gapless(self, entity_id: str) -> bool:
+        """Whether the stream's events are exactly the versions 1 to its newest; raises `NotFound`."""
+        version = (await self.get_stream_info(entity_id)).current_version
+        events = await self.read_stream(entity_id, limit=version)
+        return [event.version for event in events] == list(range(1, version + 1))
+
+    @abstractmethod
+    async def get_streams_by_partition(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
+    ) -> list[StreamInfo]:
+        """Up to `limit` streams (None: all) of a partition behind `after`, ordered by their UTF-8 bytes."""
+
+    async def list_streams(
+        self, *, prefix: str = "", after: str = "", limit: int | None = 1000
+    ) -> list[StreamInfo]:
+        """Up to `limit` streams (None: all) of all partitions in one order, those behind `after`."""
+        pages = [
+            await self.get_streams_by_partition(partition, prefix=prefix, after=after, limit=limit)
+            for partition in range(self.partition_count)
+        ]
+        return list(heapq.merge(*pages, key=lambda info: info.stream.encode()))[: page_size(limit)]
+
+    async def count_streams(self) -> int:
+        """How many streams there are (by walking their heads)."""
+        stats = [await self.partition_stats(partition) for partition in range(self.partition_count)]
+        return sum(one.stream_count for one in stats)
+
+    async def partition_stats(self, partition: int) -> PartitionStats:
+        """Figures of a partition (by walking its streams' heads)."""
+        versions: list[int] = []
+        updates: list[datetime] = []
+        after = ""
+        while page := await self.get_streams_by_partition(partition, after=after, limit=_PAGE):
+            versions += [info.current_version for info in page]
+            updates += (min(info.updated_at for info in page), max(info.updated_at for info in page))
+            after = page[-1].stream
+            await asyncio.sleep(0)
+        return PartitionStats(
+            partition=partition,
+            stream_count=len(versions),
+            total_events=sum(versions),
+            avg_events_per_stream=sum(versions) / len(versions) if versions else 0.0,
+            max_events_per_stream=max(versions, default=0),
+            oldest_update=min(updates, default=None),
+            newest_update=max(updates, default=None),
+        )
+
+    def _partition_of(self, entity_id: str) -> int:
+        return partition_of(EntityId(entity_id), self.partition_count)
+
+    def _checked_partition(self, partition: int) -> int:
+        return whole_number("partition", partition, 0, self.partition_count - 1)
+
+
+def page_size(limit: int | None) -> int:
+    """How many a page may hold; None is all. Raises `InvalidRequest` below 1."""
+    return NO_LIMIT if limit is None else whole_number("limit", limit)
+
+
+def start_of(name: str, value: int | None) -> int | None:
+    """Where a read begins: a version or position, or None for the natural end."""
+    return None if value is None else whole_number(name, value)

@@ -1,0 +1,18 @@
+"""model: what an event is, where it belongs, and what a log record says. Pure.
+
+What lives here
+    errors      the one family of errors that every door, peer and client speaks
+    partition   `EntityId` and `PartitionKey`: which of the 32 partitions a stream belongs to
+    expected    what a writer expects of a stream
+    arguments   what public calls are asked with, checked in one wording
+    events      events, and the packed form in which they travel · `json_text`, `times`, `printable`
+    answers     what public calls answer with
+    entry       the log record
+    streams     `EventStream`, one stream as an aggregate
+    writes      several writes of one partition folded into one
+    audit       a log held against its indexes
+
+What may not
+    asyncio, threads, sockets, files, clocks, chance. Times and ids are passed in. This folder imports
+    nothing of ours but itself, `storage.interface` and `config.schema`.
+"""

@@ -1,0 +1,198 @@
+"""Routing: every decision of the service, and the user's methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from allsource.cluster.membership.registry import Node, NodeRegistry
+from allsource.cluster.membership.router import HERE, Decision, Forward, RequestRouter, Unroutable
+from allsource.storage.model.errors import InvalidRequest, NoMajority, NoOwner
+from allsource.storage.model.partition import PartitionKey, partition_of
+
+P = 1
+"""A partition whose replicas are b, c, a in a cluster of three, in this order."""
+
+
+@pytest.fixture
+def registry() -> NodeRegistry:
+    return NodeRegistry(members=("a", "b", "c"))
+
+
+def down(registry: NodeRegistry, *ids: str) -> None:
+    for id_ in ids:
+        registry.set_node_health(id_, False)
+
+
+def refusal(decision: Decision) -> NoMajority | NoOwner:
+    assert isinstance(decision, Unroutable)
+    assert isinstance(decision.error, NoMajority | NoOwner)
+    assert decision.error.definite
+    assert decision.error.details["partition"] == P
+    assert f"partition {P} " in decision.error.message
+    return decision.error
+
+
+def test_the_leader_serves_and_everybody_else_forwards(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "c", 3)
+    assert RequestRouter(registry, "c").route(P) is HERE
+    assert RequestRouter(registry, "a").route(P) == Forward("c")
+    assert RequestRouter(registry, "b").route(P) == Forward("c"), "the leader, not the owner by placement"
+
+
+def test_no_leader_known_is_an_election(registry: NodeRegistry) -> None:
+    error = refusal(RequestRouter(registry, "a").route(P))
+    assert isinstance(error, NoOwner)
+    assert "none is known" in error.message
+    for onlooker in ("", "b"):
+        assert isinstance(refusal(RequestRouter(registry, onlooker).route(P)), NoOwner)
+
+
+def heard(registry: NodeRegistry, peer: str, leader: str, term: int = 3) -> None:
+    registry.hearsay.heard(peer, P, leader, term)
+
+
+def test_a_leader_that_is_out_of_reach_is_asked_through_a_peer_that_follows_it(
+    registry: NodeRegistry,
+) -> None:
+    router = RequestRouter(registry, "a")
+    registry.record_leader(P, "b", 3)
+    heard(registry, "c", "b")
+    assert router.route(P) == Forward("b"), "as long as it can be reached"
+    down(registry, "b")
+    assert isinstance(router.route(P), Unroutable), "c may have said so before b died"
+    heard(registry, "c", "b")
+    assert router.route(P) == Forward("c", passes_on=True)
+    registry.record_leader(P, None, 3)
+    assert router.route(P) == Forward("c", passes_on=True), "and also when the own group has given it up"
+    heard(registry, "c", "")
+    assert isinstance(router.route(P), Unroutable)
+
+
+def test_a_bridge_is_a_healthy_peer_with_the_newest_word_and_never_leads_back(
+    registry: NodeRegistry,
+) -> None:
+    router = RequestRouter(registry, "a")
+    heard(registry, "c", "a")
+    assert isinstance(router.route(P), Unroutable), "c would send it back to us"
+    heard(registry, "c", "c")
+    assert isinstance(router.route(P), Unroutable), "who leads says so by itself"
+    heard(registry, "c", "b", term=3)
+    heard(registry, "b", "c", term=4)
+    assert router.route(P) == Forward("b", passes_on=True)
+    down(registry, "b")
+    heard(registry, "c", "b", term=3)
+    assert router.route(P) == Forward("c", passes_on=True)
+    router.could_not_pass_on(P, "c")
+    assert isinstance(router.route(P), Unroutable)
+    heard(registry, "c", "b", term=3)
+    assert router.route(P) == Forward("c", passes_on=True), "the next beat says so still"
+    down(registry, "c")
+    assert isinstance(refusal(router.route(P)), NoMajority)
+
+
+def test_a_leader_that_is_down_is_not_tried(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "b", 3)
+    down(registry, "b")
+    error = refusal(RequestRouter(registry, "a").route(P))
+    assert isinstance(error, NoOwner)
+    assert "leader b is down" in error.message
+    registry.record_leader(P, "c", 4)
+    assert RequestRouter(registry, "a").route(P) == Forward("c")
+
+
+def test_a_leader_that_left_is_not_tried(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "ghost", 3)
+    assert isinstance(refusal(RequestRouter(registry, "a").route(P)), NoOwner)
+
+
+def test_no_majority_names_who_is_down(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "b", 3)
+    down(registry, "b", "c")
+    error = refusal(RequestRouter(registry, "a").route(P))
+    assert isinstance(error, NoMajority)
+    assert error.details == {"partition": P, "replicas": ["b", "c", "a"], "down": ["b", "c"]}
+    assert "down: b, c" in error.message
+
+
+def test_a_leader_that_sees_no_majority_refuses_at_once(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "a", 3)
+    down(registry, "b", "c")
+    assert isinstance(refusal(RequestRouter(registry, "a").route(P)), NoMajority)
+
+
+def test_a_healthy_leader_elsewhere_judges_its_majority_itself(registry: NodeRegistry) -> None:
+    """Views are directed: it may well see nodes that we do not."""
+    registry.record_leader(P, "c", 3)
+    down(registry, "a", "b")
+    assert RequestRouter(registry, "x").route(P) == Forward("c")
+
+
+def test_a_local_read_stays_here_if_it_can(registry: NodeRegistry) -> None:
+    router = RequestRouter(registry, "a")
+    down(registry, "b", "c")
+    assert router.route_read(P) is HERE, "without owner and majority too"
+    assert isinstance(refusal(router.route_read(P, local=False)), NoMajority)
+
+
+def test_local_reads_from_elsewhere_spread_over_the_healthy_replicas() -> None:
+    registry = NodeRegistry(members=("a", "b", "c", "d", "e"))
+    replicas = registry.replicas_of(P)
+    outsider = next(node.id for node in registry.all_nodes() if node.id not in replicas)
+    router = RequestRouter(registry, outsider)
+    taken = Counter(router.route_read(P, spread=i) for i in range(30))
+    assert taken == {Forward(member): 10 for member in replicas}
+    down(registry, replicas[1])
+    assert {router.route_read(P, spread=i) for i in range(30)} == {
+        Forward(replicas[0]),
+        Forward(replicas[2]),
+    }
+    down(registry, replicas[0], replicas[2])
+    assert isinstance(refusal(router.route_read(P)), NoMajority)
+
+
+def test_route_for_entity_is_the_leader_else_the_owner(registry: NodeRegistry) -> None:
+    registry.register_node(Node("b", "b:1"))
+    router = RequestRouter(registry)
+    entity = next(f"user-{i}" for i in range(1000) if partition_of(f"user-{i}") == P)
+    assert router.route_for_entity(entity) == registry.get_node("b")
+    assert router.can_node_handle_entity("b", entity)
+    registry.record_leader(P, "c", 1)
+    assert router.route_for_entity(entity).id == "c"
+    assert not router.can_node_handle_entity("b", entity)
+    assert [node.id for node in router.nodes_for_read(entity)] == ["c", "b", "a"]
+    down(registry, "c")
+    assert router.route_for_entity(entity).id == registry.owner_of(P) != "c"
+    assert {node.id for node in router.nodes_for_read(entity)} == {"a", "b"}
+    assert router.is_available()
+
+
+def test_no_healthy_node_is_an_error_that_names_the_partition(registry: NodeRegistry) -> None:
+    router = RequestRouter(registry)
+    down(registry, "a", "b", "c")
+    with pytest.raises(NoMajority, match=r"partition 5 .*down: c, b, a"):
+        router.route_for_partition(PartitionKey.from_partition_id(5))
+    with pytest.raises(NoMajority, match=f"partition {partition_of('e')} "):
+        router.nodes_for_read("e")
+    assert not router.can_node_handle_entity("a", "e")
+    assert not router.is_available()
+    empty = RequestRouter(NodeRegistry())
+    with pytest.raises(NoMajority, match="no members"):
+        empty.route_for_entity("e")
+
+
+def test_bad_input_is_refused(registry: NodeRegistry) -> None:
+    router = RequestRouter(registry, "a")
+    for call in (router.route, router.route_read, router.route_for_partition):
+        with pytest.raises(InvalidRequest, match="out of range"):
+            call(32)
+    for method in (router.route_for_entity, router.nodes_for_read):
+        with pytest.raises(InvalidRequest, match="empty"):
+            method("")
+    with pytest.raises(InvalidRequest, match="empty"):
+        router.can_node_handle_entity("a", "")
+
+
+def test_the_distribution_is_the_registrys(registry: NodeRegistry) -> None:
+    assert RequestRouter(registry).partition_distribution() == registry.partition_distribution()

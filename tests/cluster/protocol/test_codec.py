@@ -1,0 +1,433 @@
+"""Requests, results, messages and beats come back as they went; anything else is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allsource.cluster.consensus.messages import Append, Beat, Message
+from allsource.cluster.protocol import codec, message_codec
+from allsource.cluster.protocol.codec import (
+    BATCH_ITEMS_MAX,
+    Kind,
+    Op,
+    batch_prefix,
+    decode_requests,
+    decode_results,
+    encode_request,
+    encode_result,
+    unpack,
+)
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.message_codec import (
+    decode_beat,
+    decode_messages,
+    encode_beat,
+    encode_message,
+)
+from allsource.cluster.protocol.requests import (
+    AppendPart,
+    AppendRequest,
+    DescribeCluster,
+    ReadStream,
+    Request,
+    Result,
+)
+from allsource.storage.model.entry import Part, make_entry
+from allsource.storage.model.errors import AllsourceError, InvalidRequest, OutcomeUnknown
+from tests.cluster.protocol.wire_samples import BEAT, BLOB, MESSAGES, REQUESTS, RESULTS, entry
+from tests.memory import at_most
+
+
+def packed(kind: int, *items: object) -> bytes:
+    payload: bytes = msgpack.packb([kind, list(items)])
+    return payload
+
+
+def batched(kind: int, items: list[bytes]) -> bytes:
+    return batch_prefix(kind, len(items)) + b"".join(items)
+
+
+def refusal(decode: object, payload: bytes) -> ProtocolError:
+    with pytest.raises(ProtocolError) as caught:
+        decode(unpack(payload))  # type: ignore[operator]
+    return caught.value
+
+
+# -- there and back
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_requests_come_back(request_: Request) -> None:
+    payload = batched(Kind.REQUESTS, [encode_request(9, 5000, request_)] * 2)
+    assert decode_requests(unpack(payload)) == [(9, 5000, request_)] * 2
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_results_come_back(result: Result | AllsourceError) -> None:
+    payload = batched(Kind.RESULTS, [encode_result(2**63 - 1, result)])
+    ((request_id, found),) = decode_results(unpack(payload))
+    assert request_id == 2**63 - 1
+    assert type(found) is type(result)
+    if isinstance(result, AllsourceError):
+        assert isinstance(found, AllsourceError)
+        assert (found.message, found.details) == (result.message, result.details)
+    else:
+        assert found == result
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_come_back(message: Message) -> None:
+    assert decode_messages(unpack(batched(Kind.MESSAGES, [encode_message(message)]))) == [message]
+
+
+def test_a_beat_comes_back() -> None:
+    assert decode_beat(unpack(encode_beat(BEAT))) == BEAT
+    flags = [field.name for field in fields(Beat) if field.type == "bool"]
+    assert flags
+    for flag in flags:  # each by itself: one that does not travel says nothing to anybody
+        beat = replace(BEAT, **{flag: True})
+        assert decode_beat(unpack(encode_beat(beat))) == beat
+
+
+def test_a_full_batch() -> None:
+    items = [encode_request(i, 1, REQUESTS[0]) for i in range(BATCH_ITEMS_MAX)]
+    found = decode_requests(unpack(batched(Kind.REQUESTS, items)))
+    assert [item[0] for item in found] == list(range(BATCH_ITEMS_MAX))
+
+
+def test_an_error_of_a_later_version_is_an_unknown_outcome() -> None:
+    payload = packed(Kind.RESULTS, [1, Op.ERROR, "newer_than_us", "what happened", {}])
+    ((_, found),) = decode_results(unpack(payload))
+    assert type(found) is OutcomeUnknown
+
+
+def test_what_msgpack_cannot_say_fails_its_own_caller() -> None:
+    with pytest.raises(InvalidRequest, match="cannot be sent"):
+        encode_request(1, 1, ReadStream("\ud800"))
+    with pytest.raises(InvalidRequest, match="cannot be sent"):
+        encode_request(1, 1, AppendRequest((AppendPart("s", 2**64, BLOB),)))
+
+
+# -- shapes that are refused
+
+
+@pytest.mark.parametrize(
+    "item", [7, [], [1, 2], [-1, 1, 4], [2**63, 1, 4], [True, 1, 4], ["1", 1, 4], [None, 1, 4], [[], 1, 4]]
+)
+def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None:
+    assert refusal(decode_requests, packed(Kind.REQUESTS, item)).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        [7, -1, 4],
+        [7, 3_600_001, 4],
+        [7, 2**60, 4],
+        [7, 1.5, 4],
+        [7, True, 4],
+        [7, 1, 0],
+        [7, 1, 6],
+        [7, 1, True, []],
+        [7, 1, 1.0, []],
+        [7, 1, None],
+        [7, 1, []],
+        [7, 1, b"x" * 60_000],
+        [7, 1, 4, 0],
+        [7, 1, 1],
+        [7, 1, 1, 5],
+        [7, 1, 1, [5]],
+        [7, 1, 1, [["s", -1]]],
+        [7, 1, 1, [["s", -1, b"", 0]]],
+        [7, 1, 1, [[b"s", -1, b""]]],
+        [7, 1, 1, [["s", -3, b""]]],
+        [7, 1, 1, [["s", 2**63, b""]]],
+        [7, 1, 1, [["s", False, b""]]],
+        [7, 1, 1, [["s", -1, "blob"]]],
+        [7, 1, 2, "s", 0, 1, True, True],
+        [7, 1, 2, "s", -1, 1, True, True, ""],
+        [7, 1, 2, "s", True, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 2**63, True, True, ""],
+        [7, 1, 2, "s", b"x" * 60_000, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 1, 1, True, ""],
+        [7, 1, 2, b"s", 0, 1, True, True, ""],
+        [7, 1, 2, "s", 0, 1, True, True, 5],
+        [7, 1, 3, 0, 1, 1, True],
+        [7, 1, 3, "0", 1, 1, True, ""],
+        [7, 1, 3, 0, 1, -1, True, ""],
+        [7, 1, 3, False, 1, 1, True, ""],
+        [7, 1, 5],
+        [7, 1, 5, 4],
+        [7, 1, 5, 5, 3, 0, 1, 1, True, ""],
+        [7, 1, 5, 3, 0, 1, 1, True],
+    ],
+)
+def test_a_request_of_another_shape_fails_alone(item: list[object]) -> None:
+    good = [8, 1, Op.DESCRIBE_CLUSTER]
+    bad, other = decode_requests(unpack(packed(Kind.REQUESTS, item, good)))
+    assert (bad[0], type(bad[2])) == (7, InvalidRequest)
+    assert len(str(bad[2])) < 200
+    assert other == (8, 1, DescribeCluster())
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        7,
+        [1],
+        ["1", 1, 0],
+        [1, 9, 0],
+        [1, True, 0],
+        [1, [], 0],
+        [1, 0, "code", "message"],
+        [1, 0, "code", "message", []],
+        [1, 0, 7, "message", {}],
+        [1, 1, 1, 1, 1, 1, []],
+        [1, 1, 1, 1, 1, 1, [["s", 1]], False],
+        [1, 1, 1, 1, 1, 1, [[1, 1, 1]], False],
+        [1, 1, 1, 1, 1, 1, [["s", -1, 1]], False],
+        [1, 1, 1, 1, 1, 1, 5, False],
+        [1, 1, 1, 1, 1, 1, [], 0],
+        [1, 1, 1, 1, 1, -1, [], True],
+        [1, 2, "s", 1, 1, 1, 1, 1, True],
+        [1, 2, "s", 1, 1, 1, 1, 1, True, 5],
+        [1, 2, "s", 1, 1, 1, 1, 1, True, [5]],
+        [1, 2, "s", 1, 1, 1, 1, 1, True, [["s", 1, 1, 1, 0, 1, "b"]]],
+        [1, 2, "s", 1, 1, 1, 1, 1, True, [["s", 1, 1, 1, 0, -1, b"b"]]],
+        [1, 2, 5, 1, 1, 1, 1, 1, True, []],
+        [1, 2, "s", 1, 1, 1, 1, 1, 1, []],
+        [1, 3, 1, 1, 1],
+        [1, 3, 1, 1, "1", []],
+        [1, 4, []],
+        [1, 4, {}, 1],
+    ],
+)
+def test_a_result_of_another_shape_is_refused(item: object) -> None:
+    assert refusal(decode_results, packed(Kind.RESULTS, item)).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        7,
+        [],
+        ["1"],
+        [9, 1, 2],
+        [True, 1, 2, 3, 4, True, True],
+        [1, 1, 2, 3, 4, True],
+        [1, 1, 2, 3, 4, 1, False],
+        [1, 65_536, 2, 3, 4, True, False],
+        [1, -1, 2, 3, 4, True, False],
+        [2, 1, 2, True, 0],
+        [3, 1, 2, 3, 4, 5, 6],
+        [3, 1, 2, 3, 4, 5, ["r"]],
+        [3, 1, 2, 3, 4, 5],
+        [4, 1, 2, 1, 4, 5],
+        [5, 1, 2],
+        [6, 1, 2**63],
+        [7, 1, [1]],
+        [7, 1, [[1, 2, 3]]],
+        [7, 1, 5],
+        [8, 1, ["1"]],
+        [8, 1, 5],
+    ],
+)
+def test_a_message_of_another_shape_is_refused(item: object) -> None:
+    assert refusal(decode_messages, packed(Kind.MESSAGES, item)).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        [Kind.BEAT, 1, [], False],
+        [Kind.BEAT, 1, [], False, 0, [], [], 0],
+        [Kind.BEAT, -1, [], False, False, [], [], 0],
+        [Kind.BEAT, 1, [[1, 2, "", 3, 4]], False, False, [], [], 0],
+        [Kind.BEAT, 1, [[1, 2, 1, 3, 4, True]], False, False, [], [], 0],
+        [Kind.BEAT, 1, [[1, 2, "", -3, 4, True]], False, False, [], [], 0],
+        [Kind.BEAT, 1, {}, False, False, [], [], 0],
+        [Kind.BEAT, 1, [], False, False, [1], [], 0],
+        [Kind.BEAT, 1, [], False, False, [], ["1"], 0],
+        [Kind.BEAT, 1, [], False, False, [], [-1], 0],
+        [Kind.BEAT, 1, [], False, False, [], [], -1],
+        [Kind.BEAT, 1, [], False, False, [], [], True],
+    ],
+)
+def test_a_beat_of_another_shape_is_refused(frame: list[object]) -> None:
+    assert refusal(decode_beat, msgpack.packb(frame)).code == "malformed"
+
+
+@pytest.mark.parametrize("frame", [[32], [32, [], []], [32, {}], [32, 5]])
+def test_a_batch_of_another_shape_is_refused(frame: list[object]) -> None:
+    for decode in (decode_requests, decode_results, decode_messages):
+        assert refusal(decode, msgpack.packb(frame)).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x05",
+        b"\x90",
+        b"\x91\xa1x",
+        b"\x91\xc3",
+        b"\x91\x01\x01",
+        b"\x92\x01",
+        b"\x92\x01\xa1\xff",
+        b"\x92\x01\xc7\x00\x05",
+        b"\x92\x01\xd6\xff\x00\x00\x00\x00",
+        b"\x92\x01\x81\x01\x02",
+        b"\x91" * 5000 + b"\x01",
+    ],
+)
+def test_what_is_not_one_array_with_a_kind_is_refused(payload: bytes) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        unpack(payload)
+    assert caught.value.code == "malformed"
+
+
+# -- entries
+
+
+def with_record(record: bytes, index: int = 9) -> bytes:
+    return packed(Kind.MESSAGES, [3, 5, 3, index, 2, 8, [record]])
+
+
+def test_a_record_that_fails_its_crc_is_refused() -> None:
+    record = bytearray(entry(5, 10).record)
+    record[-1] ^= 1
+    assert refusal(decode_messages, with_record(bytes(record))).code == "corrupt_entry"
+
+
+def test_a_record_that_is_too_short_is_refused() -> None:
+    assert refusal(decode_messages, with_record(b"short")).code == "corrupt_entry"
+
+
+def test_a_record_out_of_place_is_refused() -> None:
+    assert "where 5/11 belongs" in refusal(decode_messages, with_record(entry(5, 10).record, 10)).message
+    assert "where 5/10 belongs" in refusal(decode_messages, with_record(entry(6, 10).record)).message
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part(b"s", 1, 2, b"i" * 16, BLOB),  # type: ignore[arg-type]
+        Part("s", 1, 2, "i" * 16, BLOB),  # type: ignore[arg-type]
+        Part("s", 1, 2, b"i" * 16, "blob"),  # type: ignore[arg-type]
+        Part("s", 0, 2, b"i" * 16, BLOB),
+        Part("s", True, 2, b"i" * 16, BLOB),
+        Part("s", 1, 0, b"i" * 16, BLOB),
+    ],
+)
+def test_a_record_with_a_part_of_another_shape_is_refused(part: Part) -> None:
+    made = make_entry(
+        partition=5, index=10, term=2, kind=1, first_position=1, timestamp_us=1, parts=(part,)
+    )
+    assert refusal(decode_messages, with_record(made.record)).code == "corrupt_entry"
+
+
+# -- memory
+
+
+BOMBS = {
+    "empty arrays": b"\x92\x20\xdd\x00\x3f\xff\x00" + b"\x90" * 0x3FFF00,
+    "empty maps": b"\x92\x20\xdd\x00\x3f\xff\x00" + b"\x80" * 0x3FFF00,
+    "arrays of empty arrays": b"\x92\x20\xdc\x10\x00" + (b"\xdc\x04\x00" + b"\x90" * 1024) * 4096,
+    "claims within claims": b"\xdd\x7f\xff\xff\xff" * 900,
+    "claims within claims, large": b"\xdd\x00\xff\xff\xff" * 20_000,
+    "small claims within claims": b"\xdc\x0f\xff" * 1000,
+    "a claimed map": b"\x92\x20\xdf\x7f\xff\xff\xff",
+    "a claimed string": b"\x92\x20\xdb\x7f\xff\xff\xff",
+    "deep": b"\x91" * 100_000 + b"\x01",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_memory_bomb_is_refused_small(name: str) -> None:
+    with at_most(40 << 20), pytest.raises(ProtocolError) as caught:
+        unpack(BOMBS[name])
+    assert caught.value.code == "malformed"
+
+
+def test_the_walk_lets_large_frames_of_events_pass() -> None:
+    blob = b"x" * 400_000
+    items = [encode_request(i, 1, AppendRequest((AppendPart("s", -1, blob),) * 3)) for i in range(2)]
+    found = decode_requests(unpack(batched(Kind.REQUESTS, items)))
+    assert [request.parts[2].blob for _, _, request in found] == [blob] * 2  # type: ignore[union-attr]
+    append = Append(5, 3, 9, 2, 8, [entry(5, 10 + i) for i in range(3000)])
+    payload = batched(Kind.MESSAGES, [encode_message(append)])
+    assert len(payload) > codec.SMALL_BYTES
+    assert decode_messages(unpack(payload)) == [append]
+
+
+def test_a_large_answer_may_hold_many_values() -> None:
+    chunks = [["s", 1, 1, 1, 0, 1, b"b" * 40]] * 30_000
+    payload = packed(Kind.RESULTS, [1, Op.READ_PARTITION, 1, 1, 1, chunks])
+    ((_, page),) = decode_results(unpack(payload, answers=True))
+    assert len(page.chunks) == 30_000  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError):
+        unpack(payload)
+
+
+# -- whatever the bytes
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=60),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=20,
+)
+_DECODERS = [decode_requests, decode_results, decode_messages, decode_beat]
+
+
+def try_all(payload: bytes) -> None:
+    for decode in _DECODERS:
+        try:
+            decode(unpack(payload))  # type: ignore[operator]
+        except ProtocolError as error:
+            assert error.code in ("malformed", "corrupt_entry")  # noqa: PT017 (both endings are right)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_a_protocol_error_or_values(payload: bytes) -> None:
+    try_all(payload)
+
+
+@given(st.integers(0, 40), st.integers(0, 9), st.lists(_VALUES, max_size=9))
+def test_any_values_end_in_a_protocol_error_or_values(kind: int, op: int, values: list[object]) -> None:
+    try_all(msgpack.packb([kind, [[op, *values]]]))
+    try_all(msgpack.packb([kind, [[1, 1, op, *values]]]))
+    try_all(msgpack.packb([kind, *values]))
+
+
+@given(st.data())
+def test_any_change_of_a_valid_frame_ends_in_a_protocol_error_or_values(data: st.DataObject) -> None:
+    frames = [
+        batched(Kind.REQUESTS, [encode_request(1, 1, request) for request in REQUESTS]),
+        batched(Kind.RESULTS, [encode_result(1, result) for result in RESULTS]),
+        batched(Kind.MESSAGES, [encode_message(message) for message in MESSAGES]),
+        encode_beat(BEAT),
+    ]
+    frame = bytearray(data.draw(st.sampled_from(frames)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    try_all(bytes(frame[: data.draw(st.integers(1, len(frame)))]))
+
+
+def test_every_message_has_an_encoder_and_a_decoder() -> None:
+    assert set(message_codec.MESSAGE_TYPES.values()) == set(message_codec._ENCODERS)
+    assert set(message_codec.MESSAGE_TYPES) == set(message_codec._DECODERS)
+    for number, cls in message_codec.MESSAGE_TYPES.items():
+        sample = next(message for message in MESSAGES if type(message) is cls)
+        assert msgpack.unpackb(encode_message(sample))[0] == number

@@ -1,0 +1,206 @@
+"""One of everything that goes over the wire, and two sessions that have shaken hands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from allsource.cluster.consensus.messages import (
+    Append,
+    AppendReply,
+    Beat,
+    CommitNotice,
+    GroupBeat,
+    Message,
+    ReadRound,
+    ReadRoundReply,
+    RequestVote,
+    TimeoutNow,
+    VoteReply,
+)
+from allsource.cluster.protocol.acquaintance import LogEnd, Start, lost_acknowledgement, outpaced
+from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.handshake import AcceptorConfig, DiallerConfig
+from allsource.cluster.protocol.requests import (
+    AppendedStream,
+    AppendPart,
+    AppendRequest,
+    AppendResult,
+    Chunk,
+    ClusterView,
+    DescribeCluster,
+    PartitionPage,
+    PassOn,
+    ReadPartition,
+    ReadStream,
+    Request,
+    Result,
+    StreamPage,
+)
+from allsource.cluster.protocol.session import ClientSession, Event, ServerSession
+from allsource.storage.interface import Identity
+from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
+from allsource.storage.model.errors import AllsourceError, NotOwner, OutcomeUnknown, WrongExpectedVersion
+from allsource.storage.model.events import NewEvent, encode_blob
+
+SECRET = "the cluster's secret"
+CLIENT_SECRET = "the clients' secret"
+CLUSTER = "5d0c2b3e"
+N1 = Identity(CLUSTER, "n1", "replica-1", 4)
+N2 = Identity(CLUSTER, "n2", "replica-2", 7)
+ADDRESSES = {"n1": ("127.0.0.1", 7101), "n2": ("127.0.0.1", 7102)}
+NONCE_1, NONCE_2 = b"1" * 32, b"2" * 32
+
+BLOB = encode_blob([NewEvent.json("Opened", {"owner": "Ada"}), NewEvent("Seen", b"\x00\xff", b"m", 1)])
+
+REQUESTS: list[Request] = [
+    AppendRequest((AppendPart("account-1", -1, BLOB),)),
+    AppendRequest((AppendPart("{t}-1", 0, BLOB), AppendPart("{t}-2", 2**63 - 1, BLOB))),
+    AppendRequest(()),
+    ReadStream("account-1"),
+    ReadStream("ü" * 64, 7, 0, False, True, "3:99"),
+    ReadPartition(31),
+    ReadPartition(0, 2**63 - 1, 5, True, "0:1"),
+    DescribeCluster(),
+    PassOn(AppendRequest((AppendPart("account-1", -1, BLOB),))),
+    PassOn(ReadStream("account-1", 3)),
+]
+
+CHUNK = Chunk("account-1", 1, 10, 1_700_000_000_000_000, 0, 2, BLOB)
+RESULTS: list[Result | AllsourceError] = [
+    AppendResult(3, 12, 20, 21, (AppendedStream("account-1", 1, 2),), False),
+    AppendResult(3, 12, 20, 21, (AppendedStream("a", 1, 1), AppendedStream("b", 2, 2)), True),
+    StreamPage("account-1", 3, 2, 1, 2, 0, True, (CHUNK, CHUNK)),
+    StreamPage("account-1", 3, 2, 1, 2, 1, False, ()),
+    PartitionPage(3, 21, 22, (CHUNK,)),
+    ClusterView({"nodes": [{"id": "n1", "state": "up"}], "partitions": []}),
+    WrongExpectedVersion("account-1", "no_stream", 2),
+    NotOwner("ask n2", owner="n2"),
+    OutcomeUnknown("perhaps"),
+]
+
+
+def entries(partition: int, first: int, count: int) -> list[Entry]:
+    """`count` entries of every kind in turn, from index `first`."""
+    return [entry(partition, index, (EVENTS, NOOP, CONFIG)[(index - first) % 3]) for index in
+            range(first, first + count)]  # fmt: skip
+
+
+def entry(partition: int, index: int, kind: int = EVENTS) -> Entry:
+    part = Part("account-1", index, 2, b"i" * 16, BLOB)
+    return make_entry(
+        partition=partition,
+        index=index,
+        term=2,
+        kind=kind,
+        first_position=index * 10,
+        timestamp_us=1,
+        parts=(part,) if kind == EVENTS else (),
+        payload=Configuration(("n1", "n2")).encode() if kind == CONFIG else b"",
+    )
+
+
+MESSAGES: list[Message] = [
+    RequestVote(1, 2, 3, 4, True, False),
+    VoteReply(1, 2, True, False),
+    Append(5, 3, 9, 2, 8, entries(5, 10, 4)),
+    Append(5, 3, 9, 2, 8, []),
+    AppendReply(1, 2, False, 4, 5),
+    CommitNotice(1, 2, 3),
+    TimeoutNow(31, 2**63 - 1),
+    ReadRound(77, [(1, 2), (3, 4)]),
+    ReadRoundReply(77, [(1, 4), (3, 2)]),
+]
+
+BEAT = Beat(
+    12,
+    [GroupBeat(0, 1, "n1", 2, 3, False), GroupBeat(31, 3, "", 2**40, 2**41, True)],
+    hears=("n2", "n3"),
+    damaged=(7,),
+    wall_us=1_800_000_000_000_000,
+)
+
+
+START_1 = Start("replica-1", 4, b"start four of n1")
+START_2 = Start("replica-2", 7, b"start 7 of n two")
+
+
+class Memory:
+    """What a node remembers, in a test. `starts`: the nonces of its own, by number."""
+
+    def __init__(
+        self,
+        *starts: Start,
+        known: Mapping[str, Start] | None = None,
+        log_ends: Sequence[LogEnd] = (),
+        acknowledged: Sequence[LogEnd] = (),
+    ) -> None:
+        self.starts = {start.incarnation: start.nonce for start in starts}
+        self.known = dict(known or {})
+        self.ends = log_ends
+        self.acknowledged = acknowledged
+
+    def nonce_of(self, incarnation: int) -> bytes | None:
+        return self.starts.get(incarnation)
+
+    def log_ends(self) -> Sequence[LogEnd]:
+        return self.ends
+
+    def remembered(self) -> Mapping[str, Start]:
+        return self.known
+
+    def meet(
+        self, peer: str, start: Start, log_ends: Sequence[LogEnd], asked: Start | None
+    ) -> ProtocolError | None:
+        if self.known.get(peer) == start:
+            return None
+        refusal = outpaced(peer, start, asked, self.known.get(peer)) or lost_acknowledgement(
+            peer, self.acknowledged, log_ends
+        )
+        if refusal is None:
+            self.known[peer] = start
+        return refusal
+
+
+def acceptor(**changes: object) -> AcceptorConfig:
+    """The configuration of n2's server."""
+    values: dict[str, object] = {
+        "secret": SECRET,
+        "client_secret": CLIENT_SECRET,
+        "identity": N2,
+        "addresses": ADDRESSES,
+        "partition_count": 32,
+        "memory": Memory(START_2),
+    }
+    return AcceptorConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def dialler(**changes: object) -> DiallerConfig:
+    """The configuration of n1's link to n2."""
+    values: dict[str, object] = {
+        "secret": SECRET,
+        "identity": N1,
+        "expected_node": "n2",
+        "memory": Memory(START_1),
+    }
+    return DiallerConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def client() -> DiallerConfig:
+    return DiallerConfig.client(CLIENT_SECRET)
+
+
+def deliver(sender: ClientSession | ServerSession, receiver: ClientSession | ServerSession) -> list[Event]:
+    """Everything that `sender` has queued, as `receiver` understands it."""
+    return list(receiver.receive(b"".join(sender.take())))
+
+
+def pair(
+    dial: DiallerConfig | None = None, accept: AcceptorConfig | None = None
+) -> tuple[ClientSession, ServerSession]:
+    """Two sessions, their handshake behind them; or the `ProtocolError` of the side that refused."""
+    one = ClientSession(dial or client(), NONCE_1)
+    other = ServerSession(accept or acceptor(), NONCE_2)
+    for _ in range(3):
+        deliver(one, other)
+        deliver(other, one)
+    return one, other

@@ -1,0 +1,474 @@
+"""The write path against a core that a test plays: who is answered when, and never too early."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from allsource.cluster.budgets.turns import AtOnce, Turns
+from allsource.cluster.consensus.messages import Role, RoleChange
+from allsource.cluster.protocol.requests import AppendRequest, AppendResult
+from allsource.config.schema import Limits
+from allsource.node.observe.measures import Measures
+from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.requests import ingest as ingest_module
+from allsource.node.requests.ingest import ANSWERED_AT_ONCE, DRAIN_AT_ONCE, PUMP_US, Ingest
+from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests.tickets import Ticket
+from allsource.storage.interface import PartitionWrite
+from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.errors import NoMajority, Overloaded, QueueFull, WrongExpectedVersion
+from allsource.storage.model.events import encode_blob
+from allsource.storage.model.expected import NO_STREAM
+from tests.node.members import append, events
+
+P = 0
+
+
+class Core:
+    """Leads partition 0 in a term; commits when the test says so."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self.storage = storage
+        self.term = 1
+        self.leads = True
+        self.moving = False
+        self.quorum = True
+        self.room = True
+        self.log: list[Entry] = []
+        self.unwritten: list[Entry] = []
+        self.commit = 0
+        self.reads: list[tuple[Any, int]] = []
+        self.scheduled = 0
+
+    def is_leader(self, partition: int) -> bool:
+        return self.leads
+
+    def can_propose(self, partition: int) -> bool:
+        return self.leads and self.room and not self.moving
+
+    def is_handing_over(self, partition: int) -> bool:
+        return self.moving
+
+    def quorum_is_up(self, partition: int) -> bool:
+        return self.quorum
+
+    def commit_index(self, partition: int) -> int:
+        return self.commit
+
+    def entry_term(self, partition: int, index: int) -> int | None:
+        return self.log[index - 1].term if 0 < index <= len(self.log) else None
+
+    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+        entry = make_entry(
+            partition=P,
+            index=len(self.log) + 1,
+            term=self.term,
+            kind=EVENTS,
+            first_position=sum(entry.count for entry in self.log) + 1,
+            timestamp_us=timestamp_us,
+            parts=parts,
+        )
+        self.log.append(entry)
+        self.unwritten.append(entry)
+        return entry
+
+    def schedule(self) -> None:
+        self.scheduled += 1
+
+    def read(self, partition: int, ticket: object, min_index: int) -> None:
+        self.reads.append((ticket, min_index))
+
+
+class Desk:
+    """The write path, a loop turn at a time."""
+
+    def __init__(self, turns: AtOnce | None = None) -> None:
+        self.storage = MemoryStorage(partition_count=1)
+        self.core = Core(self.storage)
+        self.retried: list[Ticket] = []
+        self.now = 0
+        self.turns = AtOnce() if turns is None else turns
+        self.ingest = Ingest(
+            self.core,
+            self.storage,
+            LockFreeEventQueue(1000),
+            Limits(),
+            Measures(LockFreeMetrics()),
+            retry=self.retried.append,
+            now_us=lambda: self.now,
+            wall_us=lambda: 1000,
+            turns=self.turns,
+        )
+
+    def ask(self, request: AppendRequest, within_us: int = 5_000_000) -> tuple[Ticket, list[Any]]:
+        answers: list[Any] = []
+        ticket = Ticket(request, P, self.now, self.now + within_us, False, answers.append)
+        self.ingest.submit(ticket)
+        return ticket, answers
+
+    def turn(self) -> bool:
+        more = self.ingest.pump()
+        if self.core.unwritten:
+            self.storage.write([PartitionWrite(P, entries=self.core.unwritten)])
+            self.core.unwritten = []
+        return more
+
+    def commit(self, index: int) -> None:
+        self.core.commit = index
+        self.ingest.committed(P, index)
+
+    def depose(self) -> None:
+        self.core.leads = False
+        self.core.term += 1
+        self.ingest.changed(RoleChange(P, self.core.term, Role.FOLLOWER, "n2"))
+
+    def truncate(self, index: int) -> None:
+        """The next owner overwrote what was not committed."""
+        del self.core.log[index - 1 :]
+        self.storage.write([PartitionWrite(P, truncate_from=index)])
+
+    def core_part(self, stream: str) -> tuple[Part, ...]:
+        """What another owner would have appended."""
+        (event,) = events()
+        return (Part(stream, 1, 1, event.id, encode_blob([event])),)
+
+    def lead_again(self) -> None:
+        self.core.leads = True
+        self.core.term += 1
+        self.ingest.changed(RoleChange(P, self.core.term, Role.LEADER, "n1"))
+
+
+def test_nothing_is_answered_before_it_is_committed() -> None:
+    desk = Desk()
+    _, first = desk.ask(append(("a", events())))
+    _, second = desk.ask(append(("a", events(2))))
+    desk.turn()
+    assert (first, second) == ([], [])
+    assert desk.ingest.under_way() == 2
+    desk.commit(1)
+    assert isinstance(first[0], AppendResult)
+    assert second == []
+    desk.commit(2)
+    assert second[0].streams == (("a", 2, 3),)
+
+
+def test_a_retry_in_the_same_turn_waits_for_the_first() -> None:
+    desk = Desk()
+    request = append(("a", events()), expected=NO_STREAM)
+    _, first = desk.ask(request)
+    _, second = desk.ask(request)
+    desk.turn()
+    assert len(desk.core.log) == 1
+    assert (first, second) == ([], [])
+    desk.commit(1)
+    assert (first[0].duplicate, second[0].duplicate) == (False, True)
+
+
+def test_a_retry_of_an_entry_of_an_older_owner_waits_for_its_commit() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    desk.ask(request)
+    desk.turn()
+    desk.depose()
+    desk.lead_again()
+    _, again = desk.ask(request)
+    desk.turn()
+    assert again == []
+    assert len(desk.core.log) == 1
+    desk.commit(1)
+    assert again[0].duplicate
+
+
+def test_a_lost_leadership_puts_everything_in_doubt() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    first, first_answers = desk.ask(request)
+    second, second_answers = desk.ask(request)
+    desk.turn()
+    desk.depose()
+    assert desk.retried == [first, second]
+    assert first.in_doubt
+    assert second.in_doubt
+    desk.commit(1)  # of another owner's entry at the same index
+    assert (first_answers, second_answers) == ([], [])
+
+
+def test_a_new_term_of_the_same_leader_flushes_the_older_ones() -> None:
+    desk = Desk()
+    first, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.lead_again()
+    assert desk.retried == [first]
+    desk.commit(1)
+    assert answers == []
+
+
+def test_an_entry_of_another_term_at_the_same_index_confirms_nothing() -> None:
+    """Whether or not the news of the lost leadership ever came (RULES.md rule 32)."""
+    desk = Desk()
+    request = append(("a", events()))
+    first, answers = desk.ask(request)
+    retry, again = desk.ask(request)
+    desk.turn()
+    desk.truncate(1)
+    desk.core.term = 2
+    desk.core.propose(P, desk.core_part("b"), 0)
+    desk.turn()
+    desk.commit(1)
+    assert (answers, again) == ([], [])
+    assert desk.retried == [first, retry]
+    assert first.in_doubt
+    assert retry.in_doubt
+
+
+def test_what_was_proposed_before_the_news_of_a_new_term_does_not_save_what_is_older() -> None:
+    desk = Desk()
+    old, old_answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.core.term = 3
+    desk.truncate(1)
+    new, new_answers = desk.ask(append(("b", events())))
+    desk.turn()
+    desk.ingest.changed(RoleChange(P, 3, Role.LEADER, "n1"))
+    assert desk.retried == [old]
+    desk.commit(1)
+    assert old_answers == []
+    assert len(new_answers) == 1
+    assert not new.in_doubt
+
+
+def test_a_door_that_fails_to_answer_one_caller_keeps_no_other_from_its_answer() -> None:
+    desk = Desk()
+
+    def broken_door(_: Any) -> None:
+        raise ValueError("no such connection")
+
+    ticket = Ticket(append(("a", events())), P, 0, 0, False, broken_door)
+    desk.ingest.submit(ticket)
+    _, answers = desk.ask(append(("b", events())))
+    desk.turn()
+    desk.commit(2)
+    assert len(answers) == 1
+
+
+def test_the_news_of_an_own_leadership_keeps_what_was_proposed_in_it() -> None:
+    """The pump may propose in the turn in which the core won, before the change is told."""
+    desk = Desk()
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    desk.ingest.changed(RoleChange(P, 1, Role.LEADER, "n1"))
+    desk.commit(1)
+    assert len(answers) == 1
+
+
+def test_heads_are_read_anew_after_a_truncation() -> None:
+    desk = Desk()
+    desk.ask(append(("a", events(5))))
+    desk.turn()
+    desk.depose()
+    desk.truncate(1)
+    desk.lead_again()
+    _, answers = desk.ask(append(("a", events()), expected=NO_STREAM))
+    desk.turn()
+    desk.commit(1)
+    assert answers[0].streams == (("a", 1, 1),)
+
+
+def test_a_conflict_is_told_only_after_a_read_barrier() -> None:
+    desk = Desk()
+    desk.ask(append(("a", events())))
+    _, answers = desk.ask(append(("a", events()), expected=NO_STREAM))
+    desk.turn()
+    ((barrier, min_index),) = desk.core.reads
+    assert min_index == 1, "the version that it fails on is not committed yet"
+    assert answers == []
+    barrier.confirmed(1, ok=True)
+    assert isinstance(answers[0], WrongExpectedVersion)
+
+
+def test_a_conflict_of_a_deposed_owner_is_not_told() -> None:
+    desk = Desk()
+    ticket, answers = desk.ask(append(("a", events()), expected=7))
+    desk.turn()
+    desk.core.reads[0][0].confirmed(0, ok=False)
+    assert answers == []
+    assert desk.retried == [ticket]
+    assert not ticket.in_doubt
+
+
+def test_what_cannot_be_appended_now_says_why() -> None:
+    desk = Desk()
+    desk.core.quorum = False
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert type(answers[0]) is NoMajority
+    desk.core.quorum, desk.core.room = True, False
+    _, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert type(answers[0]) is Overloaded
+    desk.core.moving = True
+    ticket, answers = desk.ask(append(("a", events())))
+    desk.turn()
+    assert answers == []
+    assert desk.retried == [ticket]
+    assert desk.core.log == []
+
+
+def test_an_obstacle_does_not_keep_a_retry_from_its_answer() -> None:
+    desk = Desk()
+    request = append(("a", events()))
+    desk.ask(request)
+    desk.turn()
+    desk.commit(1)
+    desk.core.quorum = False
+    _, answers = desk.ask(request)
+    desk.turn()
+    assert answers[0].duplicate
+
+
+def test_an_expired_append_is_not_proposed() -> None:
+    desk = Desk()
+    ticket, answers = desk.ask(append(("a", events())))
+    ticket.expire()
+    desk.turn()
+    assert desk.core.log == []
+    assert answers[0].definite
+
+
+def test_a_burst_is_taken_in_one_turn_if_it_is_quick() -> None:
+    desk = Desk()
+    for _ in range(10 * DRAIN_AT_ONCE):
+        desk.ask(append(("a", events())))
+    assert not desk.turn()
+    assert len(desk.core.log) == 10 * DRAIN_AT_ONCE
+
+
+def test_a_burst_that_takes_long_lets_the_loop_turn() -> None:
+    desk = Desk()
+    for _ in range(3 * DRAIN_AT_ONCE):
+        desk.ask(append(("a", events())))
+    clock = iter(range(0, 100 * PUMP_US, PUMP_US))
+    desk.ingest._now_us = lambda: next(clock)
+    assert desk.turn()
+    assert desk.turn()
+    assert not desk.turn()
+    assert len(desk.core.log) == 3 * DRAIN_AT_ONCE
+
+
+# -- no more than can be served in time
+
+
+def busy(desk: Desk, *, waiting: int, a_second: int) -> None:
+    """Let so many appends wait at a node that commits so many a second, all that it can."""
+    for _ in range(waiting):
+        desk.ask(append(("a", events())))
+    while desk.turn():
+        pass
+    for _ in range(10):  # half a second
+        desk.now += 50_000
+        desk.commit(min(desk.core.commit + a_second // 20, len(desk.core.log)))
+
+
+def test_an_append_that_those_before_it_leave_no_time_is_refused_at_once_and_definitely() -> None:
+    desk = Desk()
+    busy(desk, waiting=900, a_second=200)  # 800 are left: four seconds
+    _, patient = desk.ask(append(("a", events())), within_us=60_000_000)
+    _, hasty = desk.ask(append(("a", events())), within_us=5_000_000)
+    assert patient == []
+    (error,) = hasty
+    assert type(error) is QueueFull
+    assert error.definite
+    assert 3_000 < error.details["wait_ms"] < 5_000
+
+
+def test_what_would_end_as_unknown_is_refused_before_it_is_proposed() -> None:
+    desk = Desk()
+    _, answers = desk.ask(append(("b", events())), within_us=1_000_000)
+    desk.ingest._queue.drain()  # it waits while the others fill the way to the majority
+    busy(desk, waiting=900, a_second=200)
+    ticket = Ticket(append(("b", events())), P, 0, desk.now + 1_000_000, False, answers.append)
+    desk.ingest._queue.try_push(ticket)
+    desk.turn()
+    (error,) = answers
+    assert type(error) is QueueFull
+    assert not ticket.out
+
+
+def test_so_many_wait_for_a_majority_and_the_rest_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "PENDING_MAX", 100)
+    desk = Desk()
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(250)]
+    while desk.turn():
+        pass
+    assert len(desk.core.log) == 100
+    assert not desk.turn(), "a turn is asked for when there is room again, not before"
+    asked = desk.core.scheduled
+    desk.commit(60)
+    assert desk.core.scheduled > asked
+    while desk.turn():
+        pass
+    assert len(desk.core.log) == 160
+    desk.depose()
+    assert len(desk.retried) == 100
+    assert desk.ingest.under_way() == 90
+    assert sum(map(len, answers)) == 60
+
+
+def test_a_node_that_serves_all_there_is_refuses_nothing() -> None:
+    """However slow its callers are: it was never asked for more."""
+    desk = Desk()
+    for _ in range(100):
+        desk.now += 100_000
+        desk.ask(append(("a", events())))
+        desk.turn()
+        desk.commit(len(desk.core.log))
+    burst = [desk.ask(append(("a", events())), within_us=100_000)[1] for _ in range(900)]
+    assert not any(burst)
+
+
+def test_the_answers_of_one_great_commit_are_given_in_steps() -> None:
+    now, soon = [0], list[Any]()
+    desk = Desk(Turns(soon.append, lambda: now[0], 100))
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(500)]
+    while desk.turn():
+        pass
+
+    def told(ticket: Ticket) -> Any:
+        reply = ticket.reply
+        assert reply is not None
+
+        def late(result: Any) -> None:
+            now[0] += 2
+            reply(result)
+
+        return late
+
+    for _, ticket in desk.ingest._lanes[P].pending:
+        ticket.reply = told(ticket)
+    desk.commit(500)
+    assert sum(map(len, answers)) == ANSWERED_AT_ONCE
+    while soon:
+        callbacks, soon[:] = soon[:], []
+        before = sum(map(len, answers))
+        for callback in callbacks:
+            callback()
+        assert sum(map(len, answers)) - before <= ANSWERED_AT_ONCE
+    assert sum(map(len, answers)) == 500
+    versions = [answer[0].streams[0].first_version for answer in answers]
+    assert versions == list(range(1, 501))
+
+
+def test_what_was_committed_is_answered_so_even_if_the_leadership_ends_before_its_turn() -> None:
+    soon = list[Any]()
+    desk = Desk(Turns(soon.append, lambda: 0, 0))
+    answers = [desk.ask(append(("a", events())))[1] for _ in range(200)]
+    while desk.turn():
+        pass
+    desk.commit(150)
+    desk.depose()
+    assert all(isinstance(answer[0], AppendResult) for answer in answers[:150])
+    assert len(desk.retried) == 50
+    assert desk.ingest.under_way() == 0
