@@ -1,6 +1,6 @@
 """The requests of the `/v1` table: read one strictly, ask the service once, answer.
 
-Each method is one row of the table in DESIGN.md, "Doors".
+Each method is one route; `app` lists them all.
 """
 
 from __future__ import annotations
