@@ -187,6 +187,10 @@ class Group:
         """Whether this node led lately and could not replicate: it does not want to be given the group."""
         return now < self._wants_again_us
 
+    def lets_others_lead_for(self, now: int) -> int:
+        """For how many microseconds more; 0 if it does not."""
+        return max(0, self._wants_again_us - now)
+
     def _tick_follower(self, now: int) -> None:
         if now < self._stands_again_us:
             self._wake(self._stands_again_us)

@@ -247,7 +247,7 @@ class Simulation:
     def _demand_agreement(self) -> None:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
         wanted = owners(self.replicas, self.members)
-        self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted)
+        self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted, late=self._shyness())
         self._demand_quiet(QUIET_SUSPICIONS, 0)
         self._demand_that_leadership_yields()
         writers = self._write_everywhere(self.nodes)
@@ -304,11 +304,31 @@ class Simulation:
 
         return look
 
-    def _wait(self, what: str, done: Callable[[], bool], suspicions: int = PROGRESS_SUSPICIONS) -> None:
-        """Let time pass until something holds; looking costs little, but not nothing, so every 5 ms."""
+    def _shyness(self) -> int:
+        """How long an owner that led in vain lets others lead: it asks for its partitions no sooner
+        (rules 35 and 36)."""
+        return max(
+            (
+                group.lets_others_lead_for(node.clock())
+                for node in self.nodes
+                for group in node.core.groups.values()
+            ),
+            default=0,
+        )
+
+    def _wait(
+        self,
+        what: str,
+        done: Callable[[], bool],
+        suspicions: int = PROGRESS_SUSPICIONS,
+        *,
+        late: int = 0,
+    ) -> None:
+        """Let time pass until something holds; looking costs little, but not nothing, so every 5 ms.
+        `late`: microseconds that are rightly waited first."""
         plan = self.plan
         syncs = plan.disk.sync_us + plan.disk.jitter_us + plan.network.delay_us + plan.network.jitter_us
-        limit = suspicions * plan.consensus.suspicion_us + PROGRESS_SYNCS * syncs
+        limit = late + suspicions * plan.consensus.suspicion_us + PROGRESS_SYNCS * syncs
         end = self.world.now + limit + plan.load.timeout_us
         while not done():
             if self.world.now >= end:
