@@ -17,6 +17,8 @@ Whatever prevents a start is one line on standard error, never a traceback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import os
 import random
@@ -131,6 +133,13 @@ def _refuse(node_id: str, message: str, status: int) -> int:
     return status
 
 
+LARGE_BYTES = 1 << 20
+"""Memory for anything larger (bodies, pages) is asked of the system by itself, and given back when it is
+free. glibc's own threshold grows with what was freed, up to 32 MiB: a few large bodies, and the heap keeps
+the holes that they leave (mallopt(3))."""
+_M_MMAP_THRESHOLD = -3
+
+
 def _settle_memory() -> None:
     """What boot made stays for ever: take it out of the collector's sight. And collect the young less
     often: requests make objects by the thousand, hardly any in cycles, and each full collection would
@@ -138,6 +147,8 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no such knob
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def open_node_storage(settings: Settings, node_id: str) -> Storage:

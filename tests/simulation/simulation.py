@@ -261,22 +261,21 @@ class Simulation:
         """A full disk gives its partitions away, as far as others can lead them, and gets them back: by two
         elections, however long a sync takes."""
         node = self.world.random.choice(self.nodes)
-        before = self._terms()
+        before = self._terms(self.nodes)
         node.yield_leadership(True)
         wanted = owners(self.replicas, self.members, {node.name})
         self._wait(f"{node.name} yields", lambda: self._owners(self.nodes) == wanted)
         node.yield_leadership(False)
         wanted = owners(self.replicas, self.members)
         self._wait(f"{node.name} leads again", lambda: self._owners(self.nodes) == wanted)
-        took = [now - then for then, now in zip(before, self._terms(), strict=True)]
+        took = [now - then for then, now in zip(before, self._terms(self.nodes), strict=True)]
         if max(took) > HAND_OVER_TERMS_MAX:
             raise Violation("rule 13, elections have their time", f"two hand-overs took {took} terms")
 
-    def _terms(self) -> list[int]:
-        """The newest term of each partition."""
+    def _terms(self, nodes: Sequence[SimNode]) -> list[int]:
+        """The newest term of each partition that any of these nodes knows."""
         return [
-            max(node.core.term_of(partition) for node in self.nodes)
-            for partition in range(self.plan.partitions)
+            max(node.core.term_of(partition) for node in nodes) for partition in range(self.plan.partitions)
         ]
 
     def _stream(self, partition: int, number: int = 0) -> str:
@@ -338,12 +337,15 @@ class Simulation:
     # -- what is asked of the nodes
 
     def _owners(self, nodes: Sequence[SimNode]) -> tuple[str | None, ...]:
-        """Who leads each partition in the newest term; an older one's leader only has not noticed yet."""
-        leaders: list[tuple[int, str | None]] = [(0, None)] * self.plan.partitions
+        """Who leads each partition in the newest term that any of them knows; an older one's leader only
+        has not noticed yet, also while nobody leads in the newest."""
+        leaders: list[str | None] = [None] * self.plan.partitions
+        newest = self._terms(nodes)
         for node in nodes:
             for partition, term in node.leading.items():
-                leaders[partition] = max(leaders[partition], (term, node.name), key=lambda led: led[0])
-        return tuple([name for _, name in leaders])
+                if term == newest[partition]:
+                    leaders[partition] = node.name
+        return tuple(leaders)
 
     def _replicas_agree(self) -> bool:
         for partition, canon in enumerate(self.invariants.canon):

@@ -12,8 +12,9 @@ MIB = 1 << 20
 P99_TIMES_MAX = 3.0
 """By how much the abuse may lengthen the writer's 99th percentile."""
 LOG_BYTES_MAX = 1_000_000
-RSS_GROWTH_MAX = 64 * MIB
-"""What RocksDB's buffers and the allocator's habits may add to a node, beside `APPEND_BYTES`."""
+RSS_GROWTH_MAX = 192 * MIB
+"""What may be added to a node beside `APPEND_BYTES`: RocksDB's block cache, which reads fill (128 MiB by
+default, `storage.block_cache_bytes`), and 64 MiB of the allocator's habits."""
 APPEND_BYTES = 1024
 """What each append of the well-behaved writer keeps in a node's write buffers (event, id, slice, head)
 until they are flushed: 55,000 of them without any abuse added 50 MiB."""

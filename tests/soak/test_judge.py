@@ -20,7 +20,7 @@ def test_a_quiet_run_is_not_complained_of() -> None:
 @pytest.mark.parametrize(
     ("now", "word"),
     [
-        (replace(WELL, rss=300 * MIB), "memory"),
+        (replace(WELL, rss=400 * MIB), "memory"),
         (replace(WELL, descriptors=400), "descriptors"),
         (replace(WELL, log_bytes=2_000_000), "log"),
     ],
@@ -32,7 +32,7 @@ def test_a_node_that_keeps_what_it_was_sent_is(now: NodeFigures, word: str) -> N
 
 
 def test_what_the_writer_stored_is_its_own() -> None:
-    after = {"n1": replace(WELL, rss=200 * MIB)}
+    after = {"n1": replace(WELL, rss=330 * MIB)}
     assert judge_nodes({"n1": WELL}, after, appends=40_000) == []
     assert len(judge_nodes({"n1": WELL}, after, appends=10_000)) == 1
 
