@@ -71,12 +71,12 @@ def _imports(tree: ast.AST, module: Module, *, at_load: bool) -> Iterator[Import
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, _where(module.path, node), at_load)
+                yield Import(alias.name, where_of(module.path, node), at_load)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, module)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                yield Import(full if full in names() else base, _where(module.path, node), at_load)
+                yield Import(full if full in names() else base, where_of(module.path, node), at_load)
         else:
             inner = at_load and not (_is_lazy(node) or _is_for_types(node))
             yield from _imports(node, module, at_load=inner)
@@ -98,7 +98,8 @@ def _absolute(node: ast.ImportFrom, module: Module) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-def _where(path: Path, node: ast.stmt) -> str:
+def where_of(path: Path, node: ast.stmt | ast.expr) -> str:
+    """`file:line`, from the top."""
     return f"{path.relative_to(ROOT)}:{node.lineno}"
 
 

@@ -11,15 +11,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("client", "cluster", "config", "node", "storage")
+from scripts.rooms import ROOMS, ROOT, imports_of, modules, names, where_of
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 MAY_IMPORT = {
@@ -78,70 +75,6 @@ SEEDED = {"allsource.cluster.consensus": frozenset(("random",))}
 """Randomised timeouts come from a `random.Random(seed)` of its own; RULES.md rule 13."""
 
 
-class Module(NamedTuple):
-    """A Python file of the product and its import name."""
-
-    name: str
-    path: Path
-    is_package: bool
-
-
-class Import(NamedTuple):
-    """One imported name and where it stands."""
-
-    target: str
-    where: str
-
-
-@cache
-def modules() -> tuple[Module, ...]:
-    """Every module of the five rooms."""
-    found = []
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            parts = list(path.relative_to(ROOT).with_suffix("").parts)
-            is_package = parts[-1] == "__init__"
-            name = ".".join(["allsource", *(parts[:-1] if is_package else parts)])
-            found.append(Module(name, path, is_package))
-    return tuple(found)
-
-
-def names() -> set[str]:
-    return {module.name for module in modules()}
-
-
-def imports_of(module: Module) -> list[Import]:
-    """What the module imports anywhere in it, type checking and function bodies included.
-
-    `from a import b` counts as `a.b` if that is a module of ours, else as `a`.
-    """
-    return sorted(set(_imports(ast.parse(module.path.read_text()), module)))
-
-
-def _imports(tree: ast.Module, module: Module) -> Iterator[Import]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, _where(module.path, node))
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, module)
-            for alias in node.names:
-                full = f"{base}.{alias.name}"
-                yield Import(full if full in names() else base, _where(module.path, node))
-
-
-def _absolute(node: ast.ImportFrom, module: Module) -> str:
-    if node.level == 0:
-        return node.module or ""
-    package = module.name.split(".")
-    package = package[: len(package) - node.level + module.is_package]
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
-def _where(path: Path, node: ast.stmt | ast.expr) -> str:
-    return f"{path.relative_to(ROOT)}:{node.lineno}"
-
-
 def within(name: str, rooms: tuple[str, ...] | str) -> bool:
     """Whether a module is one of `rooms` or inside one."""
     rooms = (rooms,) if isinstance(rooms, str) else rooms
@@ -161,7 +94,7 @@ def test_imports_point_down() -> None:
     breaches = []
     for module in modules():
         room = max((room for room in MAY_IMPORT if within(module.name, room)), key=len)
-        for target, where in imports_of(module):
+        for target, where, _ in imports_of(module):
             if is_ours(target) and not within(target, MAY_IMPORT[room]):
                 breaches.append(f"{where}: {room} may not import {target}")
     assert not breaches, "\n".join(["", *breaches])
@@ -174,7 +107,7 @@ def test_pure_rooms_do_no_io_and_read_no_clock() -> None:
         if not within(module.name, PURE):
             continue
         allowed = next((SEEDED[room] for room in SEEDED if within(module.name, room)), frozenset())
-        for target, where in imports_of(module):
+        for target, where, _ in imports_of(module):
             top = target.partition(".")[0]
             if top in IMPURE - allowed:
                 breaches.append(f"{where}: {module.name} is pure and may not import {target}")
@@ -196,9 +129,9 @@ def test_seeded_randomness_is_never_the_shared_one() -> None:
             for node in ast.walk(ast.parse(module.path.read_text())):
                 match node:
                     case ast.ImportFrom(module="random", names=imported):
-                        breaches += [_where(module.path, node) for a in imported if a.name != "Random"]
+                        breaches += [where_of(module.path, node) for a in imported if a.name != "Random"]
                     case ast.Attribute(value=ast.Name(id="random"), attr=attr) if attr != "Random":
-                        breaches.append(_where(module.path, node))
+                        breaches.append(where_of(module.path, node))
     assert not breaches, "\n".join(["", *breaches])
 
 
