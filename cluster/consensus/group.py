@@ -185,7 +185,7 @@ class Group:
 
     def lets_others_lead(self, now: int) -> bool:
         """Whether this node led lately and could not replicate: it does not want to be given the group."""
-        return now < self._wants_again_us
+        return self.lets_others_lead_for(now) > 0
 
     def lets_others_lead_for(self, now: int) -> int:
         """For how many microseconds more; 0 if it does not."""

@@ -540,9 +540,8 @@ class MultiRaft:
         self.registry.record_leader(change.partition, change.leader, change.term)
         leads = change.role == Role.LEADER
         if leads != (change.partition in self._led):
-            self._beat_now = (
-                True  # so that everybody learns at once where to go, and whom to follow no more
-            )
+            # Everybody learns at once where to go, and whom to follow no more.
+            self._beat_now = True
             (self._led.add if leads else self._led.discard)(change.partition)
             if leads:
                 self._balance.leads(change.partition, self._now)
