@@ -66,8 +66,9 @@ from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.tickets import Ticket
 from allsource.node.view import View
 from allsource.node.wire.door import WireDoor
-from allsource.storage.interface import Identity, Storage
+from allsource.storage.interface import Storage
 from allsource.storage.model.errors import AllsourceError, DiskFull, StorageFault
+from allsource.storage.model.identity import Identity
 from allsource.storage.model.printable import printable_lines
 from allsource.storage.open import open_storage
 

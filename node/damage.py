@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from allsource.storage.interface import PartitionState
 from allsource.storage.model.errors import Corrupt
+from allsource.storage.model.log import PartitionState
 
 _DAMAGED = "damaged/"
 

@@ -26,9 +26,9 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import EVENTS, Part, make_entry
 from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.postgres.driver import SCHEMA, node_target, quoted, with_schema
 from allsource.storage.postgres.repository import PostgresEventStreamRepository
 from allsource.storage.postgres.storage import PostgresStorage

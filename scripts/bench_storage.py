@@ -26,10 +26,11 @@ from statistics import median
 import msgpack
 from rocksdict import Options, Rdict, WriteBatch
 
-from allsource.storage.interface import HardState, PartitionWrite, Storage
+from allsource.storage.interface import Storage
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.repository import RocksDBEventStreamRepository
 

@@ -18,72 +18,18 @@
 Threads: `sync` is called in one thread of its own, one call at a time. Everything else is called
 from one other thread. Calls are short (microseconds to a millisecond): they run on the event loop.
 
-Positions, versions and indexes count from 1; 0 means "none yet". Partitions count from 0.
+The values that it takes and gives are in `model.log` and `model.identity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from allsource.storage.model.entry import Configuration, Entry
+from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import DiskFull, Overloaded
-
-
-class HardState(NamedTuple):
-    """What a Raft group must remember over a restart (Raft §5.1, figure 2), and its commit index."""
-
-    term: int = 0
-    vote: str = ""
-    """Node id that got this node's vote in `term`; empty: nobody."""
-    commit: int = 0
-
-
-@dataclass(slots=True)
-class PartitionState:
-    """All that consensus needs to know of a partition's log when a node starts."""
-
-    partition: int
-    hard: HardState = field(default_factory=HardState)
-    last_index: int = 0
-    last_term: int = 0
-    terms: list[tuple[int, int]] = field(default_factory=list)
-    """`(first index, term)` of every run of entries of one term, ascending."""
-    next_position: int = 1
-    """The position that the next event would get."""
-    last_timestamp_us: int = 0
-    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
-    """`(index, configuration)` of every CONFIG entry in the log, ascending."""
-
-
-@dataclass(slots=True)
-class PartitionWrite:
-    """One partition's share of an atomic write. Truncation comes first, then the entries."""
-
-    partition: int
-    hard: HardState | None = None
-    truncate_from: int | None = None
-    """Drop this index and all behind it, with what the indexes hold of them."""
-    entries: Sequence[Entry] = ()
-
-
-class StreamHead(NamedTuple):
-    """A stream's newest state in the log (it may not be committed yet)."""
-
-    version: int
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    """Log index of the entry that holds this version."""
-    created_us: int
-    updated_us: int
-
-
-class StreamSlice(NamedTuple):
-    """Where events of a stream are: the entry at `index` holds `count` events from `first_version`."""
-
-    first_version: int
-    count: int  # type: ignore[assignment]  # fields, not tuple's methods
-    index: int  # type: ignore[assignment]
+from allsource.storage.model.identity import Identity
+from allsource.storage.model.log import PartitionState, PartitionWrite, StreamHead, StreamSlice
 
 
 class Refusal(NamedTuple):
@@ -92,17 +38,6 @@ class Refusal(NamedTuple):
     error: type[DiskFull] | type[Overloaded]
     """As what: there is no room, or the disk does not keep up."""
     reason: str
-
-
-class Identity(NamedTuple):
-    """Who a data directory is (RULES.md rule 9)."""
-
-    cluster_id: str
-    node_id: str
-    replica_id: str
-    """UUID (hex) made when the directory was; a wiped directory is another replica."""
-    incarnation: int
-    """Raised and synced at every start."""
 
 
 class Storage(Protocol):

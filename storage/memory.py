@@ -18,18 +18,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import uuid4
 
-from allsource.storage.interface import (
-    HardState,
-    Identity,
-    PartitionState,
-    PartitionWrite,
-    Refusal,
-    StreamHead,
-    StreamSlice,
-)
+from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
 from allsource.storage.model.errors import Corrupt, StorageFault
+from allsource.storage.model.identity import Identity
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.model.writes import combined
 

@@ -39,8 +39,8 @@ from allsource.cluster.consensus.sense import (
     check_term,
     check_vote,
 )
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite
 from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
 
 NEVER = 1 << 62
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from allsource.storage.interface import PartitionState
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.log import PartitionState
 
 TAIL_BYTES_MAX = 2 << 20
 """Newest entries kept in memory for each partition, so that replication does not read the disk."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.model.entry import Entry
+from allsource.storage.model.log import PartitionWrite
 
 
 @dataclass(slots=True)

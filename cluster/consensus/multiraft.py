@@ -43,9 +43,9 @@ from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_term
 from allsource.cluster.membership.liveness import FailureDetector
 from allsource.cluster.membership.registry import NodeRegistry
-from allsource.storage.interface import PartitionState
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
 from allsource.storage.model.errors import Corrupt
+from allsource.storage.model.log import PartitionState
 
 __all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
 

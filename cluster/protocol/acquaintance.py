@@ -27,7 +27,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.storage.interface import Identity
+from allsource.storage.model.identity import Identity
 
 START_NONCE_BYTES = 16
 REGRESSED = "regressed"

@@ -71,7 +71,7 @@ from allsource.cluster.protocol.handshake_frames import (
     read_proof,
     read_welcome,
 )
-from allsource.storage.interface import Identity
+from allsource.storage.model.identity import Identity
 
 __all__ = [
     "BEAT",

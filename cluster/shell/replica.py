@@ -50,9 +50,10 @@ from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.membership.registry import NodeRegistry
 from allsource.cluster.shell.syncer import Syncer
-from allsource.storage.interface import PartitionState, Storage
+from allsource.storage.interface import Storage
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import Corrupt, DiskFull
+from allsource.storage.model.log import PartitionState
 
 DISK_FULL_RETRY_US = 250_000
 """How soon a log that found no room on the disk is written again."""

@@ -16,11 +16,11 @@ from typing import Protocol
 
 from allsource.cluster.protocol.requests import AppendedStream, AppendPart, AppendRequest, AppendResult
 from allsource.config.schema import Limits
-from allsource.storage.interface import StreamHead
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import EventIdConflict, InvalidRequest, TooLarge, WrongExpectedVersion
 from allsource.storage.model.events import check_blob, same_content
 from allsource.storage.model.expected import ANY, EXISTS, is_met, show_expected
+from allsource.storage.model.log import StreamHead
 from allsource.storage.model.partition import check_stream_id, partition_of
 
 STREAMS_MAX = 1024

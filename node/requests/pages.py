@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 
 from allsource.cluster.protocol.requests import Chunk, PartitionPage, ReadPartition, ReadStream, StreamPage
 from allsource.config.schema import Limits
-from allsource.storage.interface import StreamHead, StreamSlice
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import Corrupt, NotFound
+from allsource.storage.model.log import StreamHead, StreamSlice
 
 _SLICES_AT_FIRST = 4
 _SLICES_AT_ONCE = 64

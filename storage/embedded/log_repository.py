@@ -16,7 +16,7 @@ from typing import Self
 from allsource.config.schema import Limits
 from allsource.storage.embedded.group_sync import GroupSync
 from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamHead
+from allsource.storage.interface import Storage
 from allsource.storage.model.answers import (
     AppendedStream,
     AppendResult,
@@ -33,6 +33,7 @@ from allsource.storage.model.errors import (
 )
 from allsource.storage.model.events import Event, same_content
 from allsource.storage.model.expected import is_met, parse_expected, show_expected
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead
 from allsource.storage.model.times import as_microseconds
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)

@@ -8,11 +8,13 @@ What lives here
     events      events, and the packed form in which they travel · `json_text`, `times`, `printable`
     answers     what public calls answer with
     entry       the log record
+    log         a partition's log as values: what a write changes, what a start reads
+    identity    who a data directory is
     streams     `EventStream`, one stream as an aggregate
     writes      several writes of one partition folded into one
     audit       a log held against its indexes
 
 What may not
     asyncio, threads, sockets, files, clocks, chance. Times and ids are passed in. This folder imports
-    nothing of ours but itself, `storage.interface` and `config.schema`.
+    nothing of ours but itself.
 """

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from allsource.storage.interface import PartitionState, StreamHead, StreamSlice
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, decode_entry
 from allsource.storage.model.errors import Corrupt, InvalidRequest
 from allsource.storage.model.events import check_blob
+from allsource.storage.model.log import PartitionState, StreamHead, StreamSlice
 
 
 class IndexCounts(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from allsource.storage.interface import PartitionWrite
+from allsource.storage.model.log import PartitionWrite
 
 
 def combined(writes: Sequence[PartitionWrite]) -> Sequence[PartitionWrite]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from allsource.storage.interface import HardState, StreamHead, StreamSlice
 from allsource.storage.model.entry import CONFIG, Configuration, decode_entry
+from allsource.storage.model.log import HardState, StreamHead, StreamSlice
 from allsource.storage.postgres.overlay import Layer
 
 WRITE = f"SELECT write_log({', '.join(f'${n}' for n in range(1, 25))})"

@@ -13,8 +13,8 @@ from importlib import resources
 from typing import Any
 from uuid import uuid4
 
-from allsource.storage.interface import Identity
 from allsource.storage.model.errors import ForeignDirectory, FormatTooNew, StorageFault
+from allsource.storage.model.identity import Identity
 from allsource.storage.postgres.driver import Target, quoted
 
 REPOSITORY, NODE = "repository", "node"

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from allsource.storage.interface import HardState, StreamHead, StreamSlice
 from allsource.storage.model.entry import Entry, Part
+from allsource.storage.model.log import HardState, StreamHead, StreamSlice
 
 INDEX_MAX = 2**63 - 1
 """More than any log index (and the largest number that PostgreSQL's bigint holds)."""

@@ -16,8 +16,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from allsource.storage.interface import Identity
 from allsource.storage.model.errors import DirectoryInUse
+from allsource.storage.model.identity import Identity
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.bridge import Bridge
 from allsource.storage.postgres.driver import (

@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from allsource.storage.interface import PartitionState, PartitionWrite, Refusal, StreamHead, StreamSlice
+from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import Entry, Part, decode_entry
 from allsource.storage.model.errors import (
@@ -30,6 +30,7 @@ from allsource.storage.model.errors import (
     Overloaded,
     StorageFault,
 )
+from allsource.storage.model.log import PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.model.writes import combined
 from allsource.storage.postgres import log_tables

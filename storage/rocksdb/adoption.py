@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from allsource.storage.files.directory import claim_existing, now_rfc3339, read_format, write_format
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.model.errors import StorageFault
+from allsource.storage.model.log import PartitionWrite
 from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.rocksdb.storage import RocksStorage
 

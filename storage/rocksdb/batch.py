@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from rocksdict import WriteBatch
 
-from allsource.storage.interface import PartitionWrite, StreamHead
 from allsource.storage.model.entry import CONFIG, Entry, Part, decode_entry
 from allsource.storage.model.errors import Corrupt
+from allsource.storage.model.log import PartitionWrite, StreamHead
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.database import Database, of_partition
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 
-from allsource.storage.interface import HardState, StreamHead
+from allsource.storage.model.log import HardState, StreamHead
 
 EVENTS, STREAMS, PARTITION_INDEX, IDS, META = "events", "streams", "partition_index", "ids", "meta"
 COLUMN_FAMILIES = (EVENTS, STREAMS, PARTITION_INDEX, IDS, META)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from allsource.storage.files.checkpoint import sweep
 from allsource.storage.files.directory import CHECKPOINTS, DataDirectory, SyncedMark
-from allsource.storage.interface import Identity
 from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt
+from allsource.storage.model.identity import Identity
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.database import Database, open_recovered
 from allsource.storage.rocksdb.options import RocksOptions

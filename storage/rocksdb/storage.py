@@ -25,14 +25,7 @@ from rocksdict import RdictIter
 
 from allsource.storage.files.directory import DataDirectory, claim_directory
 from allsource.storage.files.room import disk_ran_full, means_full
-from allsource.storage.interface import (
-    HardState,
-    PartitionState,
-    PartitionWrite,
-    Refusal,
-    StreamHead,
-    StreamSlice,
-)
+from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import Configuration, Entry, check_record, decode_entry, span_of
 from allsource.storage.model.errors import (
@@ -43,6 +36,7 @@ from allsource.storage.model.errors import (
     Overloaded,
     StorageFault,
 )
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.model.writes import combined
 from allsource.storage.rocksdb import keys

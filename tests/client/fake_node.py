@@ -15,8 +15,8 @@ from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import AcceptorConfig, WireLimits
 from allsource.cluster.protocol.requests import Request, Result
 from allsource.cluster.protocol.session import Requests, ServerSession
-from allsource.storage.interface import Identity
 from allsource.storage.model.errors import AllsourceError
+from allsource.storage.model.identity import Identity
 from tests.toy_service import ToyService, ToyStore
 
 SECRET = "sesame"

@@ -23,10 +23,10 @@ from allsource.node import member as member_module
 from allsource.node.cli.app import run as main_run
 from allsource.node.damage import DamagedPartitions
 from allsource.storage.files.directory import claim_existing
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import Corrupt
+from allsource.storage.model.log import PartitionWrite
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.storage import RocksStorage
 from tests.node.members import Cluster, Member, append, events, streams_in, until

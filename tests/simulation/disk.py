@@ -14,8 +14,8 @@ from random import Random
 
 import msgpack
 
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
 
 
 def blob_of(ids: Sequence[bytes]) -> bytes:

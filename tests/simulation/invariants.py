@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import Entry
+from allsource.storage.model.log import HardState, PartitionWrite
 from tests.simulation.disk import SimDisk
 from tests.simulation.history import Election, History
 from tests.simulation.world import World

@@ -31,8 +31,8 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.quorum import stored_by_majority
 from allsource.cluster.consensus.reads import ReadRounds
-from allsource.storage.interface import PartitionState
 from allsource.storage.model.entry import Entry
+from allsource.storage.model.log import PartitionState
 from tests.simulation.node import Tools
 from tests.simulation.node_mutants import NODE_MUTANTS, NODE_THEMES
 from tests.simulation.service import Service

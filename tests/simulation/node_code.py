@@ -44,7 +44,7 @@ from allsource.node.requests.ingest import Ingest
 from allsource.node.requests.pages import Pages
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.reads import Reads
-from allsource.storage.interface import Refusal, StreamHead, StreamSlice
+from allsource.storage.interface import Refusal
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import (
     AllsourceError,
@@ -57,6 +57,7 @@ from allsource.storage.model.errors import (
     WrongExpectedVersion,
 )
 from allsource.storage.model.expected import parse_expected
+from allsource.storage.model.log import StreamHead, StreamSlice
 from tests.simulation.disk import blob_of
 from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
 from tests.simulation.invariants import Violation

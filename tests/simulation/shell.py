@@ -15,8 +15,8 @@ from unittest import mock
 import allsource.cluster.shell.replica as replica_module
 from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Role, RoleChange
 from allsource.cluster.shell.replica import Replica
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.model.errors import DiskFull
+from allsource.storage.model.log import PartitionWrite
 from tests.simulation.invariants import Violation
 
 if TYPE_CHECKING:

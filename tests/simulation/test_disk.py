@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.log import HardState, PartitionWrite
 from tests.simulation.disk import Index, SimDisk, blob_of
 
 

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import pytest
 
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite, Storage, StreamSlice
+from allsource.storage.interface import Storage
 from allsource.storage.model.entry import Configuration
 from allsource.storage.model.errors import Corrupt, StorageFault
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamSlice
 from tests.storage.logs import LogModel
 
 PARTITIONS = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from allsource.storage.interface import HardState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
 from allsource.storage.model.events import encode_blob
+from allsource.storage.model.log import HardState, PartitionWrite, StreamHead, StreamSlice
 from tests.foreign import foreign_event
 
 

@@ -13,11 +13,11 @@ from random import Random
 import pytest
 
 from allsource.storage.embedded.log_repository import LogRepository
-from allsource.storage.interface import PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.answers import AppendResult, StreamAppend
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import AllsourceError, WrongExpectedVersion
+from allsource.storage.model.log import PartitionWrite, StreamHead, StreamSlice
 from tests.storage.contract import PARTITIONS, RandomHistory
 from tests.storage.repository_contract import Clock, RandomRepository
 from tests.storage.rivals import MANY, ONE, TASKS, THREADS, Rivals, all_at_once

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from tests.storage.logs import LogModel
 from tests.storage.rocksdb.test_rocksdb import open_rocks
-from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.model.log import HardState, PartitionWrite
 
 path, durability = Path(sys.argv[1]), sys.argv[2]
 storage = open_rocks(path, durability=durability)

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.log import PartitionWrite
 from tests.storage.contract import PARTITIONS, Backend, StorageContract
 from tests.storage.logs import LogModel
 

@@ -7,8 +7,8 @@ import msgpack
 from allsource.cluster.consensus.flow import TURN_BYTES_MAX, TURN_DISK_BYTES_MAX, TURN_US, SendBudget
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, Ready, Role, VoteReply
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
+from allsource.storage.model.log import HardState, PartitionWrite
 from tests.simulation.disk import SimDisk
 
 SECOND = 1_000_000

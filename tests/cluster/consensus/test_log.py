@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from allsource.cluster.consensus import log as log_module
 from allsource.cluster.consensus.log import RaftLog
-from allsource.storage.interface import PartitionState, PartitionWrite
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, decode_entry, make_entry
+from allsource.storage.model.log import PartitionState, PartitionWrite
 from tests.cluster.consensus.lab import Disk, entry
 
 

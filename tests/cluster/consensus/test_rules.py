@@ -14,8 +14,8 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
-from allsource.storage.interface import HardState
 from allsource.storage.model.entry import Part, decode_entry
+from allsource.storage.model.log import HardState
 from tests.cluster.consensus.lab import SECOND, Bench, entry, noop
 
 

@@ -26,8 +26,8 @@ from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.consensus.sense import INDEX_MAX, TERM_JUMP_MAX, TERM_MAX, PeerNonsense
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.message_codec import decode_messages, encode_message
-from allsource.storage.interface import HardState
 from allsource.storage.model.entry import CONFIG, EVENTS, Entry, Part, make_entry
+from allsource.storage.model.log import HardState
 from tests.cluster.consensus.lab import Bench, entry, noop
 from tests.simulation.disk import SimDisk
 

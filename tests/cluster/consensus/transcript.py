@@ -45,8 +45,8 @@ from allsource.cluster.consensus.messages import (
 )
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.membership.placement import replica_sets
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.model.entry import CONFIG, NOOP, Entry, Part
+from allsource.storage.model.log import PartitionWrite
 from tests.simulation.disk import SimDisk, blob_of
 from tests.simulation.network import sealed_message
 

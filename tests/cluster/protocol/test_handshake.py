@@ -23,7 +23,7 @@ from allsource.cluster.protocol.handshake import (
     WireLimits,
 )
 from allsource.cluster.protocol.handshake_frames import Challenge, Opening, Transcript
-from allsource.storage.interface import Identity
+from allsource.storage.model.identity import Identity
 from tests.cluster.protocol.wire_samples import (
     ADDRESSES,
     CLIENT_SECRET,

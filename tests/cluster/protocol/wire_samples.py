@@ -37,10 +37,10 @@ from allsource.cluster.protocol.requests import (
     StreamPage,
 )
 from allsource.cluster.protocol.session import ClientSession, Event, ServerSession
-from allsource.storage.interface import Identity
 from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
 from allsource.storage.model.errors import AllsourceError, NotOwner, OutcomeUnknown, WrongExpectedVersion
 from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.identity import Identity
 
 SECRET = "the cluster's secret"
 CLIENT_SECRET = "the clients' secret"

@@ -13,8 +13,8 @@ from allsource.cluster.consensus.messages import Beat, CommitNotice, ReadResult,
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.shell.replica import DISK_FULL_RETRY_US, Replica
 from allsource.cluster.shell.syncer import Syncer
-from allsource.storage.interface import HardState, PartitionState, PartitionWrite
 from allsource.storage.model.errors import Corrupt, DiskFull
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
 from tests.node.members import clock, until
 
 SUSPICION_US = 100_000

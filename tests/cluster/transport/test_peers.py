@@ -17,8 +17,8 @@ from allsource.cluster.protocol.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.protocol.requests import ClusterView, DescribeCluster, Result
 from allsource.cluster.transport import link
 from allsource.cluster.transport.peers import PeerLinks
-from allsource.storage.interface import Identity
 from allsource.storage.model.errors import AllsourceError, OutcomeUnknown, Unavailable
+from allsource.storage.model.identity import Identity
 from tests.cluster.live import Recorder, serve, until
 from tests.cluster.protocol.wire_samples import (
     BEAT,

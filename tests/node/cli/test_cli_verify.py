@@ -11,9 +11,9 @@ import pytest
 from allsource.config.load import load_settings
 from allsource.node.cli.app import run
 from allsource.node.daemon import open_node_storage
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import EVENTS, Part, make_entry
 from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.repository import open_repository
 from allsource.storage.rocksdb.keys import entry_key
 from allsource.storage.rocksdb.storage import RocksStorage

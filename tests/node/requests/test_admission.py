@@ -17,11 +17,11 @@ from allsource.node.requests.admission import (
     partition_of_append,
     result_of,
 )
-from allsource.storage.interface import StreamHead
 from allsource.storage.model.entry import EVENTS, Entry, make_entry
 from allsource.storage.model.errors import EventIdConflict, InvalidRequest, TooLarge
 from allsource.storage.model.events import NewEvent, encode_blob
 from allsource.storage.model.expected import ANY, EXISTS, NO_STREAM
+from allsource.storage.model.log import StreamHead
 from tests.node.members import append, events
 
 

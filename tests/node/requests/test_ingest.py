@@ -16,12 +16,12 @@ from allsource.node.requests import ingest as ingest_module
 from allsource.node.requests.ingest import ANSWERED_AT_ONCE, DRAIN_AT_ONCE, PUMP_US, Ingest
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.tickets import Ticket
-from allsource.storage.interface import PartitionWrite
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.model.errors import NoMajority, Overloaded, QueueFull, WrongExpectedVersion
 from allsource.storage.model.events import encode_blob
 from allsource.storage.model.expected import NO_STREAM
+from allsource.storage.model.log import PartitionWrite
 from tests.node.members import append, events
 
 P = 0

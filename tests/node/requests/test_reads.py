@@ -24,11 +24,11 @@ from allsource.node.requests import reads as reads_module
 from allsource.node.requests.pages import Pages
 from allsource.node.requests.reads import Barrier, Reads
 from allsource.node.requests.tickets import Ticket
-from allsource.storage.interface import HardState, PartitionWrite, StreamSlice
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
 from allsource.storage.model.errors import InvalidRequest, NoOwner, NotFound, Overloaded, Unavailable
 from allsource.storage.model.events import Event, NewEvent, encode_blob
+from allsource.storage.model.log import HardState, PartitionWrite, StreamSlice
 
 
 class Core:

@@ -64,7 +64,7 @@ from collections import Counter
 from tests.storage.logs import LogModel, part
 from tests.storage.postgres.test_postgres_storage import open_postgres
 from allsource.storage.model.entry import EVENTS
-from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.model.log import HardState, PartitionWrite
 
 storage = open_postgres(sys.argv[1])
 log = LogModel(0, storage.entries(0, 1, 1 << 30, 1 << 30), storage.load(0).hard)

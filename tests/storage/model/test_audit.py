@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from allsource.storage.interface import PartitionState, StreamHead, StreamSlice
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import EVENTS, Part, make_entry
 from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.log import PartitionState, StreamHead, StreamSlice
 
 EVENT = NewEvent("T", b"1")
 BLOB = encode_blob([EVENT])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from allsource.storage.interface import StreamHead
 from allsource.storage.model.entry import Entry
+from allsource.storage.model.log import StreamHead
 from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
 from tests.storage.logs import LogModel
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.errors import (
     AllsourceError,
     Corrupt,
@@ -24,6 +23,7 @@ from allsource.storage.model.errors import (
     Overloaded,
     StorageFault,
 )
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.driver import connect, parse_target
 from allsource.storage.postgres.overlay import Layer

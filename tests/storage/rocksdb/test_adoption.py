@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from allsource.storage.files.directory import claim_existing, read_format
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.errors import ForeignDirectory, NotFound, StorageFault
 from allsource.storage.model.events import NewEvent
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import RocksDBEventStreamRepository
 from allsource.storage.rocksdb import adoption as rocksdb_adoption

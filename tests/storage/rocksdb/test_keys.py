@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allsource.storage.interface import HardState, StreamHead
+from allsource.storage.model.log import HardState, StreamHead
 from allsource.storage.rocksdb import keys
 
 partitions = st.integers(0, 2**16 - 1)

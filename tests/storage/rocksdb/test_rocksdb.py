@@ -16,7 +16,6 @@ from time import monotonic
 import pytest
 
 from allsource.storage.files.directory import claim_existing
-from allsource.storage.interface import HardState, PartitionWrite
 from allsource.storage.model.entry import NOOP, Entry, make_entry
 from allsource.storage.model.errors import (
     Corrupt,
@@ -26,6 +25,7 @@ from allsource.storage.model.errors import (
     Overloaded,
     StorageFault,
 )
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.options import RocksOptions
@@ -541,7 +541,7 @@ RUN_FULL = """
 import resource, sys
 from pathlib import Path
 from allsource.storage.model.errors import AllsourceError
-from allsource.storage.interface import HardState, PartitionWrite
+from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.rocksdb.storage import RocksStorage
 
 def opened():
