@@ -7,14 +7,11 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from allsource.node.http.complaints import Complaints, aiohttp_logger
 from allsource.node.http.patience import Patience
 from allsource.node.http.rations import ByteBudget, Ration
-
-if TYPE_CHECKING:
-    from allsource.node.http.connection import HttpConnection
 
 _T = TypeVar("_T")
 
@@ -42,6 +39,16 @@ class DoorLimits(NamedTuple):
     patience: Patience = Patience()
 
 
+class Occupant(Protocol):
+    """A connection, as far as its door deals with it."""
+
+    def look(self, now: float) -> None:
+        """Called once a second: a connection that is overdue ends itself."""
+
+    def drop(self, why: str) -> None:
+        """End at once, whatever is under way."""
+
+
 class Door:
     """The open connections of a door and what they may have."""
 
@@ -53,10 +60,10 @@ class Door:
         self.bytes = Ration(BYTES_PER_TURN, loop)
         self.complaints = complaints
         self.logger: logging.Logger = aiohttp_logger(complaints)
-        self.connections: set[HttpConnection] = set()
+        self.connections: set[Occupant] = set()
         self.on_place: Callable[[], None] = lambda: None
         """Called when a connection has ended."""
-        self._waiting: OrderedDict[HttpConnection, None] = OrderedDict()
+        self._waiting: OrderedDict[Occupant, None] = OrderedDict()
         self._places_taken = 0
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "http-parser")
@@ -78,10 +85,15 @@ class Door:
 
     # -- places: one for each descriptor
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all places are taken."""
+        return self._places_taken >= self.connections_max
+
     def take_place(self) -> bool:
         """Take a place for a connection that is about to be accepted. If all are taken, the one that waits
         longest for a request is closed to make room; False if none waits."""
-        if self._places_taken >= self.connections_max:
+        if self.is_full:
             if not self._waiting:
                 return False
             oldest, _ = self._waiting.popitem(last=False)
@@ -97,17 +109,17 @@ class Door:
 
     # -- called by connections
 
-    def opened(self, connection: HttpConnection) -> None:
+    def opened(self, connection: Occupant) -> None:
         self.connections.add(connection)
         self._waiting[connection] = None
 
-    def is_waiting(self, connection: HttpConnection, waiting: bool) -> None:
+    def is_waiting(self, connection: Occupant, waiting: bool) -> None:
         """Whether the connection waits for a request, and since now."""
         self._waiting.pop(connection, None)
         if waiting and connection in self.connections:
             self._waiting[connection] = None
 
-    def ended(self, connection: HttpConnection) -> None:
+    def ended(self, connection: Occupant) -> None:
         self.connections.discard(connection)
         self._waiting.pop(connection, None)
         self.give_place()

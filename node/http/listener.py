@@ -62,7 +62,9 @@ class Listener:
         self._sockets = []
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+        for nth in range(ACCEPTS_PER_TURN):
+            if nth and self._door.is_full:
+                return  # that another newcomer waits is not known; if one does, the loop calls again
             if not self._door.take_place():
                 self._hold_off()
                 return

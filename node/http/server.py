@@ -47,7 +47,8 @@ class HttpServer:
     @property
     def connections(self) -> Sequence[HttpConnection]:
         """The open connections."""
-        return tuple(self._door.connections) if self._door is not None else ()
+        open_ones = self._door.connections if self._door is not None else ()
+        return tuple(one for one in open_ones if isinstance(one, HttpConnection))
 
     @property
     def held_bytes(self) -> int:

@@ -214,6 +214,20 @@ async def test_idle_connections_make_room_for_new_ones_and_are_never_more_than_a
         await until(lambda: not door.server.connections)
 
 
+async def test_one_newcomer_costs_one_idle_connection_its_place() -> None:
+    """It cost two: the second place was made before it was known that nobody waited for it."""
+    async with open_door(DoorLimits(connections_max=5, patience=CALM)) as door:
+        idle = [await door.send(post(BODY, close=False)) for _ in range(5)]
+        for reader, _ in idle:
+            await reader.readuntil(b"}\n")
+        reader, writer = await door.send(post(BODY, close=False))
+        await reader.readuntil(b"}\n")
+        assert await idle[0][0].read() == b"", "the one that was idle for longest"
+        await asyncio.sleep(0)
+        assert len(door.server.connections) == 5
+        hang_up(*idle, (reader, writer))
+
+
 async def test_requests_under_way_are_not_closed_and_new_connections_wait_for_a_place() -> None:
     async with open_door(DoorLimits(connections_max=5, patience=CALM)) as door:
         replies = []
