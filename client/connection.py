@@ -14,7 +14,7 @@ from allsource.client.calls import Call
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
 from allsource.cluster.protocol.requests import Result
-from allsource.cluster.protocol.session import ClientSession, Established, Event, Results
+from allsource.cluster.protocol.session import ClientSession, DiallerEvent, Established, Results
 from allsource.storage.model.errors import AllsourceError, InvalidRequest
 
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -148,7 +148,7 @@ class NodeConnection(asyncio.Protocol):
 
     # -- within
 
-    def _meet(self, event: Event) -> None:
+    def _meet(self, event: DiallerEvent) -> None:
         match event:
             case Results(items=items):
                 self._listener.answered(self, items)

@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-transcripts",
         action="store_true",
-        help="write the answers of the transcripts anew (see tests/cluster/consensus/transcript.py)",
+        help="write transcripts and golden bytes anew (consensus/transcript.py, protocol/test_golden.py)",
     )
 
 

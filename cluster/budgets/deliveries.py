@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.session import Event
+from allsource.cluster.protocol.node_session import ServerEvent
 
 TURN_S = 0.005
 
@@ -33,11 +33,11 @@ class Connection(Protocol):
 
     closing: bool
 
-    def decode(self, data: bytes) -> Iterator[Event]:
+    def decode(self, data: bytes) -> Iterator[ServerEvent]:
         """What the bytes amount to, one event after the other; raises `ProtocolError`."""
         ...
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: ServerEvent) -> None:
         """Take one; raises `ProtocolError` for what no peer says."""
         ...
 
@@ -59,7 +59,7 @@ class Deliveries:
         self._connection = connection
         self._loop = loop
         self._waiting: deque[bytes] = deque()
-        self._events: Iterator[Event] | None = None
+        self._events: Iterator[ServerEvent] | None = None
         """Of the data that is worked on."""
         self._end: float | None = None
         """When this turn's time is over; None before its first work."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import cast
+from typing import Generic, cast
 
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.session import ClientSession, Established, Event, ServerSession
+from allsource.cluster.protocol.session import Established, EventT, Session
 
 HANDSHAKE_TIMEOUT_S = 5.0
 LINGER_S = 1.0
@@ -22,10 +22,10 @@ DEAD_AFTER_MS = 10_000
 """Sent bytes that nobody acknowledges for so long end a connection (a pulled cable, a lost machine)."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Generic[EventT]):
     """One socket and its session. `error` says why it ended, if there was a reason to name."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, session: ClientSession | ServerSession) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, session: Session[EventT]) -> None:
         self._loop = loop
         self._base_session = session
         self._transport: asyncio.Transport | None = None
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         """How long the handshake may take."""
         return HANDSHAKE_TIMEOUT_S
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: EventT) -> None:
         """Something arrived."""
         raise AssertionError("each side handles its own events")
 

@@ -21,8 +21,9 @@ from typing import Protocol
 
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import Request, Result
-from allsource.cluster.protocol.session import ClientSession, Established, Event, Results
+from allsource.cluster.protocol.session import DiallerEvent, Established, Results
 from allsource.cluster.transport.connection import Connection
 from allsource.storage.model.errors import AllsourceError, OutcomeUnknown, Unavailable
 
@@ -69,10 +70,10 @@ class LinkSettings:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
 
 
-class LinkConnection(Connection):
+class LinkConnection(Connection[DiallerEvent]):
     """The dialling side of one connection."""
 
-    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop, session: ClientSession) -> None:
+    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop, session: PeerSession) -> None:
         super().__init__(loop, session)
         self.session = session
         self._link = link
@@ -104,7 +105,7 @@ class LinkConnection(Connection):
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: DiallerEvent) -> None:
         if isinstance(event, Results):
             for request_id, result in event.items:
                 waiting = self._pending.pop(request_id, None)
@@ -182,7 +183,7 @@ class Link:
 
     async def _dial(self) -> None:
         def make() -> LinkConnection:
-            return LinkConnection(self, self._loop, ClientSession(self._config, os.urandom(32)))
+            return LinkConnection(self, self._loop, PeerSession(self._config, os.urandom(32)))
 
         try:
             await self._resolve()

@@ -32,15 +32,15 @@ from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.codec import RequestItem, malformed
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import PEER, AcceptorConfig, Hello
-from allsource.cluster.protocol.requests import PartitionPage, Request, Result, StreamPage
-from allsource.cluster.protocol.session import (
+from allsource.cluster.protocol.node_session import (
     BeatArrived,
-    Established,
-    Event,
     Messages,
     Requests,
+    ServerEvent,
     ServerSession,
 )
+from allsource.cluster.protocol.requests import PartitionPage, Request, Result, StreamPage
+from allsource.cluster.protocol.session import Established
 from allsource.cluster.transport.connection import WRITE_HIGH_WATER_BYTES, Connection
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, Overloaded
 
@@ -102,7 +102,7 @@ class Handler(Protocol):
         ...
 
 
-class ServerConnection(Connection):
+class ServerConnection(Connection[ServerEvent]):
     """The accepting side of one connection."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, session: ServerSession) -> None:
@@ -161,7 +161,7 @@ class ServerConnection(Connection):
         super().connection_made(transport)
         self._server.opened(self)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: ServerEvent) -> None:
         kind = type(event)
         if isinstance(event, Requests):
             self._intake.take_requests(event.items)

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import AcceptorConfig, WireLimits
+from allsource.cluster.protocol.node_session import Requests, ServerSession
 from allsource.cluster.protocol.requests import Request, Result
-from allsource.cluster.protocol.session import Requests, ServerSession
 from allsource.storage.model.errors import AllsourceError
 from allsource.storage.model.identity import Identity
 from tests.toy_service import ToyService, ToyStore

@@ -11,6 +11,7 @@ from typing import Any
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import (
     AppendedStream,
     AppendRequest,
@@ -19,7 +20,7 @@ from allsource.cluster.protocol.requests import (
     Request,
     Result,
 )
-from allsource.cluster.protocol.session import ClientSession, Results
+from allsource.cluster.protocol.session import Results
 from allsource.cluster.transport.server import Server, ServerConnection
 from allsource.storage.model.errors import AllsourceError
 from tests.cluster.protocol.wire_samples import acceptor
@@ -115,10 +116,10 @@ async def hang_up_everything() -> None:
 
 
 class Caller:
-    """A plain client: a session and a stream, nothing clever."""
+    """A plain client or peer: a session and a stream, nothing clever."""
 
     def __init__(self, config: DiallerConfig) -> None:
-        self.session = ClientSession(config, os.urandom(32))
+        self.session = PeerSession(config, os.urandom(32))
         self.results: dict[int, Result | AllsourceError] = {}
 
     async def connect(self, port: int) -> Caller:

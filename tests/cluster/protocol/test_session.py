@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from allsource.cluster.protocol.codec import BATCH_BYTES, BATCH_ITEMS_MAX, Kind
 from allsource.cluster.protocol.frames import FrameParser, ProtocolError, encode_frame
 from allsource.cluster.protocol.handshake import HELLO_BYTES_MAX, WireLimits
+from allsource.cluster.protocol.node_session import BeatArrived, Messages, Requests, ServerSession
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
@@ -17,15 +18,7 @@ from allsource.cluster.protocol.requests import (
     DescribeCluster,
     PartitionPage,
 )
-from allsource.cluster.protocol.session import (
-    BeatArrived,
-    ClientSession,
-    Established,
-    Messages,
-    Requests,
-    Results,
-    ServerSession,
-)
+from allsource.cluster.protocol.session import ClientSession, Established, Results
 from allsource.storage.model.errors import InvalidRequest, NotFound, OutcomeUnknown, TooLarge
 from tests.cluster.protocol.wire_samples import (
     BEAT,

@@ -20,6 +20,7 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.protocol.acquaintance import LogEnd, Start, lost_acknowledgement, outpaced
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import AcceptorConfig, DiallerConfig
+from allsource.cluster.protocol.node_session import PeerSession, ServerEvent, ServerSession
 from allsource.cluster.protocol.requests import (
     AppendedStream,
     AppendPart,
@@ -36,7 +37,7 @@ from allsource.cluster.protocol.requests import (
     Result,
     StreamPage,
 )
-from allsource.cluster.protocol.session import ClientSession, Event, ServerSession
+from allsource.cluster.protocol.session import DiallerEvent
 from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
 from allsource.storage.model.errors import AllsourceError, NotOwner, OutcomeUnknown, WrongExpectedVersion
 from allsource.storage.model.events import NewEvent, encode_blob
@@ -50,7 +51,12 @@ N2 = Identity(CLUSTER, "n2", "replica-2", 7)
 ADDRESSES = {"n1": ("127.0.0.1", 7101), "n2": ("127.0.0.1", 7102)}
 NONCE_1, NONCE_2 = b"1" * 32, b"2" * 32
 
-BLOB = encode_blob([NewEvent.json("Opened", {"owner": "Ada"}), NewEvent("Seen", b"\x00\xff", b"m", 1)])
+BLOB = encode_blob(
+    [
+        NewEvent.json("Opened", {"owner": "Ada"}, id=b"the first id, 16"),
+        NewEvent("Seen", b"\x00\xff", b"m", 1, b"the second, 16 b"),
+    ]
+)
 
 REQUESTS: list[Request] = [
     AppendRequest((AppendPart("account-1", -1, BLOB),)),
@@ -189,16 +195,21 @@ def client() -> DiallerConfig:
     return DiallerConfig.client(CLIENT_SECRET)
 
 
-def deliver(sender: ClientSession | ServerSession, receiver: ClientSession | ServerSession) -> list[Event]:
+def deliver(
+    sender: PeerSession | ServerSession, receiver: PeerSession | ServerSession
+) -> list[DiallerEvent | ServerEvent]:
     """Everything that `sender` has queued, as `receiver` understands it."""
     return list(receiver.receive(b"".join(sender.take())))
 
 
 def pair(
     dial: DiallerConfig | None = None, accept: AcceptorConfig | None = None
-) -> tuple[ClientSession, ServerSession]:
-    """Two sessions, their handshake behind them; or the `ProtocolError` of the side that refused."""
-    one = ClientSession(dial or client(), NONCE_1)
+) -> tuple[PeerSession, ServerSession]:
+    """Two sessions, their handshake behind them; or the `ProtocolError` of the side that refused.
+
+    The dialling one could say what only peers say, whatever its role.
+    """
+    one = PeerSession(dial or client(), NONCE_1)
     other = ServerSession(accept or acceptor(), NONCE_2)
     for _ in range(3):
         deliver(one, other)

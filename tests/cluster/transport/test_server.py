@@ -14,6 +14,7 @@ from allsource.cluster.protocol.codec import Kind
 from allsource.cluster.protocol.frames import ProtocolError, encode_frame
 from allsource.cluster.protocol.handshake import DiallerConfig, WireLimits
 from allsource.cluster.protocol.handshake_frames import Challenge
+from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
@@ -22,7 +23,6 @@ from allsource.cluster.protocol.requests import (
     PartitionPage,
     ReadPartition,
 )
-from allsource.cluster.protocol.session import ClientSession
 from allsource.cluster.transport import connection as connection_module
 from allsource.cluster.transport import server as server_module
 from allsource.cluster.transport.server import CannotListen, Server
@@ -613,7 +613,7 @@ async def test_a_handshake_that_stalls_half_way_is_put_out(
     """After HELLO, and after a proof of the nodes' key: the key alone is no place for ever."""
     monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.2)
     server = await serve(handler)
-    session = ClientSession(dialler(), b"n" * 32)
+    session = PeerSession(dialler(), b"n" * 32)
     reader, writer = await knock(server.port)
     for number in range(frames):
         writer.writelines(session.take())
@@ -627,7 +627,7 @@ async def test_a_handshake_that_stalls_half_way_is_put_out(
 async def test_who_has_not_said_which_node_it_is_says_nothing_else(handler: Recorder) -> None:
     """With the nodes' key, but no IDENTITY: it may be an older copy."""
     server = await serve(handler)
-    session = ClientSession(dialler(), b"n" * 32)
+    session = PeerSession(dialler(), b"n" * 32)
     reader, writer = await knock(server.port)
     writer.writelines(session.take())
     list(session.receive(await reader.readexactly(4 + CHALLENGE_BYTES)))
