@@ -9,7 +9,7 @@ shares one write, one sync and one frame per peer.
 Two promises about the disk are kept here:
 
 * Only what the core was told to be durable is (`persisted` after the sync of that very write), and a
-  failed sync ends the process (rule 16, `Syncer`).
+  failed sync ends the process (rule 16, `SyncThread`).
 * A node whose disk stalls does not look alive (rule 25): while one sync has been running for longer
   than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
   others take over what it leads.
@@ -49,7 +49,7 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.membership.registry import NodeRegistry
-from allsource.cluster.shell.syncer import Syncer
+from allsource.storage.files.sync_thread import SyncThread
 from allsource.storage.interface import Storage
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import Corrupt, DiskFull
@@ -145,7 +145,7 @@ class Replica:
         self._try_at = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
-        self._syncer = Syncer(
+        self._syncer = SyncThread(
             loop, storage.sync, clock=clock, done=self._on_synced, failed=self._on_sync_failed
         )
         self.is_leader = core.is_leader

@@ -3,7 +3,7 @@
 What lives here
     stream_repository  `EventStreamRepository`, what all backends promise
     log_repository     one over a `Storage`: in memory, or in RocksDB
-    group_sync         many waiting writers, one fsync
+    group_sync         many waiting writers, one fsync (`storage.files.sync_thread`)
 
 `storage.repository` opens one by its URL. PostgreSQL's repository lives beside its driver, in
 `storage.postgres`. Nothing here knows a cluster.

@@ -1,17 +1,18 @@
-"""Many waiting writers, one fsync: group commit without a timer.
+"""Many waiting writers, one fsync: `SyncThread` for tasks that await it.
 
-Whoever wrote something awaits `durable()`. The first one starts a sync in a thread of its own; all who
-come while it runs wait together for the next one, which begins when it ends and covers them all. So a
-lone writer waits for one sync, and a thousand writers share each.
+Whoever wrote something awaits `durable()`. All who do so in one turn of the loop make a group, which has
+one number for the sync thread; the groups that come while a sync runs share the next one. So a lone writer
+waits for one sync, and a thousand writers share each.
 """
 
 from __future__ import annotations
 
 import asyncio
-from queue import SimpleQueue
-from threading import Thread
+from contextlib import suppress
+from time import monotonic_ns
 from typing import Protocol
 
+from allsource.storage.files.sync_thread import SyncThread
 from allsource.storage.model.errors import OutcomeUnknown
 
 
@@ -22,19 +23,25 @@ class Syncable(Protocol):
 
 
 class GroupSync:
-    """Belongs to the event loop that runs when it is made."""
+    """Belongs to the event loop that runs when it is made. `close` it at the end."""
 
     def __init__(self, storage: Syncable) -> None:
-        self._storage = storage
         self._loop = asyncio.get_running_loop()
-        self._running: asyncio.Future[None] | None = None
-        """Who waits for the sync that runs now, or that begins in this turn of the loop."""
-        self._next: asyncio.Future[None] | None = None
-        """Who waits for the one behind it."""
+        self._number = 0
+        """Of the newest group."""
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        """What the groups wait on whose writes are not durable yet, by their numbers, which rise."""
+        self._is_open = False
+        """Whether the newest group still takes writers: until the end of this turn."""
         self.failure: BaseException | None = None
-        """The first sync that failed, if any: nothing may be written after it (RULES.md rule 16)."""
-        self._orders: SimpleQueue[bool] = SimpleQueue()
-        self._thread = Thread(target=self._work, name="allsource-sync", daemon=True)
+        """The sync that failed, if any: nothing may be written after it (RULES.md rule 16)."""
+        self._thread = SyncThread(
+            self._loop,
+            storage.sync,
+            clock=lambda: monotonic_ns() // 1000,
+            done=self._done,
+            failed=self._failed,
+        )
         self._thread.start()
 
     async def durable(self) -> None:
@@ -42,45 +49,42 @@ class GroupSync:
 
         Raises `OutcomeUnknown` if the sync failed: what was written may or may not survive.
         """
-        if self._next is None:
-            self._next = self._loop.create_future()
-            if self._running is None:
-                # At the end of this turn, so that all who write in it go together.
-                self._running = self._next
-                self._loop.call_soon(self._begin)
+        if self.failure is not None:
+            raise _lost(self.failure)
+        if not self._is_open:
+            self._is_open = True
+            self._number += 1
+            self._waiting[self._number] = self._loop.create_future()
+            self._loop.call_soon(self._request)
         # One writer that is cancelled must not cancel what the others wait for.
-        await asyncio.shield(self._next)
+        await asyncio.shield(self._waiting[self._number])
 
-    def _begin(self) -> None:
-        self._running, self._next = self._next, None
-        if self._running is not None:
-            self._orders.put(True)
+    def _request(self) -> None:
+        self._is_open = False
+        self._thread.request(self._number)
 
-    def _work(self) -> None:
-        """The thread: one sync for each order."""
-        while self._orders.get():
-            failure = self.failure
-            if failure is None:  # a failed sync is never tried again
-                try:
-                    self._storage.sync()
-                except BaseException as error:  # else this thread would end, and its waiters wait for ever
-                    failure = error
-            self._loop.call_soon_threadsafe(self._ended, failure)
+    def _done(self, number: int, _took_us: int) -> None:
+        for group in [group for group in self._waiting if group <= number]:
+            self._waiting.pop(group).set_result(None)
 
-    def _ended(self, failure: BaseException | None) -> None:
-        waiters = self._running
-        assert waiters is not None, "a sync ended that nobody asked for"
-        self.failure = failure
-        if failure is None:
-            waiters.set_result(None)
-        else:
-            waiters.set_exception(OutcomeUnknown(f"a sync failed, so this may be lost: {failure}"))
-            waiters.exception()  # they may all have been cancelled: then nobody asks for it
-        self._begin()
+    def _failed(self, error: BaseException) -> None:
+        """In the thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._give_up, error)
+
+    def _give_up(self, error: BaseException) -> None:
+        self.failure = error
+        waiting, self._waiting = self._waiting, {}
+        for group in waiting.values():
+            group.set_exception(_lost(error))
+            group.exception()  # all its writers may have been cancelled: then nobody asks for it
 
     async def close(self) -> None:
         """Wait for the syncs that are asked for, then end the thread."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
-        self._orders.put(False)
-        self._thread.join()
+        while self._waiting:
+            await asyncio.wait(self._waiting.values())
+        self._thread.stop()
+
+
+def _lost(failure: BaseException) -> OutcomeUnknown:
+    return OutcomeUnknown(f"a sync failed, so this may be lost: {failure}")

@@ -30,7 +30,7 @@ class OwnerRaised(Exception):
 def make_replica(node: SimNode) -> Replica:
     """The replica of a process that starts; its owner is set, its first turn is asked for."""
     states = {partition: node.disk.load(partition) for partition in node.hosted}
-    with mock.patch.object(replica_module, "Syncer", _Syncer):
+    with mock.patch.object(replica_module, "SyncThread", _Syncer):
         replica = Replica(
             node.core,
             _Disk(node),  # type: ignore[arg-type]  # it asks storage for writes alone

@@ -12,7 +12,6 @@ import pytest
 from allsource.cluster.consensus.messages import Beat, CommitNotice, ReadResult, Ready, Role, RoleChange
 from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.shell.replica import DISK_FULL_RETRY_US, Replica
-from allsource.cluster.shell.syncer import Syncer
 from allsource.storage.model.errors import Corrupt, DiskFull
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
 from tests.node.members import clock, until
@@ -234,30 +233,6 @@ async def test_a_node_whose_disk_stalls_does_not_look_alive(shell: Shell) -> Non
     await until(lambda: shell.core.done)
     shell.order(Ready(beats={"n2": BEAT}))
     await until(lambda: "beat n2" in shell.world.story)
-
-
-async def test_a_failed_sync_is_told_and_never_taken_for_done() -> None:
-    world = World()
-    world.sync_error = OSError("EIO")
-    failed: list[BaseException] = []
-    done: list[int] = []
-    syncer = Syncer(
-        asyncio.get_running_loop(),
-        world.sync,
-        clock=clock,
-        done=lambda number, _: done.append(number),
-        failed=failed.append,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "excepthook", lambda _: None)  # a real node's `failed` does not return
-        syncer.start()
-        syncer.request(1)
-        await until(lambda: failed)
-        syncer._thread.join()
-    syncer.request(2)
-    await asyncio.sleep(0.005)
-    assert [str(error) for error in failed] == ["EIO"]
-    assert done == []
 
 
 async def test_a_full_disk_stops_everything_until_there_is_room(

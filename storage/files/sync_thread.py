@@ -1,13 +1,13 @@
-"""The one thread that may block on the disk.
+"""The one thread that may block on the disk: of a node, and of an embedded store.
 
-The event loop writes (microseconds) and never syncs (a fifth of a millisecond on a good day, seconds
-on a bad one). It posts the number of each write; this thread takes all numbers that are there, syncs
-once for all of them, and tells the loop the highest. What is written during a sync goes with the
-next one: group commit without a timer.
+The event loop writes (microseconds) and never syncs (a fifth of a millisecond on a good day, seconds on a
+bad one). It numbers its writes and posts the numbers here. The thread takes all numbers that are there,
+syncs once for all of them, and tells the loop the highest. What is written during a sync goes with the next
+one: group commit without a timer.
 
-A sync that fails ends the process (RULES.md rule 16): a kernel may report a failed write-back
-once and then forget it, so nothing that a retry says could be believed. Whatever else ends the thread
-is no better: nothing would be durable any more, and nobody would notice.
+A failed sync is never tried again (RULES.md rule 16): a kernel may report a failed write-back once and then
+forget it, so nothing that a retry says could be believed. Whatever else ends the thread is no better, since
+nothing would be durable any more: it is told as a failed sync too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from __future__ import annotations
 import threading
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 
-class Syncer:
-    """Runs `sync` in a thread of its own. `done(number, microseconds)` is called on the loop after each;
-    `failed(error)` is called *in the thread*, which ends then: no later number is ever done, and
-    `running_for` grows for ever."""
+class SyncThread:
+    """Runs `sync` in a thread of its own, which `start` begins and `stop` ends."""
 
     def __init__(
         self,
@@ -32,6 +31,9 @@ class Syncer:
         done: Callable[[int, int], None],
         failed: Callable[[BaseException], None],
     ) -> None:
+        """`clock` gives microseconds. After each sync the loop calls `done(number, microseconds)`: every
+        write up to that number is durable. `failed(error)` is called once, *in the thread*, which ends with
+        it: no later number is ever done, and `running_for` grows for ever."""
         self._loop = loop
         self._sync = sync
         self._clock = clock
@@ -39,14 +41,14 @@ class Syncer:
         self._failed = failed
         self._numbers: SimpleQueue[int] = SimpleQueue()
         self._began_us = 0
-        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="allsource-sync", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def request(self, number: int) -> None:
-        """Sync everything written up to `number`, soon. Never blocks."""
+        """Sync everything written up to `number` (1 and above), soon. Never blocks."""
         self._numbers.put(number)
 
     def running_for(self, now: int) -> int:
@@ -57,7 +59,8 @@ class Syncer:
     def stop(self) -> None:
         """Let the thread finish what it was asked for, and end. Blocks for one sync at most."""
         self._numbers.put(_STOP)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -69,11 +72,9 @@ class Syncer:
     def _serve(self) -> None:
         while True:
             numbers = [self._numbers.get()]
-            try:
+            with suppress(Empty):
                 while True:
                     numbers.append(self._numbers.get_nowait())
-            except Empty:
-                pass
             highest = max(numbers)
             if highest > 0:
                 self._sync_once(highest)
@@ -85,10 +86,8 @@ class Syncer:
         self._sync()
         took_us = self._clock() - began
         self._began_us = 0
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
             self._loop.call_soon_threadsafe(self._done, number, took_us)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits for this any more
 
 
 _STOP = -1
