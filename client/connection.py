@@ -180,7 +180,8 @@ class NodeConnection(asyncio.Protocol):
     def _write(self) -> None:
         frames = self._session.take()
         if frames and self._transport is not None:
-            self._transport.writelines(frames)
+            # Not `writelines`: asyncio's own never pauses its writer in some Pythons (CVE-2024-12254).
+            self._transport.write(b"".join(frames))
 
     def _handshake_is_late(self) -> None:
         self.close(TimeoutError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))

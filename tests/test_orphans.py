@@ -18,12 +18,13 @@ def test_what_a_test_starts_and_forgets_is_ended(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(orphans, "_ENDING_S", 0.0)
     before = children()
     forgotten = subprocess.Popen(SLEEPER, stdout=subprocess.PIPE)
+    assert forgotten.stdout is not None
+    assert forgotten.stdout.readline() == b"up\n"  # before, /proc may not show its command line yet
     (told,) = left_behind(before)
     assert told.startswith(f"{forgotten.pid}: ")
     assert "time.sleep(600)" in told
     assert children() == before
     assert forgotten.wait() == 0  # reaped by `left_behind` already, so that nobody knows how it ended
-    assert forgotten.stdout is not None
     forgotten.stdout.close()
 
 

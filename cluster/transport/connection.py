@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Generic, cast
 
 from allsource.cluster.protocol.frames import ProtocolError
@@ -20,6 +21,10 @@ LINGER_S = 1.0
 WRITE_HIGH_WATER_BYTES = 1 << 20
 DEAD_AFTER_MS = 10_000
 """Sent bytes that nobody acknowledges for so long end a connection (a pulled cable, a lost machine)."""
+
+_PYTHON = sys.version_info[:3]
+_WRITELINES_PAUSES = not ((3, 12) <= _PYTHON < (3, 12, 9) or (3, 13) <= _PYTHON < (3, 13, 2))
+"""Whether asyncio's `writelines` tells its protocol that too much waits (CVE-2024-12254); uvloop's does."""
 
 
 class Connection(asyncio.Protocol, Generic[EventT]):
@@ -112,8 +117,10 @@ class Connection(asyncio.Protocol, Generic[EventT]):
         pieces = self._base_session.take()
         if len(pieces) == 1:
             self._transport.write(pieces[0])
-        elif pieces:
+        elif pieces and _WRITELINES_PAUSES:
             self._transport.writelines(pieces)
+        elif pieces:
+            self._transport.write(b"".join(pieces))
         self.on_flushed()
 
     def outgoing_bytes(self) -> int:

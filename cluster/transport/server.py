@@ -483,7 +483,8 @@ def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
     if isinstance(error, socket.gaierror):
         advice = "that host name has no address; check `host` of the node"
     else:
-        advice = _ADVICE.get(error.errno or 0) or error.strerror or str(error)
+        # Without a number: asyncio's error (3.13) where no address of the host is this machine's.
+        advice = _ADVICE.get(error.errno or errno.EADDRNOTAVAIL) or error.strerror or str(error)
     return CannotListen(f"cannot listen on {host}:{port}: {advice}", host=host, port=port)
 
 

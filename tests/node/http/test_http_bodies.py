@@ -199,7 +199,9 @@ def test_half_pairs_are_kept_up_to_a_number() -> None:
 
 
 def test_what_came_in_can_go_out_from_deeper_in_the_program() -> None:
-    deepest = next(depth for depth in range(1000, 0, -1) if _is_taken(around(b"[" * depth + b"]" * depth)))
+    deepest = next(
+        depth for depth in range(20_000, 0, -1) if _is_taken(around(b"[" * depth + b"]" * depth))
+    )
 
     def deeper(levels: int) -> bool:
         return deeper(levels - 1) if levels else is_json(b"[" * deepest + b"]" * deepest)
