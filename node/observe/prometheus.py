@@ -12,16 +12,8 @@ formatting; everything that it asks the node for is at hand.
 `config/grafana-dashboard.json` draws them (import it in Grafana; a test compares its queries with what is
 exported here).
 
-What to alert on, beside `up`::
-
-    allsource_ready == 0                                        the node does not serve as it should
-    sum by (partition) (allsource_partition_leads) == 0         nobody leads: no appends
-    allsource_partition_follower_replicating == 0               one more loss may cost the majority
-    allsource_partition_follower_lag_entries                    a follower cannot keep up
-    allsource_partition_commit_lag_entries                      the same, told by the follower
-    allsource_partitions_damaged > 0                            this node's copy is damaged; a copy less
-    allsource_storage_pressure == 1                             a disk is nearly full, or does not keep up
-    increase(allsource_errors_total[5m]) > 0                    what should not happen
+`docs/operations.md` lists them with their meaning (a test compares it with what is exported here), and says
+what to alert on.
 """
 
 from __future__ import annotations
