@@ -30,17 +30,14 @@ class Holdings:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.total = 0
-        self._of: dict[Holder, int] = {}
-
-    @property
-    def is_tight(self) -> bool:
+        self.is_tight = False
         """Whether half of what may be held is: time to hold nothing more for who holds something."""
-        return self.total > self.bytes_max // 2
+        self._of: dict[Holder, int] = {}
 
     def note(self, holder: Holder, size: int) -> None:
         """So many bytes are held for this connection now."""
         of = self._of
-        self.total += size - of.get(holder, 0)
+        self._set_total(self.total + size - of.get(holder, 0))
         if size:
             of[holder] = size
         else:
@@ -50,7 +47,7 @@ class Holdings:
 
     def forget(self, holder: Holder) -> None:
         """The connection has ended."""
-        self.total -= self._of.pop(holder, 0)
+        self._set_total(self.total - self._of.pop(holder, 0))
 
     def holders(self) -> tuple[Holder, ...]:
         """Those for whom anything is held."""
@@ -59,7 +56,11 @@ class Holdings:
     def recount(self) -> None:
         """Ask everybody."""
         self._of = {holder: size for holder in self._of if (size := holder.held_bytes())}
-        self.total = sum(self._of.values())
+        self._set_total(sum(self._of.values()))
+
+    def _set_total(self, total: int) -> None:
+        self.total = total
+        self.is_tight = total > self.bytes_max // 2
 
     def _relieve(self) -> None:
         self.recount()

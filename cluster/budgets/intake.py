@@ -98,7 +98,7 @@ class Intake:
     def answered(self) -> None:
         """One of the requests that were handed over has its answer."""
         self.under_way -= 1
-        if self._backlog and self.under_way + 1 == self.under_way_max:
+        if self.under_way + 1 == self.under_way_max and (self._backlog or self._frames):
             self._turns.add(self)
 
     def go_on(self) -> None:
@@ -119,10 +119,12 @@ class Intake:
             return False
         if not backlog and self._frames and not self._decode():
             return False
-        now = self._turns.now_us()
+        now, most = self._turns.now_us(), self.under_way_max
         for _ in range(HANDED_OVER_AT_ONCE):
-            if not backlog or not self._may_hand_over():
+            if not backlog:
                 break
+            if most is not None and (self.under_way >= most or not connection.may_be_given_answers()):
+                return False
             self.under_way += 1
             arrived, item = backlog.popleft()
             connection.hand_over(item, (now - arrived) // 1000)
@@ -131,7 +133,7 @@ class Intake:
             if not self._frames:
                 connection.read(True)
                 return False
-        return self._may_hand_over()
+        return True
 
     def _decode(self) -> bool:
         arrived, payload = self._frames.popleft()
@@ -143,8 +145,3 @@ class Intake:
             return False
         self._decoded_bytes = len(payload)
         return True
-
-    def _may_hand_over(self) -> bool:
-        if self.under_way_max is None:
-            return True
-        return self.under_way < self.under_way_max and self._connection.may_be_given_answers()

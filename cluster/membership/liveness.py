@@ -65,7 +65,8 @@ class FailureDetector:
     def heard(self, peer: str, now: int) -> None:
         """A beat came, or a handshake finished: it is alive."""
         known = self._peers[peer]
-        known.heard_at = max(known.heard_at, now)
+        if now > known.heard_at:
+            known.heard_at = now
         known.state = UP
         known.quiet = False
 

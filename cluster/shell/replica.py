@@ -240,8 +240,9 @@ class Replica:
         """Ask for a read barrier; the answer comes to `owner.read_ended`."""
         if self._stuck is not None:
             self.owner.read_ended(ReadResult(ticket, partition, 0, ok=False))
-            return
-        self._hear(self.core.read, partition, ticket, min_index, self._clock())
+        elif not self._stopped:
+            self._feed(self.core.read, partition, ticket, min_index, self._clock())
+            self.schedule()
 
     def hand_over(self) -> bool:
         """Leaving: move every leadership away. True when nothing is left to move."""

@@ -149,10 +149,11 @@ class ServerConnection(Connection[ServerEvent]):
         """
         if self.closing:
             return True
-        self._waits_for_ease = self.write_paused or self._session.queued_bytes > WRITE_HIGH_WATER_BYTES
-        if not self._waits_for_ease and self._server.holdings.is_tight:
-            self._waits_for_ease = self.outgoing_bytes() > 0
-        return not self._waits_for_ease
+        waits = self.write_paused or self._session.queued_bytes > WRITE_HIGH_WATER_BYTES
+        if not waits and self._server.holdings.is_tight:
+            waits = self.outgoing_bytes() > 0
+        self._waits_for_ease = waits
+        return not waits
 
     # -- from Connection
 

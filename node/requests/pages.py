@@ -205,19 +205,21 @@ class _Fetch:
         self._partition = partition
         self._fetched = 0
         self._size = 0
+        self._newest: list[Entry] = []
+        """Not counted in `_size` yet: most pages need no second look."""
 
     def count(self, bytes_left: int) -> int:
         """How many slices to fetch next."""
-        if not self._fetched:
+        if not self._newest:
             return _SLICES_AT_FIRST
+        self._fetched += len(self._newest)
+        self._size += sum([len(entry.record) for entry in self._newest])
         return max(1, min(_SLICES_AT_ONCE, bytes_left * self._fetched // self._size))
 
     def __call__(self, slices: list[StreamSlice]) -> list[tuple[Entry, StreamSlice]]:
         """The slices with the entries that hold them."""
-        entries = self._log.entries_at(self._partition, [found.index for found in slices])
-        self._fetched += len(entries)
-        self._size += sum([len(entry.record) for entry in entries])
-        return list(zip(entries, slices, strict=True))
+        self._newest = self._log.entries_at(self._partition, [found.index for found in slices])
+        return list(zip(self._newest, slices, strict=True))
 
 
 def _chunk(entry: Entry, stream: str, first_version: int, skip: int, take: int) -> Chunk:

@@ -236,7 +236,7 @@ class Service:
 
     def _start(self, ticket: Ticket) -> None:
         """Begin an attempt."""
-        if _is_local(ticket):
+        if ticket.local:
             self._start_local(ticket)
         elif self._replica.is_leader(ticket.partition):
             self._start_here(ticket)
@@ -307,7 +307,7 @@ class Service:
         way.under_way += 1
         ticket.out = True
         self._measures.forwarded()
-        if not _is_local(ticket):
+        if not ticket.local:
             self._forwarded.setdefault((ticket.partition, peer), {})[ticket] = None
         self._peers.request(
             peer,
@@ -321,7 +321,7 @@ class Service:
         way.under_way -= 1
         way.pace.served(1, way.under_way, self._now_us())
         key = (ticket.partition, decision.node_id)
-        waits_for_it = _is_local(ticket) or self._forget_forwarded(key, ticket)
+        waits_for_it = ticket.local or self._forget_forwarded(key, ticket)
         if not isinstance(result, AllsourceError):
             ticket.finish(result)  # also from a peer that it was taken back from: done is done
         elif not waits_for_it:
@@ -391,7 +391,7 @@ class Service:
             )
             self._refuse(ticket, full)
         else:
-            key = ~ticket.partition if _is_local(ticket) else ticket.partition
+            key = ~ticket.partition if ticket.local else ticket.partition
             self._parked_count += 1
             self._parked.setdefault(key, []).append(ticket)
 
@@ -525,11 +525,6 @@ def _too_many(ticket: Ticket, peer: str, under_way: int) -> Overloaded:
         partition=ticket.partition,
         node=peer,
     )
-
-
-def _is_local(ticket: Ticket) -> bool:
-    """Whether any replica may answer it."""
-    return not isinstance(ticket.request, AppendRequest) and ticket.request.local
 
 
 def _leaving() -> ShuttingDown:

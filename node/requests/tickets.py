@@ -10,6 +10,7 @@ earlier or the present attempt may have put the append into some log.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from enum import Enum
 from itertools import islice
@@ -69,8 +70,8 @@ class Ticket:
     """One request for one partition. `reply` is called exactly once, by `finish`.
 
     `passes_on`: a peer asked for it to be passed on to the leader.
-    `min_index`: log index that a read's token names; 0 for none. `source`: None for a caller that has one
-    request at a time (HTTP).
+    `local`: any replica may answer it. `min_index`: log index that a read's token names; 0 for none.
+    `source`: None for a caller that has one request at a time (HTTP).
 
     `in_doubt`: an earlier attempt may have put the append into a log. `out`: the present attempt may
     have. Both only mean something for appends; a read leaves no trace.
@@ -82,6 +83,7 @@ class Ticket:
         "deadlines",
         "forwarded",
         "in_doubt",
+        "local",
         "min_index",
         "out",
         "partition",
@@ -121,8 +123,11 @@ class Ticket:
         self.deadlines: Deadlines | None = None
         self.size = REQUEST_OVERHEAD_BYTES
         if isinstance(request, AppendRequest):
+            self.local = False
             for part in request.parts:
                 self.size += len(part.blob)
+        else:
+            self.local = request.local
 
     def finish(self, result: Result | AllsourceError) -> None:
         """Answer, once; later calls (an answer that came after the deadline) do nothing.
@@ -220,7 +225,8 @@ class Deadlines:
         self.size = 0
         """Bytes of their requests, about."""
         self._buckets: dict[int, dict[Ticket, None]] = {}
-        self._looked_at = 0
+        self._order: list[int] = []
+        """A heap of the buckets' keys: the first is due first."""
 
     def add(self, ticket: Ticket) -> None:
         """Watch the ticket until it is finished."""
@@ -228,6 +234,7 @@ class Deadlines:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = {}
+            heapq.heappush(self._order, key)
         bucket[ticket] = None
         ticket.bucket = bucket
         ticket.deadlines = self
@@ -240,17 +247,14 @@ class Deadlines:
         Not more than `at_most`, the oldest first: a hundred thousand may have waited for the same thing,
         and to tell them all in one turn would take longer than a node may be silent.
         """
-        due = now >> _BUCKET_SHIFT
-        if due == self._looked_at:
-            return []
+        due, order = now >> _BUCKET_SHIFT, self._order
         errors: list[AllsourceError] = []
-        for key in sorted(key for key in self._buckets if key < due):
-            bucket = self._buckets[key]
+        while order and order[0] < due:
+            bucket = self._buckets[order[0]]
             errors += [ticket.expire() for ticket in list(islice(bucket, at_most - len(errors)))]
             if bucket:
                 return errors
-            del self._buckets[key]
-        self._looked_at = due
+            del self._buckets[heapq.heappop(order)]
         return errors
 
     def tickets(self) -> list[Ticket]:
