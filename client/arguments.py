@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from allsource.client.addresses import read_address
 from allsource.client.cluster_map import Address
-from allsource.cluster.protocol.requests import AppendPart, ReadPartition, ReadStream, parse_token
+from allsource.cluster.protocol.requests import ReadPartition, ReadStream, parse_token
+from allsource.storage.model.append import AppendPart, append_part, partition_of_append
 from allsource.storage.model.arguments import flag, seconds, shown, text, whole_number
 from allsource.storage.model.errors import InvalidRequest
-from allsource.storage.model.events import Events, as_events, encode_blob
-from allsource.storage.model.expected import ANY, parse_expected
-from allsource.storage.model.partition import check_stream_id, partition_of
+from allsource.storage.model.events import Events
+from allsource.storage.model.partition import check_stream_id
 
 Expected: TypeAlias = str | int
 
@@ -74,14 +74,6 @@ def _has_surrogates(value: str) -> bool:
 # -- appending
 
 
-def append_part(stream: str, events: Events, expected_version: Expected) -> AppendPart:
-    """The events for one stream, packed."""
-    check_stream_id(stream)
-    blob = encode_blob(as_events(events))
-    expected = ANY if expected_version == "any" else parse_expected(expected_version)
-    return AppendPart(stream, expected, blob)
-
-
 def append_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:
     """The events for several streams of one partition, packed."""
     if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
@@ -93,22 +85,8 @@ def append_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int)
                 f"parts[{number}] must be (stream, events, expected_version), not {shown(part)}"
             )
         packed.append(append_part(*part))
-    if not packed:
-        raise InvalidRequest("parts is empty: an append needs at least one stream")
-    _check_one_partition(packed, partitions)
+    partition_of_append(packed, partitions)
     return tuple(packed)
-
-
-def _check_one_partition(parts: list[AppendPart], partitions: int) -> None:
-    found = {part.stream: partition_of(part.stream, partitions) for part in parts}
-    if len(found) != len(parts):
-        raise InvalidRequest("a stream stands twice in one append; put its events in one list")
-    if len(set(found.values())) > 1:
-        raise InvalidRequest(
-            "an append goes to one partition, and these streams are of several; "
-            "ids that share a {tag} share a partition",
-            partitions=found,
-        )
 
 
 # -- reading

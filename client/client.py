@@ -41,6 +41,7 @@ from allsource.cluster.protocol.requests import (
     Request,
 )
 from allsource.storage.model.answers import StreamInfo
+from allsource.storage.model.append import append_part
 from allsource.storage.model.arguments import seconds, whole_number
 from allsource.storage.model.errors import InvalidRequest, Unavailable
 from allsource.storage.model.events import Event, Events
@@ -171,7 +172,7 @@ class Client:
         is the first one's, with `duplicate` set. Raises `Rejected` or `OutcomeUnknown`.
         """
         wait_s = arguments.timeout(timeout_s, self._timeout_s)
-        return await self._append((arguments.append_part(stream, events, expected_version),), wait_s)
+        return await self._append((append_part(stream, events, expected_version),), wait_s)
 
     async def append_many(
         self, parts: Iterable[tuple[str, Events, Expected]], *, timeout_s: float | None = None

@@ -39,6 +39,12 @@ class Refusal(NamedTuple):
     """As what: there is no room, or the disk does not keep up."""
     reason: str
 
+    def as_error(self, partition: int) -> DiskFull | Overloaded:
+        """What the writer of a refused append is told."""
+        return self.error(
+            f"no appends are taken: {self.reason}; nothing was written, reads go on", partition=partition
+        )
+
 
 class Storage(Protocol):
     """See the module's page for the promises and the rules about threads."""

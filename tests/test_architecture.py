@@ -51,7 +51,7 @@ PURE = (
     "allsource.storage.interface",
     "allsource.storage.model",
     "allsource.storage.postgres.overlay",
-    "allsource.storage.postgres.recent",
+    "allsource.storage.postgres.seen",
     "allsource.storage.rocksdb.keys",
 )
 """What can be tested, and simulated, without a socket, a clock or a die."""

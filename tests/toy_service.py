@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from allsource.cluster.protocol.requests import (
-    AppendedStream,
     AppendRequest,
     AppendResult,
     Chunk,
@@ -26,16 +25,10 @@ from allsource.cluster.protocol.requests import (
     StreamPage,
     parse_token,
 )
-from allsource.storage.model.errors import (
-    AllsourceError,
-    EventIdConflict,
-    InvalidRequest,
-    NotFound,
-    WrongExpectedVersion,
-)
-from allsource.storage.model.events import blob_ids, same_content
-from allsource.storage.model.expected import is_met, show_expected
+from allsource.storage.model.append import partition_of_append
+from allsource.storage.model.errors import AllsourceError, NotFound
 from allsource.storage.model.partition import partition_of
+from tests.storage.model.pure_log import PureLog
 
 Reply = Callable[[Result | AllsourceError], None]
 
@@ -48,7 +41,7 @@ class ToyStore:
     def __init__(self, partitions: int = 32) -> None:
         self.partitions = partitions
         self.chunks: dict[int, list[Chunk]] = {p: [] for p in range(partitions)}
-        self.appends: dict[bytes, tuple[AppendRequest, AppendResult]] = {}
+        self.logs = [PureLog(p) for p in range(partitions)]
         self.view: dict[str, Any] = {"nodes": [], "partitions": []}
 
     def answer(self, request: Request) -> Result:
@@ -64,46 +57,17 @@ class ToyStore:
                 return ClusterView(self.view)
 
     def append(self, request: AppendRequest) -> AppendResult:
-        found = {partition_of(part.stream, self.partitions) for part in request.parts}
-        if len(found) != 1:
-            raise InvalidRequest("an append goes to one partition")
-        partition = found.pop()
-        key = blob_ids(request.parts[0].blob)[0]
-        if key in self.appends:
-            return self._again(request, *self.appends[key])
-        for part in request.parts:
-            actual = self.version(part.stream)
-            if not is_met(part.expected, actual):
-                raise WrongExpectedVersion(part.stream, show_expected(part.expected), actual)
-        result = self._store(partition, request)
-        self.appends[key] = (request, result)
+        partition = partition_of_append(request.parts, self.partitions)
+        log, chunks = self.logs[partition], self.chunks[partition]
+        result = log.append(request.parts)
+        if not result.duplicate:
+            position, time_us = result.first_position, START_US + len(chunks)
+            for part in log.entries[-1].parts:
+                chunks.append(
+                    Chunk(part.stream, part.first_version, position, time_us, 0, part.count, part.blob)
+                )
+                position += part.count
         return result
-
-    def _again(self, request: AppendRequest, old: AppendRequest, result: AppendResult) -> AppendResult:
-        for part, stored in zip(request.parts, old.parts, strict=True):
-            if part.stream != stored.stream or not same_content(part.blob, stored.blob):
-                raise EventIdConflict("these ids are stored with other content")
-        return AppendResult(
-            result.partition,
-            result.index,
-            result.first_position,
-            result.last_position,
-            result.streams,
-            True,
-        )
-
-    def _store(self, partition: int, request: AppendRequest) -> AppendResult:
-        log, streams = self.chunks[partition], []
-        first = self.last_position(partition) + 1
-        for part in request.parts:
-            count, version = len(blob_ids(part.blob)), self.version(part.stream) + 1
-            position = self.last_position(partition) + 1
-            time = START_US + len(log)
-            log.append(Chunk(part.stream, version, position, time, 0, count, part.blob))
-            streams.append(AppendedStream(part.stream, version, version + count - 1))
-        return AppendResult(
-            partition, len(log), first, self.last_position(partition), tuple(streams), False
-        )
 
     def last_position(self, partition: int) -> int:
         log = self.chunks[partition]

@@ -13,16 +13,9 @@ from typing import Any, NamedTuple
 from allsource.storage.model.answers import AppendedStream as AppendedStream
 from allsource.storage.model.answers import AppendResult as AppendResult
 from allsource.storage.model.answers import make_token as make_token
+from allsource.storage.model.append import AppendPart as AppendPart
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import Event, decode_blob
-
-
-class AppendPart(NamedTuple):
-    """Events for one stream: `blob` as in `model.events`, `expected` as in `model.expected`."""
-
-    stream: str
-    expected: int
-    blob: bytes
 
 
 @dataclass(slots=True, frozen=True)

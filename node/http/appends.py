@@ -27,12 +27,21 @@ from uuid import UUID
 
 import msgpack
 
-from allsource.cluster.protocol.requests import AppendPart, AppendRequest
+from allsource.cluster.protocol.requests import AppendRequest
 from allsource.config.schema import Limits
+from allsource.storage.model.append import AppendPart, partition_of_append, too_many_bytes
 from allsource.storage.model.errors import InvalidRequest, TooLarge
-from allsource.storage.model.events import BINARY, JSON, check_event_type, new_event_id
+from allsource.storage.model.events import (
+    BINARY,
+    JSON,
+    SAME_ID,
+    check_event_type,
+    event_too_large,
+    new_event_id,
+    too_many_events,
+)
 from allsource.storage.model.expected import parse_expected
-from allsource.storage.model.partition import check_stream_id, partition_of
+from allsource.storage.model.partition import check_stream_id
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -74,9 +83,11 @@ def request_of(
         parts = [_named_part(draft, f"streams[{i}]", limits) for i, draft in enumerate(drafts)]
     else:
         raise InvalidRequest("streams: must be a list of at least one")
-    _check_streams([part.stream for part in parts], partitions)
+    partition_of_append(parts, partitions)
     _check_count(sum(len(draft.events) for draft in drafts), limits)
-    _check_size(sum(len(part.blob) for part in parts), limits)
+    size = sum(len(part.blob) for part in parts)
+    if size > limits.append_bytes_max:
+        raise too_many_bytes(limits.append_bytes_max, size)
     return AppendRequest(tuple(parts))
 
 
@@ -88,34 +99,9 @@ def _named_part(draft: StreamDraft, where: str, limits: Limits) -> AppendPart:
     return _part(draft.stream, draft, f"{where}.", limits)
 
 
-def _check_streams(names: list[str], partitions: int) -> None:
-    if len(set(names)) != len(names):
-        raise InvalidRequest("streams: a stream stands twice in one append; put its events in one list")
-    found = {name: partition_of(name, partitions) for name in names}
-    if len(set(found.values())) > 1:
-        raise InvalidRequest(
-            "an append goes to one partition, and these streams are of several; "
-            "ids that share a {tag} share a partition",
-            partitions=found,
-        )
-
-
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.append_events_max:
-        raise TooLarge(
-            f"at most {limits.append_events_max} events in one append; split it",
-            limit=limits.append_events_max,
-            actual=count,
-        )
-
-
-def _check_size(size: int, limits: Limits) -> None:
-    if size > limits.append_bytes_max:
-        raise TooLarge(
-            f"an append has at most {limits.append_bytes_max} bytes; split it",
-            limit=limits.append_bytes_max,
-            actual=size,
-        )
+        raise too_many_events(limits.append_events_max, count)
 
 
 def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> AppendPart:
@@ -125,7 +111,7 @@ def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> Append
     _check_count(len(draft.events), limits)
     packed = [_event(event, f"{where}events[{i}]", limits) for i, event in enumerate(draft.events)]
     if len({event[0] for event in packed}) != len(packed):
-        raise InvalidRequest(f"{where}events: two events of one append have the same id")
+        raise InvalidRequest(f"{where}events: {SAME_ID}")
     return AppendPart(stream, expected, msgpack.packb(packed))
 
 
@@ -138,11 +124,7 @@ def _event(draft: EventDraft, where: str, limits: Limits) -> tuple[bytes, str, b
     data = _stored(draft.data, f"{where}.data")
     metadata = b"" if draft.metadata is None else _stored(draft.metadata, f"{where}.metadata")
     if len(data) + len(metadata) > limits.event_bytes_max:
-        raise TooLarge(
-            f"{where}: an event has at most {limits.event_bytes_max} bytes of data and metadata",
-            limit=limits.event_bytes_max,
-            actual=len(data) + len(metadata),
-        )
+        raise placed(where, event_too_large(limits.event_bytes_max, len(data) + len(metadata)))
     encoding = BINARY if draft.data.is_base64 else draft.data.encoding
     return _event_id(draft.id, where), draft.type, data, metadata, encoding
 
@@ -164,6 +146,11 @@ def _stored(content: Content, where: str) -> bytes:
         return base64.b64decode(content.raw, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"{where}: not valid base64: {error}") from error
+
+
+def placed(where: str, error: TooLarge) -> TooLarge:
+    """The same error with the place in the body before it."""
+    return TooLarge(f"{where}: {error.message}", **error.details)
 
 
 def content_encoding(value: Any, where: str) -> str | None:

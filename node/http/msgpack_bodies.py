@@ -12,9 +12,16 @@ from typing import Any
 import msgpack
 
 from allsource.node.http import rawjson
-from allsource.node.http.appends import Content, EventDraft, StreamDraft, as_json, content_encoding
-from allsource.storage.model.errors import InvalidRequest, TooLarge
-from allsource.storage.model.events import BINARY
+from allsource.node.http.appends import (
+    Content,
+    EventDraft,
+    StreamDraft,
+    as_json,
+    content_encoding,
+    placed,
+)
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import BINARY, too_many_events
 
 
 def one_stream(body: bytes, events_max: int) -> list[StreamDraft]:
@@ -94,11 +101,8 @@ class _Reader:
             raise InvalidRequest(f"{where}: must be a list of at least one")
         claimed = self._unpacker.read_array_header()
         if claimed > self._events_left:
-            raise TooLarge(
-                f"{where}: at most {self._events_max} events in one append; split it",
-                limit=self._events_max,
-                actual=self._events_max - self._events_left + claimed,
-            )
+            asked = self._events_max - self._events_left + claimed
+            raise placed(where, too_many_events(self._events_max, asked))
         return [read(f"{where}[{i}].") for i in range(claimed)]
 
     def streams(self, where: str) -> list[StreamDraft]:

@@ -31,7 +31,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from allsource.storage.model.errors import InvalidRequest, TooLarge
+from allsource.storage.model.errors import InvalidRequest
+from allsource.storage.model.events import too_many_events
 
 DEPTH_ROOM = 300
 """Python 3.11 lets C code recurse about a thousand deep, its own frames included (later ones some ten
@@ -74,11 +75,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     def __post_init__(self) -> None:
         _room.left -= 1
         if _room.left < 0:
-            raise TooLarge(
-                f"more than {_room.most} events in one append; split it",
-                limit=_room.most,
-                actual=_room.most + 1,
-            )
+            raise too_many_events(_room.most, _room.most + 1)
 
 
 def decode(text: bytes, shape: type[_T], items_max: int) -> dict[str, Any]:

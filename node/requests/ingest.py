@@ -22,21 +22,13 @@ from allsource.cluster.consensus.messages import Role, RoleChange
 from allsource.cluster.protocol.requests import AppendRequest
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
-from allsource.node.requests.admission import (
-    Indexes,
-    Known,
-    LogView,
-    Unmet,
-    admit,
-    answer_again,
-    check_append,
-    result_of,
-)
 from allsource.node.requests.faults import OnFault, not_expected
+from allsource.node.requests.log_view import Indexes, LogView
 from allsource.node.requests.pace import Pace
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.interface import Refusal
+from allsource.storage.model.append import Known, Unmet, answer_again, check_append, decide, result_of
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import (
     AllsourceError,
@@ -217,7 +209,7 @@ class Ingest:
         if lane is None:
             lane = self._lanes[partition] = Lane(LogView(self._store, partition), self._answer)
         try:
-            checked = check_append(request, self._limits)
+            checked = check_append(request.parts, self._limits)
         except InvalidRequest as error:
             self._refuse(ticket, error)
             return
@@ -225,7 +217,7 @@ class Ingest:
             self._refuse(ticket, self._on_fault(error))
             return
         try:
-            decision = admit(request, checked, lane.view)
+            decision = decide(request.parts, checked, lane.view)
         except Corrupt as error:
             core.quarantine(partition, error)
             self._retry(ticket)
@@ -253,9 +245,7 @@ class Ingest:
         core, partition = self._core, ticket.partition
         error: AllsourceError
         if pressure is not None:
-            error = pressure.error(
-                f"this node takes no appends: {pressure.reason}; reads go on", partition=partition
-            )
+            error = pressure.as_error(partition)
         elif not core.quorum_is_up(partition):
             error = NoMajority(
                 f"partition {partition} has too few replicas up to commit anything; nothing happened",
@@ -383,7 +373,7 @@ class Ingest:
                 self._core.quarantine(partition, error)
                 self._lose(ticket)
                 return
-            answer = answer_again(request, entry)
+            answer = answer_again(request.parts, entry)
             if isinstance(answer, AllsourceError):
                 self._refuse(ticket, answer)
             else:

@@ -38,12 +38,12 @@ from allsource.cluster.protocol.requests import (
     parse_token,
 )
 from allsource.node.observe.measures import Measures
-from allsource.node.requests.admission import partition_of_append
 from allsource.node.requests.again import Again
 from allsource.node.requests.ingest import Ingest
 from allsource.node.requests.pace import Pace
 from allsource.node.requests.reads import Barrier, Reads
 from allsource.node.requests.tickets import Deadlines, Reply, Source, Ticket
+from allsource.storage.model.append import partition_of_append
 from allsource.storage.model.errors import (
     AllsourceError,
     InvalidRequest,
@@ -187,7 +187,7 @@ class Service:
         try:
             min_index = 0
             if isinstance(request, AppendRequest):
-                partition = partition_of_append(request, self._partition_count)
+                partition = partition_of_append(request.parts, self._partition_count)
             else:
                 partition = self._partition_of_read(request)
                 min_index = parse_token(request.token, partition)

@@ -17,22 +17,12 @@ from allsource.config.schema import Limits
 from allsource.storage.embedded.group_sync import GroupSync
 from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
 from allsource.storage.interface import Storage
-from allsource.storage.model.answers import (
-    AppendedStream,
-    AppendResult,
-    StreamAppend,
-    StreamInfo,
-)
+from allsource.storage.model.answers import AppendResult, StreamInfo
+from allsource.storage.model.append import AppendPart, Known, Unmet, answer_again, decide, result_of
 from allsource.storage.model.arguments import flag, text
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.model.errors import (
-    EventIdConflict,
-    NotFound,
-    StorageFault,
-    WrongExpectedVersion,
-)
-from allsource.storage.model.events import Event, same_content
-from allsource.storage.model.expected import is_met, parse_expected, show_expected
+from allsource.storage.model.errors import EventIdConflict, NotFound, StorageFault
+from allsource.storage.model.events import Event
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead
 from allsource.storage.model.times import as_microseconds
 
@@ -89,53 +79,28 @@ class LogRepository(EventStreamRepository):
 
     # -- appending
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
-        partition, parts = self._checked(appends)
-        stored = self._stored_before(partition, parts)
-        if stored is not None:
-            await self._wait_until_durable(partition, stored.index)
-            return _answer(stored, duplicate=True)
-        versions = [self._head(partition, append.stream) for append in appends]
-        for append, head in zip(appends, versions, strict=True):
-            expected = parse_expected(append.expected_version)
-            if not is_met(expected, head.version):
-                # The caller may act on this: let it rest on nothing that could still be lost.
-                await self._wait_until_durable(partition, head.index)
-                raise WrongExpectedVersion(append.stream, show_expected(expected), head.version)
-        self._check_pressure()
-        entry = self._write(
-            partition,
-            tuple(
-                part._replace(first_version=head.version + 1)
-                for part, head in zip(parts, versions, strict=True)
-            ),
-        )
+    async def _append(
+        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+    ) -> AppendResult:
+        storage = self._storage
+        self._end(partition)
+        # What is answered rests on nothing that a power cut could still take back: it may be acted on.
+        match decide(parts, checked, _Log(storage, partition)):
+            case Known(index):
+                await self._wait_until_durable(partition, index)
+                answer = answer_again(parts, storage.entries_at(partition, [index])[0])
+                if isinstance(answer, EventIdConflict):
+                    raise answer
+                return answer
+            case Unmet(error, index):
+                await self._wait_until_durable(partition, index)
+                raise error
+            case decided:
+                if refusal := storage.pressure():
+                    raise refusal.as_error(partition)
+                entry = self._write(partition, decided)
         await self._wait_until_durable(partition, entry.index)
-        return _answer(entry, duplicate=False)
-
-    def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
-        """The entry that holds these events already; `EventIdConflict` if it holds others by their ids."""
-        indexes = {self._storage.index_of_append(partition, part.first_id) for part in parts} - {None}
-        if not indexes:
-            return None
-        index = min(_existing(index) for index in indexes)
-        entry = self._storage.entries_at(partition, [index])[0]
-        stored = {part.stream: part.blob for part in entry.parts}
-        wanted = {part.stream: part.blob for part in parts}
-        if stored.keys() != wanted.keys() or not all(
-            same_content(stored[stream], wanted[stream]) for stream in wanted
-        ):
-            raise EventIdConflict(
-                f"these event ids are stored at position {entry.first_position} of partition {partition}"
-                " with other content; a new append needs new event ids",
-                partition=partition,
-                first_position=entry.first_position,
-            )
-        return entry
-
-    def _check_pressure(self) -> None:
-        if refusal := self._storage.pressure():
-            raise refusal.error(f"{refusal.reason}; nothing was written, try again later")
+        return result_of(entry, duplicate=False)
 
     def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
         end = self._end(partition)
@@ -313,6 +278,21 @@ class LogRepository(EventStreamRepository):
         return head
 
 
+class _Log:
+    """A partition's log for `model.append.decide`: everything that is written, durable or not."""
+
+    def __init__(self, storage: Storage, partition: int) -> None:
+        self._storage = storage
+        self._partition = partition
+
+    def index_of_append(self, first_event_id: bytes) -> int | None:
+        return self._storage.index_of_append(self._partition, first_event_id)
+
+    def head(self, stream: str) -> tuple[int, int]:
+        head = self._storage.head(self._partition, stream)
+        return (head.version, head.index) if head is not None else (0, 0)
+
+
 def _close_again(opening: asyncio.Future[Storage]) -> None:
     """Nobody waits any more for the storage that was opened here, if it was."""
     if not opening.cancelled() and opening.exception() is None:
@@ -328,17 +308,6 @@ def _of_stream(
     events = entry.events(stream)
     ahead = version - events[0].version
     return events[ahead::-1] if backward else events[max(ahead, 0) :]
-
-
-def _answer(entry: Entry, *, duplicate: bool) -> AppendResult:
-    return AppendResult(
-        entry.partition,
-        entry.index,
-        entry.first_position,
-        entry.next_position - 1,
-        tuple(AppendedStream(part.stream, part.first_version, part.last_version) for part in entry.parts),
-        duplicate,
-    )
 
 
 def _span(from_position: int, newest: int, backward: bool) -> tuple[int, int]:

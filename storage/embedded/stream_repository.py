@@ -27,10 +27,10 @@ from typing import Self
 from allsource.config.schema import Limits
 from allsource.storage.files.checkpoint import CheckpointsUnsupported
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
+from allsource.storage.model.append import AppendPart, append_part, check_append, partition_of_append
 from allsource.storage.model.arguments import whole_number
-from allsource.storage.model.entry import Part
-from allsource.storage.model.errors import InvalidRequest, NotFound, TooLarge
-from allsource.storage.model.events import Event, Events, as_events, check_blob, encode_blob
+from allsource.storage.model.errors import NotFound
+from allsource.storage.model.events import Event, Events
 from allsource.storage.model.partition import EntityId, partition_of
 from allsource.storage.model.streams import EventStream
 
@@ -116,7 +116,6 @@ class EventStreamRepository(ABC):
         """Append one event or several to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))
 
-    @abstractmethod
     async def append(self, *appends: StreamAppend) -> AppendResult:
         """Append to one or several streams of one partition, all or nothing, durable when it returns.
 
@@ -124,39 +123,15 @@ class EventStreamRepository(ABC):
         `WrongExpectedVersion`, `EventIdConflict`, `InvalidRequest`, `TooLarge`, `Overloaded`,
         `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with the same ids).
         """
+        parts = [append_part(*append) for append in appends]
+        partition = partition_of_append(parts, self.partition_count)
+        return await self._append(partition, parts, check_append(parts, self._limits))
 
-    def _checked(self, appends: Sequence[StreamAppend]) -> tuple[int, list[Part]]:
-        """The appends' partition and parts, versions still 0; refuses what cannot be stored."""
-        partition = self._partition(appends)
-        parts = [self._part(append) for append in appends]
-        size, limit = sum(len(part.blob) for part in parts), self._limits.append_bytes_max
-        if size > limit:
-            raise TooLarge(f"an append has at most {limit} bytes", limit=limit, actual=size)
-        if len({part.first_id for part in parts}) != len(parts):
-            raise InvalidRequest("two events of one append have the same id")
-        return partition, parts
-
-    def _partition(self, appends: Sequence[StreamAppend]) -> int:
-        if not appends:
-            raise InvalidRequest("an append names at least one stream")
-        streams = [EntityId(append.stream) for append in appends]
-        if len(set(streams)) != len(streams):
-            raise InvalidRequest("an append names each stream once")
-        partitions = {partition_of(stream, self.partition_count) for stream in streams}
-        if len(partitions) > 1:
-            raise InvalidRequest(
-                f"an append is atomic within one partition, these streams are in {sorted(partitions)};"
-                " give them a common {tag}"
-            )
-        return partitions.pop()
-
-    def _part(self, append: StreamAppend) -> Part:
-        blob = encode_blob(as_events(append.events))
-        limits = self._limits
-        count, first_id = check_blob(
-            blob, events_max=limits.append_events_max, event_bytes_max=limits.event_bytes_max
-        )
-        return Part(append.stream, 0, count, first_id, blob)
+    @abstractmethod
+    async def _append(
+        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+    ) -> AppendResult:
+        """Carry out what `model.append.decide` says of these parts, which were `checked`."""
 
     # -- reading
 

@@ -6,12 +6,14 @@ What lives here
     expected    what a writer expects of a stream
     arguments   what public calls are asked with, checked in one wording
     events      events, and the packed form in which they travel · `json_text`, `times`, `printable`
+    append      the one decision: may an append happen, and as what
     answers     what public calls answer with
     entry       the log record
     log         a partition's log as values: what a write changes, what a start reads
     identity    who a data directory is
     streams     `EventStream`, one stream as an aggregate
     writes      several writes of one partition folded into one
+    recent      a bounded cache of what was used last
     audit       a log held against its indexes
 
 What may not

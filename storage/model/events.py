@@ -196,7 +196,7 @@ def as_events(events: Events) -> Sequence[NewEvent]:
     return events
 
 
-def encode_blob(events: Iterable[NewEvent]) -> bytes:
+def encode_blob(events: Iterable[NewEvent | Event]) -> bytes:
     """The blob of these events, in order."""
     packed: bytes = msgpack.packb([[e.id, e.type, e.data, e.metadata, e.encoding] for e in events])
     return packed
@@ -250,6 +250,19 @@ def check_event_type(value: object) -> None:
         raise InvalidRequest(f"an event type has at most {EVENT_TYPE_BYTES_MAX} bytes of UTF-8")
 
 
+SAME_ID = "two events of one append have the same id"
+
+
+def too_many_events(most: int, actual: int) -> TooLarge:
+    """The refusal of an append with more than `append_events_max` events."""
+    return TooLarge(f"at most {most} events in one append; split it", limit=most, actual=actual)
+
+
+def event_too_large(most: int, actual: int) -> TooLarge:
+    """The refusal of an event that is larger than `event_bytes_max`."""
+    return TooLarge(f"an event has at most {most} bytes of data and metadata", limit=most, actual=actual)
+
+
 def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[int, bytes]:
     """Check a blob that came from outside and return `(count, first event id)`.
 
@@ -260,7 +273,7 @@ def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[i
     """
     claimed = array_length(blob)
     if claimed > events_max:
-        raise TooLarge(f"at most {events_max} events in one append", limit=events_max, actual=claimed)
+        raise too_many_events(events_max, claimed)
     if claimed == 0:
         raise InvalidRequest("an append needs at least one event for each stream")
     try:
@@ -274,17 +287,13 @@ def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[i
     ids = set()
     for id_, type_, data, metadata, _ in events:
         if len(data) + len(metadata) > event_bytes_max:
-            raise TooLarge(
-                f"an event has at most {event_bytes_max} bytes of data and metadata",
-                limit=event_bytes_max,
-                actual=len(data) + len(metadata),
-            )
+            raise event_too_large(event_bytes_max, len(data) + len(metadata))
         if type_ not in types:
             check_event_type(type_)
             types.add(type_)
         ids.add(id_)
     if len(ids) != len(events):
-        raise InvalidRequest("two events of one append have the same id")
+        raise InvalidRequest(SAME_ID)
     return len(events), events[0][0]
 
 

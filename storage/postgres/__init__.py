@@ -6,7 +6,7 @@ What lives here
                  up to date, refusing one that is not ours) · `tables` (writing `events`, `event_streams`)
     repository   `PostgresEventStreamRepository`: appends are transactions; many processes may share it
     a node       `storage` (the node's `Storage`) over `overlay` (what is not in the database yet),
-                 `recent` (what need not be asked), `partition_log`, `log_tables` (statements) and `session`
+                 `seen` (what need not be asked), `partition_log`, `log_tables` (statements) and `session`
                  (connections, the lock, syncs) on `bridge` (a private event loop); `projection` copies
                  what the cluster has committed to the tables that people query
 

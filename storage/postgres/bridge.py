@@ -3,7 +3,7 @@
 `storage.interface` is called from an event loop that must not be re-entered, and from a sync thread;
 asyncpg's connections belong to one loop. So they live on a private loop in a thread of its own, and a
 call hands a coroutine over and waits. A look into the database costs two thread switches and a round
-trip; what is looked at often is therefore kept in memory (`recent`, `overlay`).
+trip; what is looked at often is therefore kept in memory (`overlay`, `seen`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ A read that finds its connection lost is asked once more, on another one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from time import time_ns
 from types import TracebackType
@@ -33,13 +34,8 @@ from uuid import UUID
 
 from allsource.config.schema import Limits
 from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
-from allsource.storage.model.answers import (
-    AppendedStream,
-    AppendResult,
-    PartitionStats,
-    StreamAppend,
-    StreamInfo,
-)
+from allsource.storage.model.answers import AppendResult, PartitionStats, StreamInfo
+from allsource.storage.model.append import AppendPart, Known, Unmet, answer_again, decide, result_of
 from allsource.storage.model.arguments import flag, text
 from allsource.storage.model.entry import Part
 from allsource.storage.model.errors import (
@@ -48,10 +44,9 @@ from allsource.storage.model.errors import (
     OutcomeUnknown,
     Overloaded,
     StorageFault,
-    WrongExpectedVersion,
 )
-from allsource.storage.model.events import Event, unpack_blob
-from allsource.storage.model.expected import VERSION_MAX, is_met, parse_expected, show_expected
+from allsource.storage.model.events import Event, encode_blob
+from allsource.storage.model.expected import VERSION_MAX
 from allsource.storage.model.partition import PARTITION_COUNT, EntityId
 from allsource.storage.model.times import as_microseconds
 from allsource.storage.postgres.driver import (
@@ -84,6 +79,35 @@ _INFO = "stream_id, partition_id, current_version, created_at, updated_at"
 
 class _LostRace(Exception):
     """Somebody moved a stream without its partition's lock. Look again."""
+
+
+class _Log:
+    """A partition's log for `model.append.decide`, as the holder of the partition's lock sees it."""
+
+    def __init__(self, versions: Mapping[str, int], known: int | None) -> None:
+        """`known`: the position of the oldest append that has one of the ids."""
+        self._versions = versions
+        self._known = known
+
+    def index_of_append(self, first_event_id: bytes) -> int | None:
+        return self._known
+
+    def head(self, stream: str) -> tuple[int, int]:
+        return self._versions[stream], 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An append in the tables (`model.append.Stored`)."""
+
+    partition: int
+    first_position: int
+    parts: tuple[Part, ...]
+    index: int = 0
+
+    @property
+    def count(self) -> int:
+        return sum(part.count for part in self.parts)
 
 
 class PostgresEventStreamRepository(EventStreamRepository):
@@ -154,15 +178,15 @@ class PostgresEventStreamRepository(EventStreamRepository):
 
     # -- appending
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
+    async def _append(
+        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+    ) -> AppendResult:
         """As the others; the outcomes are those of the module's page."""
-        partition, parts = self._checked(appends)
-        expected = [parse_expected(append.expected_version) for append in appends]
         wait = RETRY_AFTER_S
         for left in reversed(range(TRIES)):
             try:
                 async with self._connection() as connection:
-                    return await self._append_once(connection, partition, parts, expected)
+                    return await self._append_once(connection, partition, parts, checked)
             except _LostRace as error:
                 if left == 0:
                     raise Overloaded(f"{self.target.shown}: others change its streams by hand") from error
@@ -174,12 +198,16 @@ class PostgresEventStreamRepository(EventStreamRepository):
         raise AssertionError("the last try returns or raises")
 
     async def _append_once(
-        self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
+        self,
+        connection: Any,
+        partition: int,
+        parts: Sequence[AppendPart],
+        checked: Sequence[tuple[int, bytes]],
     ) -> AppendResult:
         """One transaction. What it raises, except `OutcomeUnknown`, is definite."""
         try:
             await connection.execute("BEGIN")
-            answer = await self._decide(connection, partition, parts, expected)
+            answer = await self._decide(connection, partition, parts, checked)
         except Exception:
             await _roll_back(connection)
             raise
@@ -203,25 +231,43 @@ class PostgresEventStreamRepository(EventStreamRepository):
         return answer
 
     async def _decide(
-        self, connection: Any, partition: int, parts: Sequence[Part], expected: Sequence[int]
+        self,
+        connection: Any,
+        partition: int,
+        parts: Sequence[AppendPart],
+        checked: Sequence[tuple[int, bytes]],
     ) -> AppendResult:
-        streams, ids = [part.stream for part in parts], [UUID(bytes=part.first_id) for part in parts]
+        """Take the partition's lock, decide about what is there then, and write it."""
+        streams, ids = [part.stream for part in parts], [UUID(bytes=first_id) for _, first_id in checked]
         position, timestamp_us, versions, known = await connection.fetchrow(_LOOK, partition, streams, ids)
-        if known is not None:
-            return await self._answer_again(connection, partition, known, parts)
-        for stream, wish, version in zip(streams, expected, versions, strict=True):
-            if not is_met(wish, version):
-                raise WrongExpectedVersion(stream, show_expected(wish), version)
-        placed = [
-            part._replace(first_version=version + 1) for part, version in zip(parts, versions, strict=True)
-        ]
+        match decide(parts, checked, _Log(dict(zip(streams, versions, strict=True)), known)):
+            case Known(place):
+                answer = answer_again(parts, await self._stored(connection, partition, place, checked))
+                if isinstance(answer, EventIdConflict):
+                    raise answer
+                return answer
+            case Unmet(error):
+                raise error
+            case decided:
+                return await self._record(connection, partition, parts, decided, position + 1, timestamp_us)
+
+    async def _record(
+        self,
+        connection: Any,
+        partition: int,
+        parts: Sequence[AppendPart],
+        decided: tuple[Part, ...],
+        position: int,
+        timestamp_us: int,
+    ) -> AppendResult:
+        """Write it; raises `_LostRace` if a stream has moved. `timestamp_us`: the newest so far."""
         recording = Recording()
         recording.add(
             partition,
-            placed,
-            position + 1,
+            decided,
+            position,
             max(self._clock_us(), timestamp_us),
-            expected=[wish if wish >= 0 else None for wish in expected],
+            expected=[part.expected if part.expected >= 0 else None for part in parts],
         )
         try:
             moved = await connection.fetchval(RECORD, *recording.arguments())
@@ -229,31 +275,25 @@ class PostgresEventStreamRepository(EventStreamRepository):
             raise _LostRace from error
         if moved != recording.stream_count:
             raise _LostRace
-        streams_moved = tuple(AppendedStream(p.stream, p.first_version, p.last_version) for p in placed)
-        return AppendResult(partition, 0, position + 1, position + len(recording), streams_moved, False)
+        return result_of(_Stored(partition, position, decided), duplicate=False)
 
-    async def _answer_again(
-        self, connection: Any, partition: int, position: int, parts: Sequence[Part]
-    ) -> AppendResult:
-        """The first answer, if what is stored at this position is this append."""
-        count = sum(part.count for part in parts)
-        stored = events_of(await connection.fetch(_APPENDED, partition, position, count))
+    async def _stored(
+        self, connection: Any, partition: int, position: int, checked: Sequence[tuple[int, bytes]]
+    ) -> _Stored:
+        """The append at this position, cut off behind one event more than `checked` has."""
+        count = sum(count for count, _ in checked)
+        rows = await connection.fetch(_APPENDED, partition, position, count)
         streams: dict[str, list[Event]] = {}
-        for event in stored:
+        for event in events_of(rows):
             streams.setdefault(event.stream, []).append(event)
-        found = {
-            stream: [(e.id, e.type, e.data, e.metadata, e.encoding) for e in events]
-            for stream, events in streams.items()
-        }
-        if found != {part.stream: unpack_blob(part.blob) for part in parts}:
-            raise EventIdConflict(
-                f"these event ids are stored at position {position} of partition {partition}"
-                " with other content; a new append needs new event ids",
-                partition=partition,
-                first_position=position,
-            )
-        moved = tuple(AppendedStream(s, all_[0].version, all_[-1].version) for s, all_ in streams.items())
-        return AppendResult(partition, 0, position, stored[-1].position, moved, True)
+        return _Stored(
+            partition,
+            position,
+            tuple(
+                Part(stream, events[0].version, len(events), events[0].id, encode_blob(events))
+                for stream, events in streams.items()
+            ),
+        )
 
     # -- reading
 

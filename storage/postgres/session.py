@@ -7,7 +7,7 @@ shares sessions would break that: connect directly.) The connection that reads h
 replaced once if it breaks.
 
 Also started here, on connections of their own: the copying to the tables that people query
-(`projection`), and reading at the start which streams and event ids there are (`recent.Seen`).
+(`projection`), and reading at the start which streams and event ids there are (`seen.Seen`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from allsource.storage.postgres.driver import (
 from allsource.storage.postgres.migrate import Wanted, prepare
 from allsource.storage.postgres.overlay import Layer
 from allsource.storage.postgres.projection import Projection
-from allsource.storage.postgres.recent import BloomFilter, Seen
+from allsource.storage.postgres.seen import BloomFilter, Seen
 
 T = TypeVar("T")
 

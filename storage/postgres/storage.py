@@ -32,13 +32,13 @@ from allsource.storage.model.errors import (
 )
 from allsource.storage.model.log import PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.recent import Recent
 from allsource.storage.model.writes import combined
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import Target
 from allsource.storage.postgres.migrate import NODE, Wanted
 from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
 from allsource.storage.postgres.partition_log import PartitionLog
-from allsource.storage.postgres.recent import Recent
 from allsource.storage.postgres.session import LOCK_PATIENCE_S, Session
 
 UNSYNCED_BYTES_MAX = 64 << 20
@@ -207,7 +207,7 @@ class PostgresStorage:
     def _ascending(self, partition: int, first: int, last: int, bytes_max: int) -> Iterator[Entry]:
         overlay, recent, index = self._overlay(partition), self._recent, first
         while index <= last:
-            entry = overlay.entry(index) or recent.get((partition, index))
+            entry = overlay.entry(index) or recent[partition, index]
             if entry is not None:
                 yield entry
                 index += 1
@@ -240,7 +240,7 @@ class PostgresStorage:
         found = {
             index: entry
             for index in indexes
-            if (entry := overlay.entry(index) or self._recent.get((partition, index))) is not None
+            if (entry := overlay.entry(index) or self._recent[partition, index]) is not None
         }
         asked = [index for index in indexes if index not in found]
         if asked:
@@ -283,7 +283,7 @@ class PostgresStorage:
         return self._head(partition, stream)
 
     def _head(self, partition: int, stream: str) -> StreamHead | None:
-        head = self._heads.get((partition, stream))
+        head = self._heads[partition, stream]
         if head is None:
             overlay = self._overlay(partition)
             head = overlay.head(stream)

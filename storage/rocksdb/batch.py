@@ -8,17 +8,20 @@ caches only when RocksDB has taken the batch: a refused write changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rocksdict import WriteBatch
 
 from allsource.storage.model.entry import CONFIG, Entry, Part, decode_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.log import PartitionWrite, StreamHead
+from allsource.storage.model.recent import Recent
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.database import Database, of_partition
 
-_CACHED_HEADS = 1 << 15
+HeadCache: TypeAlias = Recent[bytes, StreamHead]
+"""The heads that were used last, by key."""
+CACHED_HEADS = 1 << 15
 
 
 class Tail(NamedTuple):
@@ -28,42 +31,6 @@ class Tail(NamedTuple):
     last_term: int = 0
     next_position: int = 1
     last_timestamp_us: int = 0
-
-
-class HeadCache:
-    """The heads that were used last, by key.
-
-    Two generations instead of a list in order of use: when the young one is full it becomes the old
-    one, and what is asked for again moves back up. As good here, and a plain dict's cost.
-    """
-
-    def __init__(self, size: int = _CACHED_HEADS) -> None:
-        self._size = size
-        self._young: dict[bytes, StreamHead] = {}
-        self._old: dict[bytes, StreamHead] = {}
-
-    def get(self, key: bytes) -> StreamHead | None:
-        head = self._young.get(key)
-        if head is None and (head := self._old.get(key)) is not None:
-            self.put(key, head)
-        return head
-
-    def put(self, key: bytes, head: StreamHead) -> StreamHead:
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
-        self._young[key] = head
-        return head
-
-    def update(self, heads: dict[bytes, StreamHead | None]) -> None:
-        """What a write has changed. (A stream that is gone was truncated: the cache was cleared.)"""
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
-        for key, head in heads.items():
-            if head is not None:
-                self._young[key] = head
-
-    def clear(self) -> None:
-        self._young, self._old = {}, {}
 
 
 class BatchBuilder:
@@ -155,7 +122,7 @@ class BatchBuilder:
         """The stream's head as this batch has it so far."""
         if key in self.heads:
             return self.heads[key]
-        head = self._cache.get(key)
+        head = self._cache[key]
         if head is None and (stored := self._database.streams.get(key)) is not None:
             head = keys.unpack_head(stored)
         return head

@@ -38,9 +38,10 @@ from allsource.storage.model.errors import (
 )
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.recent import Recent
 from allsource.storage.model.writes import combined
 from allsource.storage.rocksdb import keys
-from allsource.storage.rocksdb.batch import BatchBuilder, HeadCache, Tail
+from allsource.storage.rocksdb.batch import CACHED_HEADS, BatchBuilder, HeadCache, Tail
 from allsource.storage.rocksdb.checkpoint import take_checkpoint
 from allsource.storage.rocksdb.database import fault_of, named_faults
 from allsource.storage.rocksdb.figures import figures
@@ -95,7 +96,7 @@ class RocksStorage:
         self._closed = False
         self._tails: dict[int, Tail] = {}
         self._found: dict[int, tuple[int, int, int]] = {}
-        self._heads = HeadCache()
+        self._heads: HeadCache = Recent(CACHED_HEADS)
         self._directory = directory
         self._disk_free_bytes_min = disk_free_bytes_min
         self._checkpointing = Lock()
@@ -166,6 +167,7 @@ class RocksStorage:
             self._heads.clear()
             self._found.clear()
         self._heads.update(builder.heads)
+        self._heads.age()
 
     @named_faults
     def sync(self) -> None:
@@ -332,12 +334,13 @@ class RocksStorage:
     @named_faults
     def head(self, partition: int, stream: str) -> StreamHead | None:
         key = keys.stream_key(partition, stream)
-        head = self._heads.get(key)
+        head = self._heads[key]
         if head is None:
             stored = self._database.streams.get(key)
             if stored is None:
                 return None
-            head = self._heads.put(key, keys.unpack_head(stored))
+            head = keys.unpack_head(stored)
+            self._heads.put(key, head)
         return head
 
     @named_faults

@@ -1,4 +1,4 @@
-"""What `node/` has around the core, inside the simulation: routing, the pump, admission, answers, reads.
+"""What `node/` has around the core, inside the simulation: routing, the pump, appends, answers, reads.
 
 The real `Service`, `Ingest` and `Reads` run in virtual time over the simulated core and disk. Clients ask
 any node; a request that is not served here is forwarded over the simulated network, encoded as on the

@@ -8,8 +8,8 @@ from unittest import mock
 from allsource.cluster.consensus.messages import RoleChange
 from allsource.cluster.shell.replica import Replica
 from allsource.node.requests import tickets
-from allsource.node.requests.admission import LogView
 from allsource.node.requests.ingest import Ingest, _Rejection
+from allsource.node.requests.log_view import LogView
 from allsource.node.requests.reads import Barrier, Reads, _Read
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.model.errors import AllsourceError, EventIdConflict, WrongExpectedVersion

@@ -225,7 +225,7 @@ def _calm(plan: Plan, random: Random) -> Plan:
 
 
 def _node_code(plan: Plan, random: Random) -> Plan:
-    """The real node around the core: forwarding, parking, admission, answers, reads. Its mistakes show
+    """The real node around the core: forwarding, parking, appends, answers, reads. Its mistakes show
     where leaders are wrong about themselves, so the shapes that make such leaders are likely here."""
     shape = random.choice((_mixed, _two_leaders, _late_syncs, _figure_8))
     return replace(shape(plan, random), real_node=True)

@@ -15,7 +15,6 @@ import pytest
 from allsource.config.schema import Limits
 from allsource.storage.model.answers import StreamAppend
 from allsource.storage.model.errors import (
-    EventIdConflict,
     InvalidRequest,
     NotFound,
     StorageFault,
@@ -26,12 +25,13 @@ from allsource.storage.model.events import BINARY, NewEvent
 from allsource.storage.model.partition import partition_of
 from allsource.storage.repository import EventStreamRepository
 from tests.foreign import foreign_event
+from tests.storage.decision_contract import DecisionContract
 from tests.storage.reading_contract import ReadingContract
 from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
 from tests.storage.writing_contract import WritingContract
 
 
-class RepositoryContract(ReadingContract, WritingContract):
+class RepositoryContract(ReadingContract, WritingContract, DecisionContract):
     """The suite."""
 
     # -- appending and reading
@@ -112,26 +112,6 @@ class RepositoryContract(ReadingContract, WritingContract):
             assert caught.value.details["actual"] == 3
         assert len(await events.read_stream("order-1")) == 3
 
-    async def test_a_retry_gets_the_first_answer_again(self, events: EventStreamRepository) -> None:
-        sent = new(3)
-        first = await events.append_to_stream("order-1", sent, "no_stream")
-        await events.append_to_stream("order-1", new())
-        again = await events.append_to_stream("order-1", sent, "no_stream")
-        assert again == first._replace(duplicate=True)
-        assert len(await events.read_stream("order-1")) == 4
-
-    async def test_the_same_ids_with_other_content_are_refused(self, events: EventStreamRepository) -> None:
-        one, two = new(2)
-        await events.append_to_stream("order-{1}", [one])
-        for stream, changed in (
-            ("order-{1}", [one, two]),
-            ("order-{1}", [NewEvent(one.type, b'"other"', id=one.id)]),
-            ("order-again-{1}", [one]),
-        ):
-            with pytest.raises(EventIdConflict, match="other content"):
-                await events.append_to_stream(stream, changed)
-        assert len(await events.read_stream("order-{1}")) == 1
-
     async def test_bad_input_changes_nothing(self, backend: RepositoryBackend) -> None:
         limits = Limits(event_bytes_max=100, append_bytes_max=500, append_events_max=5)
         async with backend.make(limits=limits) as events:
@@ -175,14 +155,6 @@ class RepositoryContract(ReadingContract, WritingContract):
         with pytest.raises(InvalidRequest, match="give them a common"):
             await events.append(StreamAppend("order-1", new()), StreamAppend("order-2", new()))
         assert await events.count_streams() == 0
-
-    async def test_a_retry_of_several_streams_in_another_order(self, events: EventStreamRepository) -> None:
-        a, b = sharing_a_partition(2)
-        appends = [StreamAppend(a, new(2)), StreamAppend(b, new(1))]
-        first = await events.append(*appends)
-        assert await events.append(*reversed(appends)) == first._replace(duplicate=True)
-        with pytest.raises(EventIdConflict):
-            await events.append(appends[1])
 
     # -- what is not there
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
+from unittest import mock
 
 import pytest
 
+from allsource.config.schema import Limits
+from allsource.storage.embedded import log_repository
 from allsource.storage.embedded.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.answers import AppendResult, StreamAppend
+from allsource.storage.model.append import AppendPart, Known, Log, Unmet, decide
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import AllsourceError, WrongExpectedVersion
+from allsource.storage.model.expected import ANY, is_met, show_expected
 from allsource.storage.model.log import PartitionWrite, StreamHead, StreamSlice
 from tests.storage.contract import PARTITIONS, RandomHistory
+from tests.storage.decision_contract import against_the_pure_decision
 from tests.storage.repository_contract import Clock, RandomRepository
 from tests.storage.rivals import MANY, ONE, TASKS, THREADS, Rivals, all_at_once
 from tests.storage.test_memory import MemoryBackend
@@ -135,8 +141,8 @@ class BrokenBackend(MemoryRepositoryBackend):
         self._kind = kind
         self._storage = storage
 
-    def make(self, *, limits: object = None, clock: Clock | None = None) -> LogRepository:
-        return self._kind(self._storage)
+    def make(self, *, limits: Limits | None = None, clock: Clock | None = None) -> LogRepository:
+        return self._kind(self._storage, limits=limits)
 
 
 def _fails_async(run: Callable[[], Coroutine[None, None, None]]) -> bool:
@@ -174,13 +180,6 @@ class ReusedVersion(LogRepository):
         if self._end(partition).last_index % 7 == 6:
             parts = tuple(part._replace(first_version=max(1, part.first_version - 1)) for part in parts)
         return super()._write(partition, parts)
-
-
-class ForgetsRetries(LogRepository):
-    """A retry is stored again."""
-
-    def _stored_before(self, partition: int, parts: Sequence[Part]) -> Entry | None:
-        return None
 
 
 class HalfAnAppend(LogRepository):
@@ -262,7 +261,7 @@ def test_broken_repositories_fail_among_rivals(
     assert _fails_async(lambda: rival(mutant, streams, way)), mutant.__doc__
 
 
-REPOSITORY_MUTANTS = [LostUpdate, Gap, ReusedVersion, ForgetsRetries, HalfAnAppend]
+REPOSITORY_MUTANTS = [LostUpdate, Gap, ReusedVersion, HalfAnAppend]
 
 
 def test_the_honest_repository_passes() -> None:
@@ -272,6 +271,75 @@ def test_the_honest_repository_passes() -> None:
 @pytest.mark.parametrize("mutant", REPOSITORY_MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_broken_repositories_fail_the_contract(mutant: type[LogRepository]) -> None:
     assert breaks_repository(mutant), mutant.__doc__
+
+
+# -- the decision to append
+
+
+Decision = tuple[Part, ...] | Known | Unmet
+Parts = Sequence[AppendPart]
+Checked = Sequence[tuple[int, bytes]]
+
+
+def forgets_retries(parts: Parts, checked: Checked, log: Log) -> Decision:
+    """A retry is stored again."""
+    unknown = mock.Mock(head=log.head, index_of_append=lambda first_event_id: None)
+    return decide(parts, checked, unknown)
+
+
+def versions_come_first(parts: Parts, checked: Checked, log: Log) -> Decision:
+    """A retry conflicts with itself."""
+    for part in parts:
+        version, index = log.head(part.stream)
+        if not is_met(part.expected, version):
+            error = WrongExpectedVersion(part.stream, show_expected(part.expected), version)
+            return Unmet(error, index)
+    return decide(parts, checked, log)
+
+
+def looks_at_the_first_id_alone(parts: Parts, checked: Checked, log: Log) -> Decision:
+    """The ids of further streams are not known."""
+    index = log.index_of_append(checked[0][1])
+    return forgets_retries(parts, checked, log) if index is None else Known(index)
+
+
+def expects_of_the_first_stream_alone(parts: Parts, checked: Checked, log: Log) -> Decision:
+    """Further streams may be at any version."""
+    return decide((parts[0], *(part._replace(expected=ANY) for part in parts[1:])), checked, log)
+
+
+def names_the_newest(parts: Parts, checked: Checked, log: Log) -> Decision:
+    """Of several appends with these ids the newest is named."""
+    indexes = [index for _, first_id in checked if (index := log.index_of_append(first_id)) is not None]
+    return Known(max(indexes)) if indexes else decide(parts, checked, log)
+
+
+DECISION_MUTANTS: list[Callable[[Parts, Checked, Log], Decision]] = [
+    forgets_retries,
+    versions_come_first,
+    looks_at_the_first_id_alone,
+    expects_of_the_first_stream_alone,
+    names_the_newest,
+]
+
+
+def breaks_the_decision() -> bool:
+    def attempt(seed: int) -> bool:
+        return _fails_async(lambda: against_the_pure_decision(BrokenBackend(LogRepository), seed))
+
+    return any(attempt(seed) for seed in range(4))
+
+
+def test_the_honest_decision_passes() -> None:
+    assert not breaks_the_decision()
+
+
+@pytest.mark.parametrize("mutant", DECISION_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_broken_decisions_fail_the_contract(
+    mutant: Callable[[Parts, Checked, Log], Decision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_repository, "decide", mutant)
+    assert breaks_the_decision(), mutant.__doc__
 
 
 def test_verify_notices_what_the_mutants_leave_behind() -> None:

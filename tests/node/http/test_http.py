@@ -174,7 +174,7 @@ async def test_atomic_append_to_streams_of_one_partition(http: TestClient[Any, A
         "partition": partition,
         "first_position": 1,
         "last_position": 3,
-        "token": f"{partition}:2",
+        "token": f"{partition}:1",
     }
 
 

@@ -134,7 +134,7 @@ BAD_SEVERAL: list[tuple[Any, list[str]]] = [
     ({"streams": [{"stream": " a", "events": [EVENT]}]}, ["streams[0].stream", "white space"]),
     ({"streams": [{"stream": "a"}]}, ["streams[0]", "'events' is missing"]),
     ({"streams": [{"stream": "a", "events": [EVENT, {"type": "T"}]}]}, ["streams[0].events[1]"]),
-    ({"streams": [{"stream": "a", "events": [EVENT]}] * 2}, ["stands twice"]),
+    ({"streams": [{"stream": "a", "events": [EVENT]}] * 2}, ["each stream once"]),
     ({"streams": [{"stream": c, "events": [EVENT]} for c in "ab"]}, ["one partition", "{tag}"]),
     ({"stream": "a", "events": [EVENT]}, ["unknown key"]),
 ]

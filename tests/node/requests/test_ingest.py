@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,11 +19,19 @@ from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.model.errors import NoMajority, Overloaded, QueueFull, WrongExpectedVersion
+from allsource.storage.model.errors import (
+    InvalidRequest,
+    NoMajority,
+    Overloaded,
+    QueueFull,
+    WrongExpectedVersion,
+)
 from allsource.storage.model.events import encode_blob
 from allsource.storage.model.expected import NO_STREAM
 from allsource.storage.model.log import PartitionWrite
 from tests.node.members import append, events
+from tests.storage.decision_contract import LIMITS, comparable, packed, steps, truth
+from tests.storage.model.pure_log import PureLog
 
 P = 0
 
@@ -85,7 +94,7 @@ class Core:
 class Desk:
     """The write path, a loop turn at a time."""
 
-    def __init__(self, turns: AtOnce | None = None) -> None:
+    def __init__(self, turns: AtOnce | None = None, limits: Limits | None = None) -> None:
         self.storage = MemoryStorage(partition_count=1)
         self.core = Core(self.storage)
         self.retried: list[Ticket] = []
@@ -95,7 +104,7 @@ class Desk:
             self.core,
             self.storage,
             LockFreeEventQueue(1000),
-            Limits(),
+            limits or Limits(),
             Measures(LockFreeMetrics()),
             retry=self.retried.append,
             now_us=lambda: self.now,
@@ -120,6 +129,15 @@ class Desk:
         self.core.commit = index
         self.ingest.committed(P, index)
 
+    def settle(self) -> None:
+        """Everything that was asked is decided, committed and confirmed."""
+        while self.turn():
+            pass
+        self.commit(len(self.core.log))
+        reads, self.core.reads = self.core.reads, []
+        for ticket, index in reads:
+            ticket.confirmed(index, ok=True)
+
     def depose(self) -> None:
         self.core.leads = False
         self.core.term += 1
@@ -139,6 +157,26 @@ class Desk:
         self.core.leads = True
         self.core.term += 1
         self.ingest.changed(RoleChange(P, self.core.term, Role.LEADER, "n1"))
+
+
+def test_every_outcome_is_that_of_the_pure_decision() -> None:
+    """Also of appends that are decided in one turn, so that they rest on what is not committed yet."""
+    seed = Random().randrange(1 << 32)
+    print(f"replay: seed = {seed} in {__name__}")
+    random, desk, log = Random(seed), Desk(limits=LIMITS), PureLog(P)
+    asked: list[tuple[Any, list[Any]]] = []
+    for appends in steps(random, 400):
+        wanted = truth(log, appends)
+        try:
+            _, answers = desk.ask(AppendRequest(packed(appends)))
+        except InvalidRequest as error:  # as its caller's door says
+            answers = [error]
+        asked.append((wanted, answers))
+        if random.random() < 0.3:
+            desk.settle()
+    desk.settle()
+    for wanted, answers in asked:
+        assert [comparable(answer) for answer in answers] == [wanted]
 
 
 def test_nothing_is_answered_before_it_is_committed() -> None:

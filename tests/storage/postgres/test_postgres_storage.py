@@ -27,7 +27,7 @@ from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.driver import connect, parse_target
 from allsource.storage.postgres.overlay import Layer
-from allsource.storage.postgres.recent import BloomFilter, Seen
+from allsource.storage.postgres.seen import BloomFilter, Seen
 from allsource.storage.postgres.storage import PostgresStorage
 from tests.storage.contract import PARTITIONS, Backend, RandomHistory, StorageContract, check_equal
 from tests.storage.logs import LogModel

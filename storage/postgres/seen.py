@@ -1,60 +1,17 @@
-"""Answers that need no look into the database.
+"""`Seen`: what is surely not in the database, known without asking it.
 
-A round trip costs fifty times what an append may cost, so the questions that every append asks are
-answered from memory:
-
-* "Has this event id been appended before?" is nearly always no. A Bloom filter over all ids (and stream
-  names) of the log says no with certainty, 10 bits for each, and "perhaps" for one in a hundred of the
-  rest; only then is the database asked.
-* "What is this stream's head?" and "give me these entries" are mostly about what was used a moment ago.
-
-Two generations make "recently used" as cheap as a dict: when the young one is full it becomes the old
-one, and what is asked for again moves back up.
+A round trip costs fifty times what an append may cost, and the answer to "has this event id been appended
+before?", which every append asks, is nearly always no. A Bloom filter over all ids (and stream names) of
+the log, with 10 bits for each, says no with certainty, or "perhaps", wrongly for one key in a hundred. Only
+then is the database asked.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 _PROBES = 6
 _BITS_PER_KEY = 10
 _FILTER_KEYS_MIN = 1 << 16
 _WORD = (1 << 64) - 1
-
-
-class Recent(Generic[K, V]):
-    """What was used last, up to about twice `size_max` in two generations."""
-
-    def __init__(self, size_max: int, size_of: Callable[[V], int] = lambda _: 1) -> None:
-        self._size_max = size_max
-        self._size_of = size_of
-        self._size = 0
-        self._young: dict[K, V] = {}
-        self._old: dict[K, V] = {}
-
-    def get(self, key: K, default: V | None = None) -> V | None:
-        found = self._young.get(key)
-        if found is None and (found := self._old.pop(key, None)) is not None:
-            self.put(key, found)
-        return default if found is None else found
-
-    def put(self, key: K, value: V) -> None:
-        if self._size >= self._size_max:
-            self._old, self._young, self._size = self._young, {}, 0
-        self._young[key] = value
-        self._size += self._size_of(value)
-
-    def drop(self, keys: Iterable[K]) -> None:
-        for key in keys:
-            self._young.pop(key, None)
-            self._old.pop(key, None)
-
-    def clear(self) -> None:
-        self._young, self._old, self._size = {}, {}, 0
 
 
 class BloomFilter:

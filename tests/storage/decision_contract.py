@@ -1,0 +1,234 @@
+"""The repositories' contract where it is about the decision to append (`storage.model.append`).
+
+`steps` draws appends that meet each branch of the decision, valid and invalid, and `truth` says what must
+come of one: what the pure decision says over a log of dictionaries. Every repository is held against that
+here, and a partition's owner in `tests/node/requests/test_ingest.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from random import Random
+from typing import Any
+
+import pytest
+
+from allsource.config.schema import Limits
+from allsource.storage.model.answers import AppendResult, StreamAppend
+from allsource.storage.model.append import STREAMS_MAX, AppendPart, append_part, partition_of_append
+from allsource.storage.model.errors import (
+    AllsourceError,
+    EventIdConflict,
+    InvalidRequest,
+    TooLarge,
+    WrongExpectedVersion,
+)
+from allsource.storage.model.events import NewEvent
+from allsource.storage.model.partition import partition_of
+from allsource.storage.repository import EventStreamRepository
+from tests.storage.model.pure_log import PureLog
+from tests.storage.repository_backend import RepositoryBackend, new, sharing_a_partition
+
+STREAMS = (*sharing_a_partition(3), "part-0{shared}-again")
+LIMITS = Limits(append_events_max=6, append_bytes_max=2000, event_bytes_max=300)
+
+
+def comparable(answer: AppendResult | AllsourceError) -> Any:
+    """An answer that can be compared. Where there is no log, results have no index."""
+    if isinstance(answer, AllsourceError):
+        return type(answer), answer.message, answer.details
+    return answer._replace(index=0)
+
+
+async def outcome(call: Awaitable[AppendResult]) -> Any:
+    """What came of an append."""
+    try:
+        return comparable(await call)
+    except AllsourceError as error:
+        return comparable(error)
+
+
+def truth(log: PureLog, appends: tuple[StreamAppend, ...]) -> Any:
+    """What must come of it."""
+    try:
+        return comparable(log.append(packed(appends), LIMITS))
+    except AllsourceError as error:
+        return comparable(error)
+
+
+def packed(appends: tuple[StreamAppend, ...]) -> tuple[AppendPart, ...]:
+    """As an append goes to its partition's owner."""
+    parts = tuple(append_part(*append) for append in appends)
+    partition_of_append(parts, 32)
+    return parts
+
+
+def steps(random: Random, count: int) -> list[tuple[StreamAppend, ...]]:
+    """Appends to a few streams: new ones, retries whole, in another order, in part or with a change, with
+    expectations that hold and that do not, and now and then what is not allowed."""
+    found: list[tuple[StreamAppend, ...]] = []
+    sound = [_fresh(random)]
+    for _ in range(count):
+        kind = random.random()
+        if kind < 0.9:
+            again = _again(random, random.choice(sound), random.choice(sound))
+            sound.append(_fresh(random) if kind < 0.55 else again)
+            found.append(sound[-1])
+        else:
+            found.append(_wrong(random, random.choice(sound)))
+    return found
+
+
+def _fresh(random: Random) -> tuple[StreamAppend, ...]:
+    streams = random.sample(STREAMS, random.choice((1, 1, 1, 2, 3)))
+    return tuple(StreamAppend(stream, _some(random), _wish(random)) for stream in streams)
+
+
+def _some(random: Random) -> list[NewEvent]:
+    return [
+        NewEvent("Tested", str(random.randint(0, 9)).encode(), id=random.randbytes(16))
+        for _ in range(random.choice((1, 1, 1, 2, 3)))
+    ]
+
+
+def _wish(random: Random) -> str | int:
+    return random.choice(("any", "any", "any", "exists", "no_stream", random.randint(0, 12)))
+
+
+def _again(
+    random: Random, one: tuple[StreamAppend, ...], other: tuple[StreamAppend, ...]
+) -> tuple[StreamAppend, ...]:
+    match random.randint(0, 7):
+        case 0 | 1:
+            return one
+        case 2:
+            return tuple(append._replace(expected_version=_wish(random)) for append in reversed(one))
+        case 3:
+            return one[: random.randint(1, len(one))]
+        case 4:  # parts of two appends, or one with another's stream
+            return (*one[:1], *other[-1:])
+        case 5:
+            return (one[0]._replace(stream=random.choice(STREAMS)), *one[1:])
+        case 6:
+            events = list(one[0].events)  # type: ignore[arg-type]  # always lists here
+            return (one[0]._replace(events=events[: random.randint(1, len(events))]), *one[1:])
+        case _:
+            changed = [
+                NewEvent(event.type, b'"other"', id=event.id)
+                for event in one[0].events  # type: ignore[union-attr]
+            ]
+            return (one[0]._replace(events=changed), *one[1:])
+
+
+def _wrong(random: Random, one: tuple[StreamAppend, ...]) -> tuple[StreamAppend, ...]:
+    first = one[0]
+    return random.choice(
+        (
+            (),
+            (first, first),
+            (first._replace(stream=""),),
+            (first._replace(stream="elsewhere"), StreamAppend("part-0{shared}", new())),
+            (first._replace(expected_version="sometimes"),),
+            (first._replace(expected_version=-1),),
+            (first._replace(events=[]),),
+            (first._replace(events=[*new(4), *new(3)]),),
+            (StreamAppend(STREAMS[0], new(4)), StreamAppend(STREAMS[1], new(3))),
+            (first._replace(events=[NewEvent("Tested", b'"' + b"x" * 300 + b'"')]),),
+            (first._replace(events=[NewEvent("Tested", b'"' + b"x" * 290 + b'"') for _ in range(6)]),),
+            (first._replace(events=[*first.events, *first.events]),),  # type: ignore[misc]
+            (StreamAppend(STREAMS[0], first.events), StreamAppend(STREAMS[1], first.events)),
+        )
+    )
+
+
+async def against_the_pure_decision(backend: RepositoryBackend, seed: int) -> None:
+    """Hold a repository against it."""
+    log = PureLog(partition_of(STREAMS[0]))
+    async with backend.make(limits=LIMITS) as events:
+        for appends in steps(Random(seed), 150):
+            assert await outcome(events.append(*appends)) == truth(log, appends), appends
+
+
+class DecisionContract:
+    """A part of `RepositoryContract`, whose fixtures it uses."""
+
+    async def test_a_retry_gets_the_first_answer_again(self, events: EventStreamRepository) -> None:
+        sent = new(3)
+        first = await events.append_to_stream("order-1", sent, "no_stream")
+        await events.append_to_stream("order-1", new())
+        again = await events.append_to_stream("order-1", sent, "no_stream")
+        assert again == first._replace(duplicate=True)
+        assert await events.append_to_stream("order-1", sent, 77) == again, "ids come before versions"
+        assert len(await events.read_stream("order-1")) == 4
+
+    async def test_the_same_ids_with_other_content_are_refused(self, events: EventStreamRepository) -> None:
+        one, two = new(2)
+        await events.append_to_stream("order-{1}", [one])
+        for stream, changed in (
+            ("order-{1}", [one, two]),
+            ("order-{1}", [NewEvent(one.type, b'"other"', id=one.id)]),
+            ("order-again-{1}", [one]),
+        ):
+            with pytest.raises(EventIdConflict, match="position 1, with other content"):
+                await events.append_to_stream(stream, changed)
+        assert len(await events.read_stream("order-{1}")) == 1
+
+    async def test_a_retry_of_several_streams_in_another_order(self, events: EventStreamRepository) -> None:
+        a, b = sharing_a_partition(2)
+        appends = [StreamAppend(a, new(2)), StreamAppend(b, new(1))]
+        first = await events.append(*appends)
+        assert await events.append(*reversed(appends)) == first._replace(duplicate=True)
+        with pytest.raises(EventIdConflict):
+            await events.append(appends[1])
+
+    async def test_ids_of_two_appends_in_one_are_a_conflict_with_the_older(
+        self, events: EventStreamRepository
+    ) -> None:
+        a, b = sharing_a_partition(2)
+        older, newer = StreamAppend(a, new()), StreamAppend(b, new())
+        await events.append(older)
+        await events.append(newer)
+        for both in ((older, newer), (newer, older)):
+            with pytest.raises(EventIdConflict) as caught:
+                await events.append(*both)
+            assert caught.value.details["first_position"] == 1
+
+    async def test_a_retry_that_is_not_well_formed_is_refused_as_such(
+        self, events: EventStreamRepository
+    ) -> None:
+        sent = new()
+        await events.append_to_stream("order-1", sent)
+        for expected in ("sometimes", -1, True):
+            with pytest.raises(InvalidRequest, match="expected_version must be"):
+                await events.append_to_stream("order-1", sent, expected)
+
+    async def test_only_first_ids_are_known(self, events: EventStreamRepository) -> None:
+        one, two = new(2)
+        await events.append_to_stream("order-1", [one, two])
+        done = await events.append_to_stream("order-1", [two])
+        assert not done.duplicate
+        assert len(await events.read_stream("order-1")) == 3
+
+    async def test_the_first_failed_expectation_is_named(self, events: EventStreamRepository) -> None:
+        a, b, c = sharing_a_partition(3)
+        with pytest.raises(WrongExpectedVersion) as caught:
+            await events.append(
+                StreamAppend(a, new()), StreamAppend(b, new(), 5), StreamAppend(c, new(), 6)
+            )
+        assert caught.value.details == {"stream": b, "expected": 5, "actual": 0}
+        assert await events.count_streams() == 0
+
+    async def test_limits_are_those_of_the_whole_append(self, backend: RepositoryBackend) -> None:
+        a, b = sharing_a_partition(2)
+        async with backend.make(limits=Limits(append_events_max=5)) as events:
+            with pytest.raises(TooLarge, match="at most 5 events in one append"):
+                await events.append(StreamAppend(a, new(3)), StreamAppend(b, new(3)))
+            too_many = [StreamAppend(f"{n}{{shared}}", new()) for n in range(STREAMS_MAX + 1)]
+            with pytest.raises(TooLarge, match=f"at most {STREAMS_MAX} streams"):
+                await events.append(*too_many)
+            assert await events.count_streams() == 0
+
+    async def test_every_outcome_is_that_of_the_pure_decision(self, backend: RepositoryBackend) -> None:
+        seed = Random().randrange(1 << 32)
+        print(f"replay: seed = {seed} in {__name__}.DecisionContract")
+        await against_the_pure_decision(backend, seed)
