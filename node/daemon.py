@@ -39,7 +39,9 @@ from structlog.typing import FilteringBoundLogger
 from allsource.cluster.membership.placement import hosted_by, replica_sets
 from allsource.cluster.protocol.acquaintance import REGRESSED, LogEnd
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.handshake import PEER, AcceptorConfig, DiallerConfig, Welcome, WireLimits
+from allsource.cluster.protocol.handshake import AcceptorConfig, DiallerConfig, Welcome
+from allsource.cluster.protocol.handshake_frames import WireLimits
+from allsource.cluster.protocol.kinds import PEER
 from allsource.cluster.transport.peers import PeerLinks
 from allsource.cluster.transport.server import Server
 from allsource.config.exposure import is_open_to_others

@@ -1,11 +1,22 @@
 """protocol: the peer protocol without I/O. PROTOCOL.md beside this file specifies it.
 
-`frames` cuts a stream of bytes into frames, `codec` and `message_codec` say what is in them, `handshake`
-(with `handshake_frames` and `acquaintance`, what nodes remember of each other's starts) decides who is let
-in, `session` is one connection from its first byte to its last: bytes in, bytes and events out. `requests`
-is what can be asked of a cluster, and the answers. Pure, so that hostile bytes can be tried without a
-socket.
+What lives here
+    frames      cuts a stream of bytes into frames
+    kinds       the table of frames: who sends which, on what connection, how large
+    payload     opens a frame's payload, with care for what it may cost
+    shapes      from the elements of an array to the functions that read and list it
+    codec       the tables of requests and results; `requests` has their classes
+    message_codec
+                the table of consensus messages, and beats
+    handshake   who is let in · `handshake_frames` how that is sealed · `acquaintance` what nodes remember
+                of each other's starts
+    session     one connection from its first byte to its last: bytes in, bytes and events out
+    node_session
+                the same for what only nodes speak
 
-A client loads all of this but `message_codec` and `node_session`: they are what only nodes speak, and the
-code of consensus stands behind them.
+Pure, so that hostile bytes can be tried without a socket. A client loads all of this but `message_codec`
+and `node_session`: the code of consensus stands behind those two.
+
+To add a message, give it a class, a row in its table, a row in PROTOCOL.md, and a sample in the tests
+(`tests/cluster/protocol/wire_samples.py`).
 """

@@ -45,14 +45,9 @@ from allsource.cluster.protocol.acquaintance import (
     check_other,
     check_replica,
 )
-from allsource.cluster.protocol.codec import Kind, malformed, unpack
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake_frames import (
-    BEAT,
-    CLIENT,
-    DATA,
     NONCE_BYTES,
-    PEER,
     VERSION_MAX,
     VERSION_MIN,
     Challenge,
@@ -63,7 +58,6 @@ from allsource.cluster.protocol.handshake_frames import (
     WelcomeBody,
     WireLimits,
     check_not_refused,
-    encode_refused,
     read_accepted,
     read_challenge,
     read_identity,
@@ -71,28 +65,9 @@ from allsource.cluster.protocol.handshake_frames import (
     read_proof,
     read_welcome,
 )
+from allsource.cluster.protocol.kinds import CLIENT, DATA, PEER, Channel, Kind, Role
+from allsource.cluster.protocol.payload import malformed, unpack
 from allsource.storage.model.identity import Identity
-
-__all__ = [
-    "BEAT",
-    "CLIENT",
-    "DATA",
-    "PEER",
-    "AcceptorConfig",
-    "AcceptorHandshake",
-    "DiallerConfig",
-    "DiallerHandshake",
-    "Hello",
-    "Welcome",
-    "WireLimits",
-    "check_not_refused",
-    "encode_refused",
-]
-
-HELLO_BYTES_MAX = 4_096
-"""Largest frame that an acceptor takes before the other side has proved that it belongs here."""
-WELCOME_BYTES_MAX = 65_536
-"""Largest frame of a handshake after that, and that a dialler takes before it is through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +75,8 @@ class Hello:
     """Who a proved dialler is."""
 
     version: int
-    role: str
-    channel: str
+    role: Role
+    channel: Channel
     node_id: str
     """Of a client: a name for the log, or nothing."""
     start: Start | None = None
@@ -130,8 +105,8 @@ class DiallerConfig:
     secret: str = field(repr=False)
     """The key of the role."""
     identity: Identity
-    role: str = PEER
-    channel: str = DATA
+    role: Role = PEER
+    channel: Channel = DATA
     expected_node: str = ""
     """Node id that the dialled address should have; empty: any."""
     memory: Memory = field(default_factory=NoMemory, repr=False)
@@ -156,7 +131,7 @@ class AcceptorConfig:
     limits: WireLimits = field(default_factory=WireLimits)
     memory: Memory = field(default_factory=NoMemory, repr=False)
 
-    def key_of(self, role: str) -> str:
+    def key_of(self, role: Role) -> str:
         return self.secret if role == PEER else self.client_secret
 
 
@@ -313,9 +288,9 @@ class AcceptorHandshake:
         hello = None if is_peer else Hello(self._version, role, opening.channel, name)
         return self._said.seal(key, welcome.listed()), hello
 
-    def _wrong_key(self, role: str, payload: bytes | memoryview) -> ProtocolError:
+    def _wrong_key(self, role: Role, payload: bytes | memoryview) -> ProtocolError:
         """Somebody who shows the other role's key belongs here, and is told which one to take."""
-        other = CLIENT if role == PEER else PEER
+        other: Role = CLIENT if role == PEER else PEER
         if self._said.open(self._config.key_of(other), Kind.PROOF, payload) is None:
             return ProtocolError(
                 "wrong_secret", f"{_KEYS[role]} of this cluster is another one; give both sides the same"

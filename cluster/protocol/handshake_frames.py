@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from allsource.cluster.protocol.acquaintance import START_NONCE_BYTES, LogEnd, Start
-from allsource.cluster.protocol.codec import Kind, check_uints, malformed, pack, unpack
 from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.kinds import BEAT, CLIENT, DATA, PEER, Channel, Kind, Role
+from allsource.cluster.protocol.payload import check_uints, malformed, pack, unpack
 from allsource.storage.model.printable import printable
 
 VERSION_MIN = 1
@@ -31,11 +32,6 @@ MAGIC = "allsource"
 NONCE_BYTES = 32
 NAME_BYTES_MAX = 255
 MESSAGE_CHARACTERS_MAX = 600
-
-PEER, CLIENT = "peer", "client"
-"""Roles."""
-DATA, BEAT = "data", "beat"
-"""Channels of a peer; a client has DATA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +53,8 @@ class Opening(NamedTuple):
     version_max: int
     cluster_id: str
     """The cluster that the dialler means; of a client perhaps empty: any that knows its key."""
-    role: str
-    channel: str
+    role: Role
+    channel: Channel
     nonce: bytes
 
     def pack(self) -> bytes:
@@ -202,11 +198,19 @@ def read_opening(frame: list[Any]) -> Opening:
             check_uints((version_min, version_max))
         case _:
             raise malformed("a connection begins with HELLO")
-    if role not in (PEER, CLIENT) or channel not in (DATA, BEAT) or (role == CLIENT and channel == BEAT):
+    known = _CALLERS.get((role, channel))
+    if known is None:
         raise malformed(f"no such role and channel: {role[:20]!r}, {channel[:20]!r}")
     if role == PEER and not cluster_id:
         raise malformed("a peer says its cluster")
-    return Opening(version_min, version_max, _name(cluster_id), role, channel, _nonce(nonce))
+    return Opening(version_min, version_max, _name(cluster_id), *known, _nonce(nonce))
+
+
+_CALLERS: dict[tuple[str, str], tuple[Role, Channel]] = {
+    (PEER, DATA): (PEER, DATA),
+    (PEER, BEAT): (PEER, BEAT),
+    (CLIENT, DATA): (CLIENT, DATA),
+}
 
 
 def read_challenge(frame: list[Any]) -> Challenge:
@@ -226,7 +230,7 @@ def read_proof(frame: list[Any]) -> str:
     raise malformed("a PROOF holds a name, or nothing in its place")
 
 
-def read_welcome(frame: list[Any], role: str) -> WelcomeBody:
+def read_welcome(frame: list[Any], role: Role) -> WelcomeBody:
     """WELCOME."""
     match frame:
         case [_, str(cluster_id), str(node_id), int(partitions), dict(limits), dict(addresses), *more]:

@@ -13,28 +13,22 @@ A client never loads this file, nor the code of consensus behind it. `session` h
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.protocol.codec import Kind, RequestItem, decode_requests, encode_result, unpack
+from allsource.cluster.protocol.codec import RequestItem, decode_requests, encode_result
 from allsource.cluster.protocol.frames import encode_frame
-from allsource.cluster.protocol.handshake import (
-    BEAT,
-    HELLO_BYTES_MAX,
-    PEER,
-    WELCOME_BYTES_MAX,
-    AcceptorConfig,
-    AcceptorHandshake,
-    DiallerConfig,
-    Hello,
-    check_not_refused,
-)
+from allsource.cluster.protocol.handshake import AcceptorConfig, AcceptorHandshake, DiallerConfig, Hello
+from allsource.cluster.protocol.handshake_frames import check_not_refused
+from allsource.cluster.protocol.kinds import HANDSHAKE_BYTES_MAX, UNPROVED_BYTES_MAX, Kind, Sender
 from allsource.cluster.protocol.message_codec import (
     decode_beat,
     decode_messages,
     encode_beat,
     encode_message,
 )
+from allsource.cluster.protocol.payload import unpack
 from allsource.cluster.protocol.requests import Result
 from allsource.cluster.protocol.session import (
     BATCH_OVERHEAD_BYTES,
@@ -69,6 +63,13 @@ ServerEvent = Established | Requests | Messages | BeatArrived
 """What the accepting side is told."""
 
 
+_READERS: dict[Kind, Callable[[list[Any]], ServerEvent]] = {
+    Kind.REQUESTS: lambda frame: Requests(decode_requests(frame)),
+    Kind.MESSAGES: lambda frame: Messages(decode_messages(frame)),
+    Kind.BEAT: lambda frame: BeatArrived(decode_beat(frame)),
+}
+
+
 class PeerSession(ClientSession):
     """A node that dialled its peer: requests as a client sends them, consensus messages, and beats."""
 
@@ -100,10 +101,12 @@ class ServerSession(Session[ServerEvent]):
     """The side that was connected to."""
 
     def __init__(self, config: AcceptorConfig, nonce: bytes) -> None:
-        super().__init__(HELLO_BYTES_MAX, config.limits.frame_bytes_max)
+        super().__init__(UNPROVED_BYTES_MAX, config.limits.frame_bytes_max)
         self._handshake = AcceptorHandshake(config, nonce)
         self._results = Outbox(Kind.RESULTS)
         self.hello: Hello | None = None
+        self._readers: dict[int, Callable[[list[Any]], ServerEvent]] = {}
+        """Of the frames that the other side may send, once it is known who that is."""
 
     @property
     def queued_bytes(self) -> int:
@@ -147,17 +150,18 @@ class ServerSession(Session[ServerEvent]):
             self._ready.append(encode_frame(answer))
             if hello is None:
                 if self._handshake.is_proved:
-                    self._parser.limit = WELCOME_BYTES_MAX
+                    self._parser.limit = HANDSHAKE_BYTES_MAX
                 return None
             self.hello = hello
+            self._readers = {
+                int(kind): read
+                for kind, read in _READERS.items()
+                if kind.belongs(Sender.DIALLER, hello.role, hello.channel)
+            }
             return self._established(hello)
         frame = unpack(payload)
-        kind = frame[0]
-        if kind == Kind.REQUESTS and self.hello.channel != BEAT:
-            return Requests(decode_requests(frame))
-        if kind == Kind.MESSAGES and self.hello.role == PEER and self.hello.channel != BEAT:
-            return Messages(decode_messages(frame))
-        if kind == Kind.BEAT and self.hello.channel == BEAT:
-            return BeatArrived(decode_beat(frame))
+        read = self._readers.get(frame[0])
+        if read is not None:
+            return read(frame)
         check_not_refused(frame)
         raise unexpected(frame)

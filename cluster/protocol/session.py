@@ -20,26 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from allsource.cluster.protocol.codec import (
+from allsource.cluster.protocol.codec import ResultItem, decode_results, encode_request
+from allsource.cluster.protocol.frames import LENGTH, FrameParser, ProtocolError, encode_frame
+from allsource.cluster.protocol.handshake import DiallerConfig, DiallerHandshake, Hello, Welcome
+from allsource.cluster.protocol.handshake_frames import check_not_refused, encode_refused
+from allsource.cluster.protocol.kinds import HANDSHAKE_BYTES_MAX, Kind
+from allsource.cluster.protocol.payload import (
     BATCH_BYTES,
     BATCH_ITEMS_MAX,
-    Kind,
-    ResultItem,
     batch_prefix,
-    decode_results,
-    encode_request,
     malformed,
     unpack,
-)
-from allsource.cluster.protocol.frames import LENGTH, FrameParser, ProtocolError, encode_frame
-from allsource.cluster.protocol.handshake import (
-    WELCOME_BYTES_MAX,
-    DiallerConfig,
-    DiallerHandshake,
-    Hello,
-    Welcome,
-    check_not_refused,
-    encode_refused,
 )
 from allsource.cluster.protocol.requests import Request
 from allsource.storage.model.errors import TooLarge
@@ -71,7 +62,7 @@ class Outbox:
 
     __slots__ = ("_items", "kind", "queued_bytes")
 
-    def __init__(self, kind: int) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.queued_bytes = 0
         self._items: list[bytes] = []
@@ -159,7 +150,7 @@ class ClientSession(Session[DiallerEvent]):
     """
 
     def __init__(self, config: DiallerConfig, nonce: bytes, *, frame_bytes_max: int = 64 << 20) -> None:
-        super().__init__(WELCOME_BYTES_MAX, frame_bytes_max)
+        super().__init__(HANDSHAKE_BYTES_MAX, frame_bytes_max)
         self._handshake = DiallerHandshake(config, nonce)
         self._ready.append(encode_frame(self._handshake.start()))
         self._requests = Outbox(Kind.REQUESTS)

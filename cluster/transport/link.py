@@ -21,6 +21,7 @@ from typing import Protocol
 
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.kinds import Channel
 from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import Request, Result
 from allsource.cluster.protocol.session import DiallerEvent, Established, Results
@@ -152,7 +153,9 @@ class LinkConnection(Connection[DiallerEvent]):
 class Link:
     """One connection to one peer, for ever. See the module's page."""
 
-    def __init__(self, settings: LinkSettings, peer: str, channel: str, address: tuple[str, int]) -> None:
+    def __init__(
+        self, settings: LinkSettings, peer: str, channel: Channel, address: tuple[str, int]
+    ) -> None:
         self.peer = peer
         self.connection: LinkConnection | None = None
         """The connection, while it is up."""

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.protocol.handshake import BEAT, DATA, DiallerConfig, Welcome
+from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.kinds import BEAT, DATA
 from allsource.cluster.protocol.requests import Request
 from allsource.cluster.transport.link import CONNECT_TIMEOUT_S, Link, LinkSettings, Reply, unconnected
 

@@ -29,9 +29,10 @@ from allsource.cluster.budgets.intake import Intake, Payload
 from allsource.cluster.budgets.strangers import STRANGERS_MAX, Strangers, origin_of
 from allsource.cluster.budgets.turns import Turns
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.protocol.codec import RequestItem, malformed
+from allsource.cluster.protocol.codec import RequestItem
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.handshake import PEER, AcceptorConfig, Hello
+from allsource.cluster.protocol.handshake import AcceptorConfig, Hello
+from allsource.cluster.protocol.kinds import PEER
 from allsource.cluster.protocol.node_session import (
     BeatArrived,
     Messages,
@@ -39,6 +40,7 @@ from allsource.cluster.protocol.node_session import (
     ServerEvent,
     ServerSession,
 )
+from allsource.cluster.protocol.payload import malformed
 from allsource.cluster.protocol.requests import PartitionPage, Request, Result, StreamPage
 from allsource.cluster.protocol.session import Established
 from allsource.cluster.transport.connection import WRITE_HIGH_WATER_BYTES, Connection

@@ -12,7 +12,8 @@ import os
 from typing import Any, cast
 
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.handshake import AcceptorConfig, WireLimits
+from allsource.cluster.protocol.handshake import AcceptorConfig
+from allsource.cluster.protocol.handshake_frames import WireLimits
 from allsource.cluster.protocol.node_session import Requests, ServerSession
 from allsource.cluster.protocol.requests import Request, Result
 from allsource.storage.model.errors import AllsourceError

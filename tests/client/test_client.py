@@ -18,7 +18,7 @@ from allsource.client import (
     Unavailable,
     WrongExpectedVersion,
 )
-from allsource.cluster.protocol.handshake import WireLimits
+from allsource.cluster.protocol.handshake_frames import WireLimits
 from allsource.cluster.protocol.requests import AppendRequest, DescribeCluster, ReadPartition, ReadStream
 from allsource.storage.model.events import BINARY
 from allsource.storage.model.partition import partition_of

@@ -17,13 +17,15 @@ from typing import Any
 import structlog
 
 from allsource.cluster.consensus.messages import Beat, Message
-from allsource.cluster.protocol.codec import Kind, batch_prefix, decode_requests, encode_request, unpack
+from allsource.cluster.protocol.codec import decode_requests, encode_request
+from allsource.cluster.protocol.kinds import Kind
 from allsource.cluster.protocol.message_codec import (
     decode_beat,
     decode_messages,
     encode_beat,
     encode_message,
 )
+from allsource.cluster.protocol.payload import batch_prefix, unpack
 from allsource.cluster.protocol.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
 from allsource.node.member import Member

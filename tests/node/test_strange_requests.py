@@ -14,8 +14,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from allsource.cluster.protocol.codec import Kind, RequestItem, decode_requests, unpack
+from allsource.cluster.protocol.codec import RequestItem, decode_requests
 from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.kinds import Kind
+from allsource.cluster.protocol.payload import unpack
 from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Result
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, TooLarge
 from allsource.storage.model.events import encode_blob

@@ -16,14 +16,13 @@ from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.consensus.messages import ReadResult, RoleChange
 from allsource.cluster.membership.router import RequestRouter
 from allsource.cluster.protocol.codec import (
-    Kind,
-    batch_prefix,
     decode_requests,
     decode_results,
     encode_request,
     encode_result,
-    unpack,
 )
+from allsource.cluster.protocol.kinds import Kind
+from allsource.cluster.protocol.payload import batch_prefix, unpack
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,

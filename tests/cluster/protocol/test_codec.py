@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import get_args
 
 import msgpack
 import pytest
@@ -10,25 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allsource.cluster.consensus.messages import Append, Beat, Message
-from allsource.cluster.protocol import codec, message_codec
+from allsource.cluster.protocol import message_codec
 from allsource.cluster.protocol.codec import (
-    BATCH_ITEMS_MAX,
-    Kind,
     Op,
-    batch_prefix,
     decode_requests,
     decode_results,
     encode_request,
     encode_result,
-    unpack,
 )
 from allsource.cluster.protocol.frames import ProtocolError
+from allsource.cluster.protocol.kinds import Kind
 from allsource.cluster.protocol.message_codec import (
     decode_beat,
     decode_messages,
     encode_beat,
     encode_message,
 )
+from allsource.cluster.protocol.payload import BATCH_ITEMS_MAX, SMALL_BYTES, batch_prefix, unpack
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
@@ -362,7 +361,7 @@ def test_the_walk_lets_large_frames_of_events_pass() -> None:
     assert [request.parts[2].blob for _, _, request in found] == [blob] * 2  # type: ignore[union-attr]
     append = Append(5, 3, 9, 2, 8, [entry(5, 10 + i) for i in range(3000)])
     payload = batched(Kind.MESSAGES, [encode_message(append)])
-    assert len(payload) > codec.SMALL_BYTES
+    assert len(payload) > SMALL_BYTES
     assert decode_messages(unpack(payload)) == [append]
 
 
@@ -425,9 +424,8 @@ def test_any_change_of_a_valid_frame_ends_in_a_protocol_error_or_values(data: st
     try_all(bytes(frame[: data.draw(st.integers(1, len(frame)))]))
 
 
-def test_every_message_has_an_encoder_and_a_decoder() -> None:
-    assert set(message_codec.MESSAGE_TYPES.values()) == set(message_codec._ENCODERS)
-    assert set(message_codec.MESSAGE_TYPES) == set(message_codec._DECODERS)
-    for number, cls in message_codec.MESSAGE_TYPES.items():
-        sample = next(message for message in MESSAGES if type(message) is cls)
-        assert msgpack.unpackb(encode_message(sample))[0] == number
+def test_every_message_has_a_row_and_a_sample() -> None:
+    assert {row.cls for row in message_codec.MESSAGES} == set(get_args(Message))
+    for row in message_codec.MESSAGES:
+        sample = next(message for message in MESSAGES if type(message) is row.cls)
+        assert msgpack.unpackb(encode_message(sample))[0] == row.number

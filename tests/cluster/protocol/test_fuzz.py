@@ -17,9 +17,9 @@ from contextlib import suppress
 import msgpack
 import pytest
 
-from allsource.cluster.protocol.codec import Kind
 from allsource.cluster.protocol.frames import ProtocolError, encode_frame
 from allsource.cluster.protocol.handshake import DiallerConfig, WireLimits
+from allsource.cluster.protocol.kinds import Kind
 from allsource.cluster.protocol.requests import ClusterView, DescribeCluster
 from allsource.cluster.transport.server import Server
 from tests.cluster.live import Caller, Recorder, ended, serve, until

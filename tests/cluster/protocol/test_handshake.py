@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from allsource.cluster.protocol import handshake, handshake_frames
 from allsource.cluster.protocol.acquaintance import LogEnd, Start
-from allsource.cluster.protocol.codec import Kind
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import (
     AcceptorConfig,
@@ -20,9 +19,15 @@ from allsource.cluster.protocol.handshake import (
     DiallerHandshake,
     Hello,
     Welcome,
-    WireLimits,
 )
-from allsource.cluster.protocol.handshake_frames import Challenge, Opening, Transcript
+from allsource.cluster.protocol.handshake_frames import (
+    Challenge,
+    Opening,
+    Transcript,
+    WireLimits,
+    encode_refused,
+)
+from allsource.cluster.protocol.kinds import Kind
 from allsource.storage.model.identity import Identity
 from tests.cluster.protocol.wire_samples import (
     ADDRESSES,
@@ -148,7 +153,7 @@ def _told_before_its_proof(config: AcceptorConfig, role: str) -> bytes:
     assert proof is not None
     with pytest.raises(ProtocolError) as caught:
         one.receive(proof)
-    return challenge + handshake.encode_refused(caught.value)
+    return challenge + encode_refused(caught.value)
 
 
 @pytest.mark.parametrize("role", ["peer", "client"])
@@ -253,7 +258,7 @@ def test_another_node_than_the_one_dialled_is_refused() -> None:
 def test_the_refusal_of_the_other_side_is_passed_on() -> None:
     one = DiallerHandshake(dialler(), NONCE_1)
     with pytest.raises(ProtocolError, match=r"bad\\nday") as caught:
-        one.receive(handshake.encode_refused(ProtocolError("wrong_secret", "bad\nday")))
+        one.receive(encode_refused(ProtocolError("wrong_secret", "bad\nday")))
     assert (caught.value.code, caught.value.by_peer) == ("wrong_secret", True)
 
 
@@ -379,7 +384,7 @@ def test_what_was_met_meanwhile_is_not_forgotten_for_an_older_handshake() -> Non
 
 def test_nobody_judges_our_history_who_has_not_proved_himself() -> None:
     """A node that is judged ends: anybody who could listen at a peer's address might end it."""
-    verdict = handshake.encode_refused(ProtocolError("regressed", "you are an older copy, end yourself"))
+    verdict = encode_refused(ProtocolError("regressed", "you are an older copy, end yourself"))
     one = DiallerHandshake(dialler(), NONCE_1)
     assert refused(lambda: one.receive(verdict)) == "malformed"
     one.receive(Challenge(1, NONCE_2).pack())
@@ -390,7 +395,7 @@ def test_nobody_judges_our_history_who_has_not_proved_himself() -> None:
 
 
 def test_a_proved_peer_judges_our_history() -> None:
-    verdict = handshake.encode_refused(ProtocolError("regressed", "you are an older copy, end yourself"))
+    verdict = encode_refused(ProtocolError("regressed", "you are an older copy, end yourself"))
     one, other = DiallerHandshake(dialler(), NONCE_1), AcceptorHandshake(acceptor(), NONCE_2)
     proof, _ = one.receive(other.receive(one.start())[0])
     assert proof is not None
@@ -407,8 +412,10 @@ def test_the_largest_cluster_fits_into_a_handshake() -> None:
     memory.known = {name: Start("r" * 32, 2**62, bytes(16)) for name in names}
     accept = acceptor(memory=memory, addresses={**ADDRESSES, **names})
     said = frames(dialler(memory=_with(START_1, ends=ends)), accept)
-    assert max(map(len, said)) < handshake.WELCOME_BYTES_MAX
-    assert max(map(len, said[:3])) < handshake.HELLO_BYTES_MAX
+    for payload in said:
+        bound = Kind(msgpack.unpackb(payload)[0]).bytes_max
+        assert bound is not None
+        assert len(payload) < bound
 
 
 # -- attacks

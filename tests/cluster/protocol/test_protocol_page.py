@@ -12,7 +12,14 @@ import pytest
 from allsource.cluster.budgets import strangers
 from allsource.cluster.consensus.messages import Message
 from allsource.cluster.consensus.sense import PeerNonsense
-from allsource.cluster.protocol import codec, frames, handshake, message_codec
+from allsource.cluster.protocol import (
+    codec,
+    frames,
+    handshake_frames,
+    kinds,
+    message_codec,
+    payload,
+)
 from allsource.cluster.protocol.acquaintance import REGRESSED
 from allsource.cluster.transport import connection, server
 
@@ -31,41 +38,57 @@ def table(head: str) -> list[list[str]]:
     return rows
 
 
-def constants(cls: type) -> dict[str, int]:
-    return {name: value for name, value in vars(cls).items() if name.isupper()}
+def numbered(head: str) -> dict[int, tuple[str, str]]:
+    """Of a table of numbers, names and fields: the name and the fields by number."""
+    rows = table(head)
+    assert len({row[0] for row in rows}) == len(rows)
+    return {int(number): (name, described.strip("`")) for number, name, described in rows}
 
 
 def test_kinds() -> None:
-    rows = table("| kind | name | sent by | payload |")
-    assert {name: int(kind) for kind, name, _, _ in rows} == constants(codec.Kind)
-    for kind, _, _, payload in rows:
-        assert payload.startswith(f"`[{kind}, ")
+    rows = table("| kind | name | sent by | role | channel | KiB | payload |")
+    assert [tuple(row[:6]) for row in rows] == [
+        (
+            str(int(kind)),
+            kind.name,
+            kind.sender.value,
+            kind.role or "any",
+            kind.channel or "any",
+            "limit" if kind.bytes_max is None else str(kind.bytes_max // 1024),
+        )
+        for kind in kinds.Kind
+    ]
+    for number, *_, described in rows:
+        assert described.startswith(f"`[{number}, ")
+    assert rows[-3][-1] == f"`[17, {message_codec.BEAT.text}]`"
 
 
 def test_operations() -> None:
-    asked = {int(row[0]) for row in table("| op | request | fields |")}
-    answered = {int(row[0]) for row in table("| op | result | fields |")}
-    assert answered == set(constants(codec.Op).values()) - {codec.Op.PASS_ON} == set(codec._RESULTS)
-    assert asked == answered - {codec.Op.ERROR} | {codec.Op.PASS_ON}
+    asked = numbered("| op | request | fields |")
+    passed_on = asked.pop(codec.Op.PASS_ON)
+    assert passed_on == ("pass on (peers only)", "op, field, ...` of an append or a read")
+    assert asked == {int(row.op): (row.shape.name, row.shape.text) for row in codec.REQUESTS}
+    answered = numbered("| op | result | fields |")
+    assert answered == {int(row.op): (row.shape.name, row.shape.text) for row in codec.RESULTS}
+    assert {*asked, *answered, codec.Op.PASS_ON} == set(codec.Op)
+    assert f"`chunk = [{codec.CHUNK.text}]`" in PAGE
 
 
 def test_messages() -> None:
-    rows = table("| type | message | fields |")
-    assert {int(number): name for number, name, _ in rows} == {
-        number: cls.__name__ for number, cls in message_codec.MESSAGE_TYPES.items()
+    rows = message_codec.MESSAGES
+    assert numbered("| type | message | fields |") == {
+        row.number: (row.cls.__name__, row.shape.text) for row in rows
     }
-    assert set(message_codec.MESSAGE_TYPES.values()) == set(get_args(Message))
-    for number, _, described in rows:
-        names = re.sub(r": \[.*\]$|: \w+", "", described.strip("`"))
-        cls = message_codec.MESSAGE_TYPES[int(number)]
+    assert {row.cls for row in rows} == set(get_args(Message))
+    for row in rows:
         # `records` is how a sender holds `entries` that it did not decode.
-        assert names.split(", ") == [field.name for field in fields(cls) if field.name != "records"]
+        assert list(row.shape.elements) == [f.name for f in fields(row.cls) if f.name != "records"]
 
 
 def test_limits() -> None:
     rows = table("| limit | default | meaning |")
     assert {name.strip("`"): int(default) for name, default, _ in rows} == {
-        field.name: field.default for field in fields(handshake.WireLimits)
+        field.name: field.default for field in fields(handshake_frames.WireLimits)
     }
 
 
@@ -73,8 +96,7 @@ def test_refusals() -> None:
     """Each code that the sources raise is on the page, and none that they do not."""
     listed = {code.strip("`") for code, _ in table("| code | meaning |")}
     raised = set()
-    names = ("acquaintance", "frames", "codec", "message_codec", "handshake", "handshake_frames")
-    sources = [ROOT / "cluster" / "protocol" / f"{name}.py" for name in names]
+    sources = [*(ROOT / "cluster" / "protocol").glob("*.py")]
     sources += [ROOT / "cluster" / "transport" / f"{name}.py" for name in ("connection", "server", "link")]
     for path in (*sources, ROOT / "node" / "acquaintances.py"):
         raised |= set(re.findall(r'ProtocolError\(\s*"(\w+)"', path.read_text()))
@@ -84,25 +106,25 @@ def test_refusals() -> None:
 @pytest.mark.parametrize(
     ("sentence", "value"),
     [
-        ("after ([\\d,]+) bytes or", codec.BATCH_BYTES),
-        ("bytes or ([\\d,]+) items", codec.BATCH_ITEMS_MAX),
-        ("at most ([\\d,]+) elements in an array", codec.SMALL_ARRAY_MAX),
-        ("at most ([\\d,]+) values in all", codec.LARGE_VALUES_MAX),
-        ("values in all, (\\d+) levels", codec.DEPTH_MAX),
-        ("payload of up to (\\d+) KiB", codec.SMALL_BYTES // 1024),
-        ("before any of it is read: (\\d+) KiB", handshake.HELLO_BYTES_MAX // 1024),
-        ("(\\d+) KiB for what a dialler takes", handshake.WELCOME_BYTES_MAX // 1024),
+        ("after ([\\d,]+) bytes or", payload.BATCH_BYTES),
+        ("bytes or ([\\d,]+) items", payload.BATCH_ITEMS_MAX),
+        ("at most ([\\d,]+) elements in an array", payload.SMALL_ARRAY_MAX),
+        ("at most ([\\d,]+) values in all", payload.LARGE_VALUES_MAX),
+        ("values in all, (\\d+) levels", payload.DEPTH_MAX),
+        ("payload of up to (\\d+) KiB", payload.SMALL_BYTES // 1024),
+        ("before any of it is read: (\\d+) KiB", kinds.UNPROVED_BYTES_MAX // 1024),
+        ("(\\d+) KiB for what a dialler takes", kinds.HANDSHAKE_BYTES_MAX // 1024),
         ("\\((\\d+) MiB by default\\)", frames.FRAME_BYTES_MAX >> 20),
         ("over (\\d+) seconds", int(connection.HANDSHAKE_TIMEOUT_S)),
         ("`timeout_ms` \\(0 to ([\\d,]+)\\)", codec.TIMEOUT_MS_MAX),
-        ("`nonce`: (\\d+) random bytes", handshake.NONCE_BYTES),
+        ("`nonce`: (\\d+) random bytes", handshake_frames.NONCE_BYTES),
         ("asked nothing for (\\d+) minutes", int(server.CLIENT_IDLE_S) // 60),
         ("(\\d+) MiB of answers or messages", server.OUTGOING_BYTES_MAX >> 20),
         ("leaves (\\d+) MiB of answers unread", server.OUTGOING_BYTES_MAX >> 21),
         ("(\\d+) clients are served", server.CONNECTIONS_MAX),
         ("not through yet, (\\d+) are kept", strangers.STRANGERS_MAX),
         ("moved for (\\d+) seconds", int(server.STALLED_S)),
-        ("This is version (\\d+)", handshake.VERSION_MAX),
+        ("This is version (\\d+)", handshake_frames.VERSION_MAX),
     ],
 )
 def test_sentences(sentence: str, value: int) -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allsource.cluster.protocol.codec import BATCH_BYTES, BATCH_ITEMS_MAX, Kind
 from allsource.cluster.protocol.frames import FrameParser, ProtocolError, encode_frame
-from allsource.cluster.protocol.handshake import HELLO_BYTES_MAX, WireLimits
+from allsource.cluster.protocol.handshake_frames import WireLimits
+from allsource.cluster.protocol.kinds import UNPROVED_BYTES_MAX, Kind
 from allsource.cluster.protocol.node_session import BeatArrived, Messages, Requests, ServerSession
+from allsource.cluster.protocol.payload import BATCH_BYTES, BATCH_ITEMS_MAX
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
@@ -145,7 +146,7 @@ def test_requests_before_the_handshake_are_refused() -> None:
 
 def test_a_stranger_gets_four_kib() -> None:
     other = ServerSession(acceptor(), NONCE_2)
-    assert refused(other, b"\x01" * (HELLO_BYTES_MAX + 1)) == "frame_too_large"
+    assert refused(other, b"\x01" * (UNPROVED_BYTES_MAX + 1)) == "frame_too_large"
 
 
 def test_a_client_gets_what_the_limits_say() -> None:

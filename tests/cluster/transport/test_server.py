@@ -10,10 +10,10 @@ import msgpack
 import pytest
 
 from allsource.cluster.consensus.sense import PeerNonsense
-from allsource.cluster.protocol.codec import Kind
 from allsource.cluster.protocol.frames import ProtocolError, encode_frame
 from allsource.cluster.protocol.handshake import DiallerConfig, WireLimits
 from allsource.cluster.protocol.handshake_frames import Challenge
+from allsource.cluster.protocol.kinds import Kind
 from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import (
     AppendPart,

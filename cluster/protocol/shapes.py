@@ -1,0 +1,179 @@
+"""The shape of an array on the wire, said once, and the functions that follow from it.
+
+A `Shape` names the elements of an array in their order, each with what it may be. From that follow
+`read`, which refuses whatever is not of the shape and else makes the value; `listed`, the other direction;
+and `text`, as PROTOCOL.md writes it.
+
+`read` and `listed` are compiled from source text when the shape is made, as `dataclasses` makes its
+`__init__`: they are the wire's hot loops, and a walk over a list of elements costs three times as much as
+the plain comparisons that are compiled (tried). The source is put together from this repository's own
+names alone, never from anything that was received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from allsource.cluster.protocol.payload import UINT_MAX, malformed, shown
+from allsource.storage.model.expected import EXISTS
+
+PARTITION_MAX = 65_535
+"""A record's header has 16 bits for the partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What one element of an array may be."""
+
+    text: str
+    """How PROTOCOL.md calls it, behind the name; nothing for a whole number."""
+    test: str
+    """A Python expression of `{0}`, true if it is one. The types are exact: `True` is no number."""
+    read: Callable[[Any], Any] | None = None
+    """Makes its value; None: it is its own value. Raises `ProtocolError`."""
+    listed: str = ""
+    """A Python expression of `value` that stands in the array in place of `value.name`."""
+
+
+def _whole(low: int, high: int, text: str = "") -> Element:
+    return Element(text, f"type({{0}}) is int and {low} <= {{0}} <= {high}")
+
+
+UINT = _whole(0, UINT_MAX)
+PARTITION = _whole(0, PARTITION_MAX)
+EXPECTED = _whole(EXISTS, UINT_MAX, "int")
+"""An expected version: see `storage.model.expected`."""
+BOOL = Element("bool", "type({0}) is bool")
+STR = Element("str", "type({0}) is str")
+BIN = Element("bin", "type({0}) is bytes")
+MAP = Element("map", "type({0}) is dict")
+
+
+class Shape:
+    """An array of so many elements.
+
+    `head`: what stands before the elements named; the caller has looked at it already. Its last one is the
+    `number` that says which shape it is, the others are the caller's (an id). `make` takes the values of
+    the named elements, in order. `name` is for people, and for PROTOCOL.md.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[..., Any],
+        elements: Mapping[str, Element],
+        *,
+        head: Sequence[str] = (),
+        number: int | None = None,
+    ) -> None:
+        self.name = name
+        self.text = ", ".join(
+            f"{called}: {element.text}" if element.text else called for called, element in elements.items()
+        )
+        self._head = tuple(head)
+        self._number = number
+        self._make = make
+        self.elements = dict(elements)
+        self.read = self._compiled_read()
+        """The value that an array says; raises `ProtocolError` unless it is of this shape."""
+        self.listed = self._compiled_listed()
+        """What is packed of a value: takes the head without its number, then the value."""
+
+    def refused(self, item: Any) -> None:
+        """Say what is wrong with it. Not quick, for a connection seldom survives it."""
+        shape = f"{self.name} is [{', '.join([*self._head, *([self.text] if self.text else [])])}]"
+        if type(item) is not list:
+            raise malformed(f"{shown(item)}; {shape}")
+        values = item[len(self._head) :]
+        if len(values) != len(self.elements):
+            raise malformed(f"{len(item)} elements; {shape}")
+        for (called, element), value in zip(self.elements.items(), values, strict=True):
+            if not _compiled(f"lambda value: {element.test.format('value')}")(value):
+                raise malformed(f"{called} is {shown(value)}; {shape}")
+
+    def source(self, item: str) -> tuple[list[str], str, dict[str, Any]]:
+        """How to read the list `item`: statements, then an expression that is the value; and the names in
+        them."""
+        names = [f"v{number}" for number in range(len(self.elements))]
+        known: dict[str, Any] = {"refused": self.refused, "make": self._make}
+        tests, values = [], []
+        for name, element in zip(names, self.elements.values(), strict=True):
+            tests.append(element.test.format(name))
+            if element.read is not None:
+                known[f"read_{name}"] = element.read
+            values.append(name if element.read is None else f"read_{name}({name})")
+        if self._make is tuple:
+            made = _tuple(values)
+        elif _is_named_tuple(self._make) and values == names and not self._head:
+            made = f"new(make, {item})"  # what its own constructor does in the end
+            known["new"] = tuple.__new__
+        else:
+            made = f"make({', '.join(values)})"
+        lines = [
+            f"if len({item}) != {len(self._head) + len(names)}: refused({item})",
+            f"{_tuple(['_'] * len(self._head) + names)} = {item}",
+            f"if not ({' and '.join(tests) or 'True'}): refused({item})",
+        ]
+        return lines, made, known
+
+    def _compiled_read(self) -> Callable[[list[Any]], Any]:
+        lines, made, known = self.source("item")
+        return _function(*lines, f"return {made}", known=known)
+
+    def _compiled_listed(self) -> Callable[..., tuple[Any, ...]]:
+        first = list(self._head[:-1])
+        items = [*first, *([] if self._number is None else [str(int(self._number))])]
+        items += [element.listed or f"value.{called}" for called, element in self.elements.items()]
+        return _compiled(f"lambda {', '.join([*first, 'value'])}: {_tuple(items)}")
+
+
+def array(of: Element | Shape, *, called: str = "", into: type[Any] = tuple, listed: str = "") -> Element:
+    """An array of any number of these. `called`: one of them, in PROTOCOL.md; `into`: tuple or list."""
+    if isinstance(of, Shape):
+        inner = called or f"[{of.text}]"
+        lines, made, known = of.source("one")
+        lines = [
+            "found = []",
+            "for one in item:",
+            "    if type(one) is not list: refused(one)",
+            *[f"    {line}" for line in lines],
+            f"    found.append({made})",
+        ]
+        result = "found"
+    else:
+        inner = ": ".join(filter(None, (called, of.text)))
+        known = {"refused": _refuser(inner)}
+        lines = ["for one in item:", f"    if not ({of.test.format('one')}): refused(one)"]
+        result = "item"
+    whole = result if into is list else f"tuple({result})"
+    read = _function(*lines, f"return {whole}", known=known)
+    return Element(f"[{inner}, ...]", "type({0}) is list", read, listed)
+
+
+def _refuser(what: str) -> Callable[[Any], None]:
+    def refused(value: Any) -> None:
+        raise malformed(f"{shown(value)} in an array of {what}")
+
+    return refused
+
+
+def _is_named_tuple(make: Callable[..., Any]) -> bool:
+    return isinstance(make, type) and issubclass(make, tuple) and hasattr(make, "_fields")
+
+
+def _tuple(items: list[str]) -> str:
+    return f"({''.join(f'{item}, ' for item in items)})"
+
+
+def _function(*lines: str, known: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+    names = dict(known)
+    exec("def made(item):\n" + "".join(f"    {line}\n" for line in lines), names)
+    made: Callable[[list[Any]], Any] = names["made"]
+    return made
+
+
+def _compiled(source: str) -> Callable[..., Any]:
+    made: Callable[..., Any] = eval(source, {})
+    return made
