@@ -22,6 +22,16 @@ usable() {
         [[ "$(tail -n 1 "$VENV/stamp" 2>/dev/null || printf '%s' "$ROOT")" == "$ROOT" ]]
 }
 
+# Whether .venv is of another version than the Python that $PYTHON asks for.
+is_other_python() {
+    [[ -n "${PYTHON-}" ]] && is_new_enough "$PYTHON" &&
+        [[ "$(version_of "$PYTHON")" != "$(version_of "$VENV/bin/python")" ]]
+}
+
+version_of() {
+    "$1" -c 'import sys; print(sys.version)' 2>/dev/null || true
+}
+
 # The Python to make .venv with: $PYTHON if it is set, else the first that is new enough.
 find_python() {
     local candidate
@@ -45,7 +55,7 @@ wanted_stamp() {
 make_venv() {
     local python
     python=$(find_python)
-    if ! usable "$VENV/bin/python"; then
+    if is_other_python || ! usable "$VENV/bin/python"; then
         "$python" -m venv --clear "$VENV" ||
             fail "cannot make $VENV; does $python have the modules venv and ensurepip (Debian: python3-venv)?"
     fi
@@ -63,7 +73,7 @@ make_venv() {
 ensure_venv() {
     local wanted
     wanted=$(wanted_stamp)
-    if [[ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]]; then
+    if [[ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]] || is_other_python; then
         printf 'Setting up %s (this once) ...\n' "$VENV" >&2
         make_venv
         printf '%s\n' "$wanted" >"$VENV/stamp"

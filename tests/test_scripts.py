@@ -19,10 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FAKE_PYTHON = """\
 #!/bin/sh
 # `-m venv --clear DIR` makes a fake environment; everything is written down, except the version check.
+[ "$2" = 'import sys; print(sys.version)' ] && cat "$0.version" 2>/dev/null
 [ "$1" = -c ] && exit {verdict}
 echo "$*" >>"{log}"
 if [ "$2" = venv ]; then
     mkdir -p "$4/bin" && rm -f "$4/stamp" && cp "$0" "$4/bin/python"
+    cat "$0.version" >"$4/bin/python.version" 2>/dev/null
+    for tool in ruff mypy pytest coverage; do
+        printf '#!/bin/sh\\necho "%s $*"\\n[ -z "$COVERAGE_FILE" ] || touch "$COVERAGE_FILE.$$"\\n' $tool \\
+            >"$4/bin/$tool" && chmod +x "$4/bin/$tool"
+    done
     printf '#!/bin/sh\\necho "allsource $*"\\n' >"$4/bin/allsource" && chmod +x "$4/bin/allsource"
 fi
 exit 0
@@ -46,9 +52,15 @@ class Checkout:
 
     def launch(self, python: Path) -> subprocess.CompletedProcess[str]:
         """Run `scripts/launch a.yaml --json` from another directory."""
-        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)}
+        return self.run("launch", python, "a.yaml", "--json")
+
+    def run(self, script: str, python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a script from another directory; its temporary files go to `temporary` there."""
+        temporary = self.root.parent / "temporary"
+        temporary.mkdir(exist_ok=True)
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), "TMPDIR": str(temporary)}
         return subprocess.run(
-            [self.root / "scripts" / "launch", "a.yaml", "--json"],
+            [self.root / "scripts" / script, *arguments],
             cwd=self.root.parent,
             env=environment,
             capture_output=True,
@@ -105,12 +117,46 @@ def test_a_checkout_that_was_moved_is_set_up_anew(checkout: Checkout) -> None:
     assert checkout.calls() == MAKE
 
 
+def test_another_python_that_is_asked_for_makes_it_anew(checkout: Checkout) -> None:
+    python = checkout.python()
+    version = python.with_name("python.version")
+    version.write_text("3.11.7")
+    checkout.launch(python)
+    assert checkout.calls() == MAKE
+    version.write_text("3.13.0")
+    checkout.launch(python)
+    assert checkout.calls() == MAKE
+    checkout.launch(python)
+    assert checkout.calls() == []
+
+
 def test_an_old_python_is_one_clear_line(checkout: Checkout) -> None:
     refused = checkout.launch(checkout.python(new_enough=False))
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()[1:]
     assert line.startswith("launch: needs Python 3.11 or newer; ")
     assert not (checkout.root / ".venv").exists()
+
+
+CHECKS = ["ruff format --check .", "ruff check --quiet .", "mypy --no-error-summary"]
+MEASURED = "coverage run -m pytest -p no:cacheprovider"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        ([], ["pytest -m not slow -n 2 tests", "pytest -m not slow integration"]),
+        (["--all"], ["pytest -n 2 tests", "pytest integration"]),
+        (["tests/config", "-x"], ["pytest -m not slow tests/config -x"]),
+        (["--coverage", "a"], [f"{MEASURED} -m not slow a", "coverage combine --quiet", "coverage report"]),
+        (["--all", "--coverage", "a"], [f"{MEASURED} a", "coverage combine --quiet", "coverage report"]),
+    ],
+)
+def test_what_is_checked(checkout: Checkout, arguments: list[str], calls: list[str]) -> None:
+    done = checkout.run("test", checkout.python(), *arguments)
+    assert done.stdout.splitlines() == [*CHECKS, *calls], done.stderr
+    assert done.returncode == 0
+    assert list((checkout.root.parent / "temporary").iterdir()) == [], "coverage's files are left behind"
 
 
 @pytest.mark.parametrize("name", ["scripts/launch", "scripts/test", "scripts/lock", ".ci/run"])
