@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from allsource.cluster.protocol.requests import (
     AppendRequest,
@@ -35,9 +35,6 @@ from allsource.storage.model.errors import (
     WrongExpectedVersion,
 )
 
-if TYPE_CHECKING:
-    from allsource.client.connection import NodeConnection
-
 ANSWER_OF: dict[type[Request], type[Any]] = {
     AppendRequest: AppendResult,
     ReadStream: StreamPage,
@@ -55,6 +52,14 @@ class Next(Enum):
     SETTLE = "the error is the call's answer"
     ELSEWHERE = "try another node at once"
     LATER = "try again after a short wait, or as soon as an owner is known"
+
+
+class Carrier(Protocol):
+    """The connection on which an attempt is under way: all that a call needs of it."""
+
+    def close(self, why: Exception) -> None:
+        """End it: what it brought cannot be read."""
+        ...
 
 
 class Call:
@@ -103,7 +108,7 @@ class Call:
         self.size = size
         self.deadline = deadline
         self.future = future
-        self.connection: NodeConnection | None = None
+        self.connection: Carrier | None = None
         """Where the current attempt is under way."""
         self.sent_at = 0.0
         """When the current attempt's bytes were handed to the socket; 0: not yet."""
