@@ -1,6 +1,7 @@
 """The settings of a cluster: one YAML file, the same for all its nodes.
 
 * `schema`: every knob, its meaning, unit, default, and when to change it. What all rooms import.
+* `backends`: what each storage backend can do.
 * `values`: the kinds of values (sizes, durations, ...) and how people write them.
 * `rules`: what must hold between several knobs.
 * `promise`: what an acknowledgement rests on, in words.

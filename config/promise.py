@@ -34,7 +34,7 @@ def promise_of(settings: Settings) -> Promise:
     """The promise of a cluster with these settings."""
     if shares_a_server(settings):
         return _in_one_server(settings)
-    if settings.storage.backend != "memory":
+    if settings.storage.traits.survives_restart:
         return Promise(settings.durability, _ON_DISK[settings.durability], settings.durability != "fsync")
     if len(settings.nodes) == 1:
         return Promise("memory", "all events are gone when this node's process ends", True)
@@ -55,7 +55,7 @@ def shares_a_server(settings: Settings) -> bool:
     (no host, or a loopback address) and each node has one to itself.
     """
     nodes = settings.nodes
-    if settings.storage.backend != "postgres" or len(nodes) == 1:
+    if not settings.storage.traits.in_server or len(nodes) == 1:
         return False
     host = dsn_host(settings.storage.dsn)
     is_local = not host or host.startswith("/") or is_loopback(host)

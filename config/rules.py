@@ -97,10 +97,11 @@ def _sizes(limits: Limits) -> Iterator[Contradiction]:
 
 def _storage(settings: Settings) -> Iterator[Contradiction]:
     keys = ("storage.dsn", "storage.backend")
-    if settings.storage.backend == "postgres" and not settings.storage.dsn:
-        yield Contradiction(keys, "missing; backend postgres needs to know its server")
-    if settings.storage.backend != "postgres" and settings.storage.dsn:
-        yield Contradiction(keys, f"given, but backend {settings.storage.backend} has no use for it")
+    backend, in_server = settings.storage.backend, settings.storage.traits.in_server
+    if in_server and not settings.storage.dsn:
+        yield Contradiction(keys, f"missing; backend {backend} needs to know its server")
+    if settings.storage.dsn and not in_server:
+        yield Contradiction(keys, f"given, but backend {backend} has no use for it")
 
 
 def _secrets(settings: Settings) -> Iterator[Contradiction]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated
 from uuid import UUID, uuid5
 
+from allsource.config.backends import BACKENDS, Traits
 from allsource.config.values import (
     GIB,
     KIB,
@@ -137,7 +138,7 @@ class HttpSettings:
 class StorageSettings:
     """Where each node keeps its share of the log."""
 
-    backend: Annotated[str, Choice(("rocksdb", "memory", "postgres"))] = "rocksdb"
+    backend: Annotated[str, Choice(tuple(BACKENDS))] = "rocksdb"
     """`rocksdb`: in `data_dir`, nothing else to install. `memory`: for tests and demonstrations; **what a
     node holds is gone when its process ends, and a restarted node cannot take part again**, for it has
     forgotten its votes too. Three nodes survive one ended process in the cluster's whole life, five (with a
@@ -161,6 +162,11 @@ class StorageSettings:
     the schema `allsource_n1`; with `?schema=NAME` at the end, in `NAME_n1`: name one for a second cluster
     in the same database. Connect to the server itself, not through a pooler. Never printed. Nodes that
     share one server have copies that fail together (see `promise`)."""
+
+    @property
+    def traits(self) -> Traits:
+        """What the backend can do."""
+        return BACKENDS[self.backend]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from allsource.storage.files.checkpoint import (
     CheckpointInfo,
-    CheckpointsUnsupported,
     check_room,
     list_checkpoints,
     place_for,
@@ -27,14 +26,7 @@ from allsource.storage.files.checkpoint import (
 )
 from allsource.storage.files.directory import CHECKPOINTS
 from allsource.storage.interface import Storage
-from allsource.storage.model.errors import Overloaded
-
-
-@runtime_checkable
-class Copyable(Protocol):
-    """A storage that makes copies of itself; `RocksStorage` does."""
-
-    def checkpoint(self, target: Path) -> None: ...
+from allsource.storage.model.errors import CheckpointsUnsupported, Overloaded
 
 
 class Checkpoints:
@@ -45,7 +37,6 @@ class Checkpoints:
         storage: Storage,
         node_id: str,
         data_dir: Path,
-        backend: str,
         save_commits: Callable[[], None],
         most: int,
     ) -> None:
@@ -54,26 +45,25 @@ class Checkpoints:
         self._storage = storage
         self._node_id = node_id
         self._data_dir = data_dir
-        self._backend = backend
         self._save_commits = save_commits
         self._most = most
         self._making = asyncio.Lock()
 
     async def make(self, name: str) -> dict[str, Any]:
-        """Make a checkpoint; its facts as JSON. Raises as `RocksStorage.checkpoint` does, and
+        """Make a checkpoint; its facts as JSON. Raises as `Storage.checkpoint` does, and
         `InvalidRequest` for a bad name, `TooManyCheckpoints`, `CheckpointsUnsupported`."""
-        storage = self._copyable()
+        self._check_supported()
         if self._making.locked():
             raise Overloaded("another checkpoint is being made; nothing was done, try again later")
         async with self._making:  # also for the count: the next one sees this one
             place = await asyncio.to_thread(self._place_for, name)
             self._save_commits()
-            await asyncio.to_thread(storage.checkpoint, place)
+            await asyncio.to_thread(self._storage.checkpoint, place)
             return self._facts(await asyncio.to_thread(read_checkpoint, place))
 
     async def remove(self, name: str) -> dict[str, Any]:
         """Remove a checkpoint; the facts of what it was. Raises as `remove_checkpoint` does."""
-        self._copyable()
+        self._check_supported()
         found = await asyncio.to_thread(remove_checkpoint, self._data_dir / CHECKPOINTS, name)
         return self._facts(found)
 
@@ -84,20 +74,13 @@ class Checkpoints:
 
     async def listed(self) -> dict[str, Any]:
         """The checkpoints that lie here, as JSON."""
-        self._copyable()
+        self._check_supported()
         found = await asyncio.to_thread(list_checkpoints, self._data_dir / CHECKPOINTS)
         return {"node": self._node_id, "checkpoints": [self._facts(one) for one in found]}
 
-    def _copyable(self) -> Copyable:
-        if isinstance(self._storage, Copyable):
-            return self._storage
-        advice = {
-            "postgres": "; use pg_dump, or copy the server's data directory as PostgreSQL's manual says",
-            "memory": ": what it holds is gone when its process ends",
-        }
-        raise CheckpointsUnsupported(
-            f"a node on the {self._backend} backend makes no checkpoints{advice.get(self._backend, '')}"
-        )
+    def _check_supported(self) -> None:
+        if why := self._storage.no_checkpoints:
+            raise CheckpointsUnsupported(f"this node makes no checkpoints: {why}")
 
     def _facts(self, info: CheckpointInfo) -> dict[str, Any]:
         return {

@@ -319,7 +319,7 @@ class Node:
 
     def _place(self) -> str:
         """Where on this machine the events are, in full: a relative path has misled people."""
-        if self.settings.storage.backend != "rocksdb":
+        if not self.settings.storage.traits.in_data_dir:
             return ""
         return str(self.settings.node(self.node_id).data_dir.resolve())
 
@@ -429,9 +429,8 @@ class Node:
     def _checkpoints(self) -> Checkpoints:
         assert self._storage is not None
         data_dir = self.settings.node(self.node_id).data_dir
-        backend = self.settings.storage.backend
         most = self.settings.limits.checkpoints_max
-        return Checkpoints(self._storage, self.node_id, data_dir, backend, self._save_commits, most)
+        return Checkpoints(self._storage, self.node_id, data_dir, self._save_commits, most)
 
     def _save_commits(self) -> None:
         if self.member is not None:  # else nothing was acknowledged yet
@@ -450,9 +449,6 @@ class Node:
         elif self.member is not None:
             self.member.connected(peer, _incarnation(welcome))
 
-    def _forgets(self) -> bool:
-        return self.settings.storage.backend == "memory"
-
     def lost(self, peer: str) -> None:
         """A connection with a peer broke."""
         self._connected.pop(peer, None)
@@ -468,7 +464,8 @@ class Node:
         if isinstance(error, ProtocolError) and self._complaints.get(peer) != str(error):
             self._complaints[peer] = str(error)
             self._log.error("no agreement with a peer", peer=peer, reason=str(error))
-            if error.code == "identity_changed" and self.member is None and self._forgets():
+            forgets = not self.settings.storage.traits.survives_restart
+            if error.code == "identity_changed" and self.member is None and forgets:
                 self._log.error(
                     "this node has forgotten what it held in memory, and its peers do not take it back: "
                     "leave it stopped while they go on, or stop all nodes and begin with an empty cluster"

@@ -127,8 +127,7 @@ class Member:
             loop=loop,
             clock=clock,
             suspicion_us=settings.suspicion_timeout_ms * 1000,
-            sync_inline=(settings.durability, settings.storage.backend) == ("os", "rocksdb")
-            or settings.storage.backend == "memory",
+            sync_inline=storage.sync_is_short,
             wall_us=wall_us,
         )
         self._cluster_clock = ClusterClock()

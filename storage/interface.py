@@ -24,6 +24,7 @@ The values that it takes and gives are in `model.log` and `model.identity`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from allsource.storage.model.entry import Entry
@@ -51,6 +52,25 @@ class Storage(Protocol):
 
     identity: Identity
     partition_count: int
+
+    @property
+    def sync_is_short(self) -> bool:
+        """Whether `sync` takes no longer than a write, so that it needs no thread of its own."""
+        ...
+
+    @property
+    def no_checkpoints(self) -> str:
+        """Why this backend makes no checkpoints, and what to do instead; empty if it makes them."""
+        ...
+
+    def checkpoint(self, target: Path) -> None:
+        """Make `target`, which must not exist, a consistent copy of all that was written before.
+
+        For a thread of its own: writing goes on meanwhile. Raises `CheckpointsUnsupported` where there is a
+        reason in `no_checkpoints`, `Overloaded` if one is being made already, and as
+        `files.checkpoint` says.
+        """
+        ...
 
     def load(self, partition: int) -> PartitionState:
         """The state to start a group from. Verifies what a start depends on (`Corrupt`)."""

@@ -15,13 +15,14 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
 from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
-from allsource.storage.model.errors import Corrupt, StorageFault
+from allsource.storage.model.errors import CheckpointsUnsupported, Corrupt, StorageFault
 from allsource.storage.model.identity import Identity
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
@@ -87,6 +88,17 @@ class MemoryStorage:
         # A deque, taken one by one: the writing thread may add while this one runs.
         for _ in range(len(self._unsynced)):
             self._unsynced.popleft()
+
+    @property
+    def sync_is_short(self) -> bool:
+        return True
+
+    @property
+    def no_checkpoints(self) -> str:
+        return "what it holds is in memory, and gone when its process ends"
+
+    def checkpoint(self, target: Path) -> None:
+        raise CheckpointsUnsupported(f"storage in memory makes no checkpoints: {self.no_checkpoints}")
 
     def crash(self) -> None:
         """For tests: a power cut and a restart. What was not synced is gone; the incarnation rises."""

@@ -12,7 +12,6 @@ The backends' names, and addresses for them. What they do is in `stream_reposito
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -75,21 +74,6 @@ class RocksDBEventStreamRepository(LogRepository):
             durability=self._durability,
             disk_free_bytes_min=disk_free_bytes_min,
         )
-
-    async def checkpoint(self, path: Path | str) -> None:
-        """Make `path`, which must not exist, a consistent copy of everything appended before this call.
-
-        Appends and reads go on meanwhile. The copy is complete and durable when this returns, and is a
-        directory that a repository opens. On the same file system it takes next to no room at first. Raises
-        `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `Overloaded` (one is being made already) or
-        `InvalidRequest`; nothing is left of it then. A task that is cancelled does not stop it: the copy is
-        made all the same, and leaving the `async with` waits for it.
-        """
-        from allsource.storage.rocksdb.storage import RocksStorage
-
-        storage = self._storage
-        assert isinstance(storage, RocksStorage)
-        await asyncio.to_thread(storage.checkpoint, Path(path))
 
 
 def open_repository(address: str) -> EventStreamRepository:

@@ -44,6 +44,7 @@ PURE = (
     "allsource.cluster.consensus",
     "allsource.cluster.membership",
     "allsource.cluster.protocol",
+    "allsource.config.backends",
     "allsource.config.schema",
     "allsource.node.http.patience",
     "allsource.node.limits",

@@ -13,6 +13,7 @@ import click
 from allsource.client import Client
 from allsource.client.client import PAGE_EVENTS
 from allsource.cluster.protocol.requests import AppendResult
+from allsource.config.backends import BACKENDS
 from allsource.node.cli.control.picture import NODE_COLUMNS, ClusterPicture, node_rows, owner_map
 from allsource.node.cli.given import events_of_lines, given_data
 from allsource.node.cli.loop import run_loop
@@ -41,13 +42,19 @@ def status(target: Target, as_json: bool) -> int:
         f"cluster {picture.cluster!r} as {picture.node} sees it;"
         f" storage {picture.storage}, durability {picture.durability}"
     )
-    if picture.durability != "fsync" or picture.storage == "postgres":
+    if picture.durability != "fsync" or _in_server(picture.storage):
         say(f"{picture.durability}: {picture.durability_means}")
     echo_table("", NODE_COLUMNS, node_rows(picture))
     say("owners by partition")
     for line in owner_map(picture.owners()):
         say(line)
     return 0
+
+
+def _in_server(storage: str) -> bool:
+    """Whether a backend, which a newer node may know alone, keeps its events in a server."""
+    traits = BACKENDS.get(storage)
+    return traits is not None and traits.in_server
 
 
 async def _status(target: Target) -> dict[str, Any]:

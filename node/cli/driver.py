@@ -13,7 +13,7 @@ from allsource.storage.postgres.driver import driver, node_target
 
 def require_driver(settings: Settings) -> None:
     """Raise a `ClickException` that says what to install, before anything is started or made."""
-    if settings.storage.backend != "postgres":
+    if not settings.storage.traits.in_server:
         return
     if (wrong := schema_fault(settings)) is not None:
         raise click.ClickException(wrong)
@@ -25,7 +25,7 @@ def require_driver(settings: Settings) -> None:
 
 def schema_fault(settings: Settings) -> str | None:
     """What is wrong with the schema that a node would keep its log in, None if nothing is."""
-    if settings.storage.backend == "postgres":
+    if settings.storage.traits.in_server:
         for node in settings.nodes:
             try:
                 node_target(settings.storage.dsn, node.id)

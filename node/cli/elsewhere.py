@@ -45,7 +45,7 @@ class DataElsewhere(click.ClickException):
 
 def refuse_to_begin_empty(settings: Settings, file: Path, node_ids: Sequence[str]) -> None:
     """Raise `DataElsewhere` if one of these nodes would start empty while its events are below here."""
-    if settings.storage.backend != "rocksdb":
+    if not settings.storage.traits.in_data_dir:
         return
     found = [one for node_id in node_ids if (one := misplaced(settings, file, node_id, Path.cwd()))]
     if found:

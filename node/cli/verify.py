@@ -107,7 +107,7 @@ def _node(file: Path, node_id: str) -> Subject:
 
 
 def _open_node(settings: Settings, file: Path, node_id: str) -> Storage:
-    if settings.storage.backend != "rocksdb":
+    if not settings.storage.traits.in_data_dir:
         from allsource.node.daemon import open_node_storage
 
         return open_node_storage(settings, node_id)

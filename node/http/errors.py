@@ -18,9 +18,10 @@ from aiohttp import web
 from allsource.node.http.answers import respond
 from allsource.node.http.bodies import UnsupportedBody
 from allsource.node.http.guards import CrossSite, HostRefused
-from allsource.storage.files.checkpoint import CheckpointExists, CheckpointsUnsupported, TooManyCheckpoints
+from allsource.storage.files.checkpoint import CheckpointExists, TooManyCheckpoints
 from allsource.storage.model.errors import (
     AllsourceError,
+    CheckpointsUnsupported,
     EventIdConflict,
     InvalidRequest,
     NotFound,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
+from pathlib import Path
 from time import time_ns
 from types import TracebackType
 from typing import Self
@@ -237,6 +238,11 @@ class LogRepository(EventStreamRepository):
             else:
                 high = middle
         return low
+
+    # -- copies
+
+    async def checkpoint(self, path: Path | str) -> None:
+        await asyncio.to_thread(self._storage.checkpoint, Path(path))
 
     # -- facts
 

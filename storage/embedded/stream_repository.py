@@ -25,7 +25,6 @@ from types import TracebackType
 from typing import Self
 
 from allsource.config.schema import Limits
-from allsource.storage.files.checkpoint import CheckpointsUnsupported
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
 from allsource.storage.model.append import AppendPart, append_part, check_append, partition_of_append
 from allsource.storage.model.arguments import whole_number
@@ -211,12 +210,18 @@ class EventStreamRepository(ABC):
 
     # -- copies
 
+    @abstractmethod
     async def checkpoint(self, path: Path | str) -> None:
-        """Make `path` a consistent copy of everything appended before this call, while appends go on.
+        """Make `path`, which must not exist, a consistent copy of everything appended before this call.
 
-        RocksDB's does; any other raises `CheckpointsUnsupported`.
+        Appends and reads go on meanwhile. The copy is complete and durable when this returns, and is a
+        directory that a repository opens. On the same file system it takes next to no room at first. Raises
+        `CheckpointExists`, `CheckpointFailed`, `DiskFull`, `Overloaded` (one is being made already) or
+        `InvalidRequest`; nothing is left of it then. A task that is cancelled does not stop it: the copy is
+        made all the same, and leaving the `async with` waits for it.
+
+        RocksDB's does. Others raise `CheckpointsUnsupported`, which says what to do instead.
         """
-        raise CheckpointsUnsupported(f"{type(self).__name__} makes no checkpoints")
 
     # -- facts
 

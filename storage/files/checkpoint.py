@@ -68,12 +68,6 @@ class TooManyCheckpoints(Rejected):
     code = "too_many_checkpoints"
 
 
-class CheckpointsUnsupported(Rejected):
-    """This storage backend makes no checkpoints."""
-
-    code = "not_supported"
-
-
 class CheckpointInfo(NamedTuple):
     """A checkpoint in a directory of checkpoints."""
 

@@ -9,6 +9,7 @@
     │   ├── WrongExpectedVersion  somebody else appended first; read, decide again
     │   ├── EventIdConflict       these event ids are already stored with other content
     │   ├── NotFound              no such stream
+    │   ├── CheckpointsUnsupported this kind of storage makes no copies of itself
     │   ├── NotOwner              this node does not lead the partition; `owner` says who may
     │   └── Unavailable           try again later, the reason says what is missing
     │       ├── NoOwner           no owner is known (an election is under way, or the wait ran out)
@@ -169,6 +170,12 @@ class ShuttingDown(Unavailable):
     """The node is leaving; ask another one."""
 
     code = "shutting_down"
+
+
+class CheckpointsUnsupported(Rejected):
+    """This storage backend makes no checkpoints."""
+
+    code = "not_supported"
 
 
 class OutcomeUnknown(AllsourceError):

@@ -20,6 +20,7 @@ from allsource.storage.model.errors import AllsourceError, DiskFull, Overloaded,
 
 SCHEMA = "allsource"
 SCHEMA_BYTES_MAX = 63
+NO_CHECKPOINTS = "use pg_dump, or copy the server's data directory as PostgreSQL's manual says"
 CONNECT_TIMEOUT_S = 10.0
 MISSING_DRIVER = "the PostgreSQL driver is not installed; run: pip install 'allsource[postgres]'"
 

@@ -27,6 +27,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from time import time_ns
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +40,7 @@ from allsource.storage.model.append import AppendPart, Known, Unmet, answer_agai
 from allsource.storage.model.arguments import flag, text
 from allsource.storage.model.entry import Part
 from allsource.storage.model.errors import (
+    CheckpointsUnsupported,
     EventIdConflict,
     NotFound,
     OutcomeUnknown,
@@ -51,6 +53,7 @@ from allsource.storage.model.partition import PARTITION_COUNT, EntityId
 from allsource.storage.model.times import as_microseconds
 from allsource.storage.postgres.driver import (
     CONNECT_TIMEOUT_S,
+    NO_CHECKPOINTS,
     SCHEMA,
     connect,
     connection_errors,
@@ -354,6 +357,12 @@ class PostgresEventStreamRepository(EventStreamRepository):
             *where.arguments,
         )
         return events_of(rows)
+
+    # -- copies
+
+    async def checkpoint(self, path: Path | str) -> None:
+        """Raises `CheckpointsUnsupported`, which says what to do instead."""
+        raise CheckpointsUnsupported(f"a repository in PostgreSQL makes no checkpoints: {NO_CHECKPOINTS}")
 
     # -- facts
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
@@ -25,6 +26,7 @@ from allsource.storage.model.entry import Entry, Part, decode_entry
 from allsource.storage.model.errors import (
     PEERS_GO_ON,
     AllsourceError,
+    CheckpointsUnsupported,
     Corrupt,
     DiskFull,
     Overloaded,
@@ -35,7 +37,7 @@ from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.model.recent import Recent
 from allsource.storage.model.writes import combined
 from allsource.storage.postgres import log_tables
-from allsource.storage.postgres.driver import Target
+from allsource.storage.postgres.driver import NO_CHECKPOINTS, Target
 from allsource.storage.postgres.migrate import NODE, Wanted
 from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
 from allsource.storage.postgres.partition_log import PartitionLog
@@ -180,6 +182,17 @@ class PostgresStorage:
                 raise self._fault from error
             with self._lock:
                 self._layers = self._layers[:1]
+
+    @property
+    def sync_is_short(self) -> bool:
+        return False
+
+    @property
+    def no_checkpoints(self) -> str:
+        return NO_CHECKPOINTS
+
+    def checkpoint(self, target: Path) -> None:
+        raise CheckpointsUnsupported(f"storage in PostgreSQL makes no checkpoints: {NO_CHECKPOINTS}")
 
     def pressure(self) -> Refusal | None:
         if self._session.full is not None:

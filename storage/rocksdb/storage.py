@@ -169,6 +169,10 @@ class RocksStorage:
         self._heads.update(builder.heads)
         self._heads.age()
 
+    @property
+    def sync_is_short(self) -> bool:
+        return not self._fsync
+
     @named_faults
     def sync(self) -> None:
         if self._fault is not None:
@@ -450,11 +454,11 @@ class RocksStorage:
 
     # -- copies
 
-    def checkpoint(self, target: Path) -> None:
-        """Make `target` a consistent copy of all that was written before, while writing goes on.
+    @property
+    def no_checkpoints(self) -> str:
+        return ""
 
-        For a thread of its own. See `rocksdb_checkpoint.take_checkpoint`; raises `Overloaded` too.
-        """
+    def checkpoint(self, target: Path) -> None:
         if not self._checkpointing.acquire(blocking=False):
             raise Overloaded("another checkpoint is being made; nothing was done, try again later")
         try:

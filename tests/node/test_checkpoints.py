@@ -18,10 +18,10 @@ from allsource.config.schema import Limits, StorageSettings
 from allsource.node.checkpoints import Checkpoints
 from allsource.node.daemon import Node
 from allsource.storage.files import checkpoint
-from allsource.storage.files.checkpoint import CheckpointsUnsupported
 from allsource.storage.files.directory import CHECKPOINTS, take_lock
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.model.errors import DiskFull, ForeignDirectory
+from allsource.storage.model.errors import CheckpointsUnsupported, DiskFull, ForeignDirectory
+from allsource.storage.postgres.driver import NO_CHECKPOINTS
 from allsource.storage.repository import RocksDBEventStreamRepository
 from allsource.storage.rocksdb import checkpoint as rocksdb_checkpoint
 from tests.node.test_daemon import Nodes, settings_in
@@ -169,7 +169,10 @@ async def test_another_backend_has_none(tmp_path: Path) -> None:
 
 
 async def test_postgres_has_its_own_means(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(MemoryStorage(), "n1", tmp_path, "postgres", lambda: None, 9)
+    class Server(MemoryStorage):
+        no_checkpoints = NO_CHECKPOINTS
+
+    checkpoints = Checkpoints(Server(), "n1", tmp_path, lambda: None, 9)
     with pytest.raises(CheckpointsUnsupported, match="use pg_dump"):
         await checkpoints.make("x")
 

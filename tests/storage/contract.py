@@ -6,8 +6,10 @@ knows which backend it is; what differs (is there a disk to lose?) is asked of t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
@@ -15,7 +17,7 @@ import pytest
 
 from allsource.storage.interface import Storage
 from allsource.storage.model.entry import Configuration
-from allsource.storage.model.errors import Corrupt, StorageFault
+from allsource.storage.model.errors import CheckpointsUnsupported, Corrupt, StorageFault
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamSlice
 from tests.storage.logs import LogModel
 
@@ -377,6 +379,17 @@ class StorageContract:
         figures = storage.properties()
         assert figures
         assert all(name.islower() and value >= 0 for name, value in figures.items())
+
+    def test_a_checkpoint_is_made_or_it_is_said_what_to_do_instead(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        if not storage.no_checkpoints:
+            storage.checkpoint(tmp_path / "copy")
+            assert (tmp_path / "copy").is_dir()
+            return
+        with pytest.raises(CheckpointsUnsupported, match=re.escape(storage.no_checkpoints)):
+            storage.checkpoint(tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
 
     def test_there_is_no_pressure_on_an_idle_storage(self, storage: Storage) -> None:
         assert storage.pressure() is None

@@ -15,11 +15,11 @@ from allsource.config.schema import Limits
 from allsource.storage import repository
 from allsource.storage.embedded.group_sync import GroupSync
 from allsource.storage.embedded.log_repository import LogRepository
-from allsource.storage.files.checkpoint import CheckpointsUnsupported
 from allsource.storage.interface import Refusal
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import (
+    CheckpointsUnsupported,
     DirectoryInUse,
     DiskFull,
     ForeignDirectory,

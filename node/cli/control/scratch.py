@@ -14,6 +14,7 @@ from types import TracebackType
 
 import yaml
 
+from allsource.config.backends import BACKENDS
 from allsource.config.load import load_settings
 from allsource.node.cli.control.cluster import ClusterFault, write_config
 from allsource.node.cli.driver import require_driver
@@ -64,7 +65,7 @@ class Scratch:
 
     def _schemas(self) -> list[Target]:
         settings = load_settings(self.config)
-        if settings.storage.backend != "postgres":
+        if not settings.storage.traits.in_server:
             return []
         return [node_target(settings.storage.dsn, node.id) for node in settings.nodes]
 
@@ -84,7 +85,7 @@ def copy_config(source: Path, directory: Path, backend: str | None = None) -> Pa
         if _BACKEND_VARIABLE in os.environ:
             raise ClusterFault(f"unset {_BACKEND_VARIABLE}, or leave out --backend")
         storage = {**storage, "backend": backend}
-    if (backend or settings.storage.backend) == "postgres":
+    if BACKENDS[backend or settings.storage.backend].in_server:
         if _DSN_VARIABLE in os.environ:  # it would beat the file, and send the nodes to the real schemas
             raise ClusterFault(f"unset {_DSN_VARIABLE} and name the dsn in {source}")
         schema = f"drill_{os.urandom(4).hex()}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from allsource.config.backends import BACKENDS
 from allsource.config.load import load_settings
 from allsource.config.promise import losses_survived
 from allsource.node.cli.control.adopted import AdoptedNode
@@ -55,7 +56,7 @@ _OPTIONS = (
     config_option,
     click.option(
         "--backend",
-        type=click.Choice(("rocksdb", "memory")),
+        type=click.Choice([name for name, traits in BACKENDS.items() if not traits.in_server]),
         help="Keep the data there, instead of where the file says (which names the server of postgres).",
     ),
     click.option("--rounds", type=click.IntRange(1, 10_000), default=5, show_default=True),
@@ -155,7 +156,7 @@ def _feasible(plan: _Plan) -> _Plan:
             f"{plan.config} keeps each partition on {settings.replication_factor} of"
             f" {len(settings.nodes)} nodes, which survives the loss of {spared}, not of {plan.victims}"
         )
-    if not plan.injury.ends or (plan.backend or settings.storage.backend) != "memory":
+    if not plan.injury.ends or BACKENDS[plan.backend or settings.storage.backend].survives_restart:
         return plan
     if plan.running:
         raise click.UsageError(

@@ -37,7 +37,7 @@ RESTART_HELP = (
 def launch(file: Path, restart: bool, as_json: bool) -> int:
     """Run every node of FILE on this machine until Ctrl-C."""
     settings = load_settings(file)
-    if restart and settings.storage.backend == "memory":
+    if restart and not settings.storage.traits.survives_restart:
         raise click.UsageError(f"storage is in memory: {promise_of(settings).meaning}; leave out --restart")
     require_driver(settings)
     refuse_to_begin_empty(settings, file, [node.id for node in settings.nodes])
@@ -71,7 +71,7 @@ def _children(settings: Settings, config: Path) -> list[Child]:
             NodeProcess(node.id, node_command(config, node.id), output=subprocess.PIPE),
             f"{node.host}:{node.port}",
             f"http://{node.host}:{node.http_port}",
-            node.data_dir if settings.storage.backend == "rocksdb" else None,
+            node.data_dir if settings.storage.traits.in_data_dir else None,
         )
         for node in settings.nodes
     ]

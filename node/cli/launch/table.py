@@ -86,7 +86,7 @@ def draw(overview: Overview, width: int) -> Group:
 
 def where(settings: Settings) -> str:
     """The data directories of the nodes, in full; empty where the events are in no directory."""
-    if settings.storage.backend != "rocksdb":
+    if not settings.storage.traits.in_data_dir:
         return ""
     places = [node.data_dir.resolve() for node in settings.nodes]
     parents = {place.parent for place in places}
