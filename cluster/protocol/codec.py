@@ -170,6 +170,7 @@ RESULTS = (
 
 _LIST_REQUEST = {row.cls: row.shape.listed for row in REQUESTS}
 _READ_REQUEST = {int(row.op): row.shape.read for row in REQUESTS}
+_READ_PASSED_ON = {op: read for op, read in _READ_REQUEST.items() if op != Op.DESCRIBE_CLUSTER}
 _LIST_RESULT = {row.cls: row.shape.listed for row in RESULTS if row.op is not Op.ERROR}
 _READ_RESULT = {int(row.op): row.shape.read for row in RESULTS}
 _PASS_ON = int(Op.PASS_ON)
@@ -219,11 +220,17 @@ def _read_request(item: list[Any]) -> Request:
         request: Request = read(item)
         return request
     if type(op) is int and op == _PASS_ON and len(item) > 3:
-        inner = _read_request([*item[:2], *item[3:]])
-        if isinstance(inner, DescribeCluster | PassOn):
-            raise malformed("an append or a read may be passed on, once")
-        return PassOn(inner)
+        return _read_passed_on(item)
     raise malformed(f"no such request: {shown(op)} with {len(item) - 3} fields")
+
+
+def _read_passed_on(item: list[Any]) -> PassOn:
+    """Looks one op further and no more: an item may consist of thousands of them."""
+    op = item[3]
+    read = _READ_PASSED_ON.get(op) if type(op) is int else None
+    if read is None:
+        raise malformed("an append or a read may be passed on, once")
+    return PassOn(read([*item[:2], *item[3:]]))
 
 
 # -- results

@@ -200,6 +200,13 @@ def test_a_request_of_another_shape_fails_alone(item: list[object]) -> None:
     assert other == (8, 1, DescribeCluster())
 
 
+def test_a_request_that_is_passed_on_thousands_of_times_is_refused_at_one_look() -> None:
+    item = [1, 5000, *[int(Op.PASS_ON)] * 100_000, int(Op.DESCRIBE_CLUSTER)]
+    ((_, _, found),) = decode_requests([Kind.REQUESTS, [item]])  # once each op was a call in the last one
+    assert isinstance(found, InvalidRequest)
+    assert "passed on, once" in found.message
+
+
 @pytest.mark.parametrize(
     "item",
     [
