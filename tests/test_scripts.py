@@ -159,7 +159,7 @@ def test_what_is_checked(checkout: Checkout, arguments: list[str], calls: list[s
     assert list((checkout.root.parent / "temporary").iterdir()) == [], "coverage's files are left behind"
 
 
-@pytest.mark.parametrize("name", ["scripts/launch", "scripts/test", "scripts/lock", ".ci/run"])
+@pytest.mark.parametrize("name", ["scripts/launch", "scripts/test", "scripts/lock", "scripts/tool", ".ci/run"])
 def test_scripts_can_be_run(name: str) -> None:
     assert (ROOT / name).stat().st_mode & stat.S_IXUSR
     checked = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True, check=False)
