@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -159,7 +160,17 @@ def test_what_is_checked(checkout: Checkout, arguments: list[str], calls: list[s
     assert list((checkout.root.parent / "temporary").iterdir()) == [], "coverage's files are left behind"
 
 
-@pytest.mark.parametrize("name", ["scripts/launch", "scripts/test", "scripts/lock", "scripts/tool", ".ci/run"])
+def test_the_hooks_of_a_commit_check_the_same() -> None:
+    (hooks,) = [
+        repo["hooks"] for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    ]
+    checks = [check.removesuffix(" .") for check in CHECKS]
+    assert [hook["entry"].removeprefix("scripts/tool ") for hook in hooks] == checks
+
+
+@pytest.mark.parametrize(
+    "name", ["scripts/launch", "scripts/test", "scripts/lock", "scripts/tool", ".ci/run"]
+)
 def test_scripts_can_be_run(name: str) -> None:
     assert (ROOT / name).stat().st_mode & stat.S_IXUSR
     checked = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True, check=False)
