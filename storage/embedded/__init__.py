@@ -2,6 +2,7 @@
 
 What lives here
     stream_repository  `EventStreamRepository`, what all backends promise
+    questions          what a repository is asked, checked alike for all backends
     log_repository     one over a `Storage`: in memory, or in RocksDB
     group_sync         many waiting writers, one fsync (`storage.files.sync_thread`)
 

@@ -7,7 +7,8 @@ committed. What a read saw but no sync has covered yet, it waits for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import heapq
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import time_ns
@@ -16,22 +17,23 @@ from typing import Self
 
 from allsource.config.schema import Limits
 from allsource.storage.embedded.group_sync import GroupSync
-from allsource.storage.embedded.stream_repository import EventStreamRepository, page_size, start_of
+from allsource.storage.embedded.questions import PartitionRead, StreamRead, StreamsRead
+from allsource.storage.embedded.stream_repository import EventStreamRepository
 from allsource.storage.interface import Storage
-from allsource.storage.model.answers import AppendResult, StreamInfo
+from allsource.storage.model.answers import AppendResult, PartitionStats, StreamInfo
 from allsource.storage.model.append import AppendPart, Known, Unmet, answer_again, decide, result_of
-from allsource.storage.model.arguments import flag, text
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.model.errors import EventIdConflict, NotFound, StorageFault
 from allsource.storage.model.events import Event
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead
-from allsource.storage.model.times import as_microseconds
+from allsource.storage.model.partition import EntityId, partition_of
 
 _TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
 _SCAN_BYTES = 1 << 20
 _SCAN_ENTRIES = 1000
 _BACKWARD_ENTRIES = 64
 _SLICES = 256
+_PAGE = 1000
 
 
 class LogRepository(EventStreamRepository):
@@ -137,75 +139,53 @@ class LogRepository(EventStreamRepository):
 
     # -- reading
 
-    async def read_stream(
-        self,
-        entity_id: str,
-        *,
-        from_version: int | None = None,
-        limit: int | None = 1000,
-        backward: bool = False,
-        as_of: datetime | None = None,
-    ) -> list[Event]:
-        partition, start = self._partition_of(entity_id), start_of("from_version", from_version)
-        wanted, backward = page_size(limit), flag("backward", backward)
-        until_us = None if as_of is None else as_microseconds(as_of)
-        head = self._existing_head(partition, entity_id)
+    async def _read_stream(self, wanted: StreamRead) -> list[Event]:
+        stream, partition, start, most, backward, until_us = wanted
+        head = self._existing_head(partition, stream)
         version = start if start is not None else (head.version if backward else 1)
         found: list[Event] = []
-        while len(found) < wanted and (version >= 1 if backward else version <= head.version):
+        while len(found) < most and (version >= 1 if backward else version <= head.version):
             # Each slice has an event at least, which only `as_of` can leave out.
-            most = _SLICES if until_us is not None else min(_SLICES, wanted - len(found))
+            at_once = _SLICES if until_us is not None else min(_SLICES, most - len(found))
             slices = self._storage.slices(
-                partition, entity_id, version, forward=not backward, slices_max=most
+                partition, stream, version, forward=not backward, slices_max=at_once
             )
             if not slices:
                 break
             entries = self._storage.entries_at(partition, [piece.index for piece in slices])
             await self._wait_until_durable(partition, max(entry.index for entry in entries))
             for entry in entries:
-                found += _of_stream(entry, entity_id, version, until_us, backward=backward)
+                found += _of_stream(entry, stream, version, until_us, backward=backward)
             if not backward and until_us is not None and entries[-1].timestamp_us > until_us:
                 break
             last = slices[-1]
             version = last.first_version - 1 if backward else last.first_version + last.count
-        del found[wanted:]
+        del found[most:]
         return found
 
-    async def read_partition(
-        self,
-        partition: int,
-        *,
-        from_position: int | None = None,
-        limit: int | None = 1000,
-        backward: bool = False,
-        types: Collection[str] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> list[Event]:
-        self._checked_partition(partition)
-        start, backward = start_of("from_position", from_position), flag("backward", backward)
-        wanted = page_size(limit)
+    async def _read_partition(self, wanted: PartitionRead) -> list[Event]:
+        partition, start, most, backward, types, since_us, until_us = wanted
         newest = self._end(partition).next_position - 1
         low, high = (1, newest) if start is None else _span(start, newest, backward)
         if low > high:
             return []
         first, last = self._index_of(partition, low), self._index_of(partition, high)
-        if since is not None:
-            first = max(first, self._first_index_at(partition, as_microseconds(since)))
-        if until is not None:
-            last = min(last, self._first_index_at(partition, as_microseconds(until) + 1) - 1)
+        if since_us is not None:
+            first = max(first, self._first_index_at(partition, since_us))
+        if until_us is not None:
+            last = min(last, self._first_index_at(partition, until_us + 1) - 1)
         found: list[Event] = []
-        most = wanted if types is None else _SCAN_ENTRIES
-        async for entry in self._walk(partition, first, last, most, backward=backward):
+        at_once = most if types is None else _SCAN_ENTRIES
+        async for entry in self._walk(partition, first, last, at_once, backward=backward):
             events = [
                 event
                 for event in entry.events()
                 if low <= event.position <= high and (types is None or event.type in types)
             ]
             found += reversed(events) if backward else events
-            if len(found) >= wanted:
+            if len(found) >= most:
                 break
-        return found[:wanted]
+        return found[:most]
 
     async def _walk(
         self, partition: int, first: int, last: int, most: int, *, backward: bool
@@ -246,22 +226,46 @@ class LogRepository(EventStreamRepository):
 
     # -- facts
 
-    async def get_stream_info(self, entity_id: str) -> StreamInfo:
-        partition = self._partition_of(entity_id)
-        head = self._existing_head(partition, entity_id)
+    async def _stream_info(self, stream: EntityId) -> StreamInfo:
+        partition = partition_of(stream, self.partition_count)
+        head = self._existing_head(partition, stream)
         await self._wait_until_durable(partition, head.index)
-        return _info(partition, entity_id, head)
+        return _info(partition, stream, head)
 
-    async def get_streams_by_partition(
-        self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
-    ) -> list[StreamInfo]:
-        self._checked_partition(partition)
-        text("prefix", prefix)
-        text("after", after)
-        found = self._storage.streams(partition, prefix=prefix, after=after, limit=page_size(limit))
+    async def _streams(self, wanted: StreamsRead) -> list[StreamInfo]:
+        if wanted.partition is not None:
+            return await self._streams_of(wanted.partition, wanted)
+        pages = [await self._streams_of(partition, wanted) for partition in range(self.partition_count)]
+        return list(heapq.merge(*pages, key=lambda info: info.stream.encode()))[: wanted.most]
+
+    async def _streams_of(self, partition: int, wanted: StreamsRead) -> list[StreamInfo]:
+        self._end(partition)
+        found = self._storage.streams(
+            partition, prefix=wanted.prefix, after=wanted.after, limit=wanted.most
+        )
         if found:
             await self._wait_until_durable(partition, max(head.index for _, head in found))
         return [_info(partition, stream, head) for stream, head in found]
+
+    async def _partition_stats(self, partition: int) -> PartitionStats:
+        """By walking the heads of the partition's streams."""
+        versions: list[int] = []
+        updates: list[datetime] = []
+        wanted = StreamsRead(partition, "", "", _PAGE)
+        while page := await self._streams(wanted):
+            versions += [info.current_version for info in page]
+            updates += (min(info.updated_at for info in page), max(info.updated_at for info in page))
+            wanted = wanted._replace(after=page[-1].stream)
+            await asyncio.sleep(0)
+        return PartitionStats(
+            partition=partition,
+            stream_count=len(versions),
+            total_events=sum(versions),
+            avg_events_per_stream=sum(versions) / len(versions) if versions else 0.0,
+            max_events_per_stream=max(versions, default=0),
+            oldest_update=min(updates, default=None),
+            newest_update=max(updates, default=None),
+        )
 
     # -- small things
 

@@ -14,7 +14,6 @@ node's storage in memory or RocksDB, `postgres.repository` on a database.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -25,16 +24,19 @@ from types import TracebackType
 from typing import Self
 
 from allsource.config.schema import Limits
+from allsource.storage.embedded.questions import (
+    PartitionRead,
+    StreamRead,
+    StreamsRead,
+    checked_partition,
+)
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
 from allsource.storage.model.append import AppendPart, append_part, check_append, partition_of_append
-from allsource.storage.model.arguments import whole_number
 from allsource.storage.model.errors import NotFound
 from allsource.storage.model.events import Event, Events
-from allsource.storage.model.partition import EntityId, partition_of
+from allsource.storage.model.partition import EntityId
 from allsource.storage.model.streams import EventStream
 
-NO_LIMIT = 1 << 62
-_PAGE = 1000
 _PAGE_OF_EACH = 100
 """Events that `read_all` asks each partition for at a time."""
 
@@ -134,7 +136,6 @@ class EventStreamRepository(ABC):
 
     # -- reading
 
-    @abstractmethod
     async def read_stream(
         self,
         entity_id: str,
@@ -149,8 +150,13 @@ class EventStreamRepository(ABC):
         Without `from_version` (1 or more) it begins at the stream's natural end. With `as_of`, events
         that came later are left out. Raises `NotFound` if there is no such stream.
         """
+        return await self._read_stream(
+            StreamRead.of(entity_id, self.partition_count, from_version, limit, backward, as_of)
+        )
 
     @abstractmethod
+    async def _read_stream(self, wanted: StreamRead) -> list[Event]: ...
+
     async def read_partition(
         self,
         partition: int,
@@ -168,6 +174,14 @@ class EventStreamRepository(ABC):
         not before `since` and not after `until`, where given. Read on from the last event's position plus
         1, or backward minus 1; position 1 is the first.
         """
+        return await self._read_partition(
+            PartitionRead.of(
+                partition, self.partition_count, from_position, limit, backward, types, since, until
+            )
+        )
+
+    @abstractmethod
+    async def _read_partition(self, wanted: PartitionRead) -> list[Event]: ...
 
     async def read_all(
         self,
@@ -225,9 +239,12 @@ class EventStreamRepository(ABC):
 
     # -- facts
 
-    @abstractmethod
     async def get_stream_info(self, entity_id: str) -> StreamInfo:
         """A stream's facts; raises `NotFound`."""
+        return await self._stream_info(EntityId(entity_id))
+
+    @abstractmethod
+    async def _stream_info(self, stream: EntityId) -> StreamInfo: ...
 
     async def get_watermark(self, entity_id: str) -> int:
         """The version up to which the stream is durable; raises `NotFound`."""
@@ -239,59 +256,30 @@ class EventStreamRepository(ABC):
         events = await self.read_stream(entity_id, limit=version)
         return [event.version for event in events] == list(range(1, version + 1))
 
-    @abstractmethod
     async def get_streams_by_partition(
         self, partition: int, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
         """Up to `limit` streams (None: all) of a partition behind `after`, ordered by their UTF-8 bytes."""
+        partition = checked_partition(partition, self.partition_count)
+        return await self._streams(StreamsRead.of(partition, prefix, after, limit))
 
     async def list_streams(
         self, *, prefix: str = "", after: str = "", limit: int | None = 1000
     ) -> list[StreamInfo]:
         """Up to `limit` streams (None: all) of all partitions in one order, those behind `after`."""
-        pages = [
-            await self.get_streams_by_partition(partition, prefix=prefix, after=after, limit=limit)
-            for partition in range(self.partition_count)
-        ]
-        return list(heapq.merge(*pages, key=lambda info: info.stream.encode()))[: page_size(limit)]
+        return await self._streams(StreamsRead.of(None, prefix, after, limit))
+
+    @abstractmethod
+    async def _streams(self, wanted: StreamsRead) -> list[StreamInfo]: ...
 
     async def count_streams(self) -> int:
-        """How many streams there are (by walking their heads)."""
+        """How many streams there are."""
         stats = [await self.partition_stats(partition) for partition in range(self.partition_count)]
         return sum(one.stream_count for one in stats)
 
     async def partition_stats(self, partition: int) -> PartitionStats:
-        """Figures of a partition (by walking its streams' heads)."""
-        versions: list[int] = []
-        updates: list[datetime] = []
-        after = ""
-        while page := await self.get_streams_by_partition(partition, after=after, limit=_PAGE):
-            versions += [info.current_version for info in page]
-            updates += (min(info.updated_at for info in page), max(info.updated_at for info in page))
-            after = page[-1].stream
-            await asyncio.sleep(0)
-        return PartitionStats(
-            partition=partition,
-            stream_count=len(versions),
-            total_events=sum(versions),
-            avg_events_per_stream=sum(versions) / len(versions) if versions else 0.0,
-            max_events_per_stream=max(versions, default=0),
-            oldest_update=min(updates, default=None),
-            newest_update=max(updates, default=None),
-        )
+        """Figures of a partition and its streams."""
+        return await self._partition_stats(checked_partition(partition, self.partition_count))
 
-    def _partition_of(self, entity_id: str) -> int:
-        return partition_of(EntityId(entity_id), self.partition_count)
-
-    def _checked_partition(self, partition: int) -> int:
-        return whole_number("partition", partition, 0, self.partition_count - 1)
-
-
-def page_size(limit: int | None) -> int:
-    """How many a page may hold; None is all. Raises `InvalidRequest` below 1."""
-    return NO_LIMIT if limit is None else whole_number("limit", limit)
-
-
-def start_of(name: str, value: int | None) -> int | None:
-    """Where a read begins: a version or position, or None for the natural end."""
-    return None if value is None else whole_number(name, value)
+    @abstractmethod
+    async def _partition_stats(self, partition: int) -> PartitionStats: ...

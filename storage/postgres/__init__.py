@@ -4,7 +4,8 @@ What lives here
     the server   `driver` (asyncpg when it is wanted, where the server is, what its errors mean) ·
                  `migrations/` (the schema, plain SQL, version by version) · `migrate` (bringing a schema
                  up to date, refusing one that is not ours) · `tables` (writing `events`, `event_streams`)
-    repository   `PostgresEventStreamRepository`: appends are transactions; many processes may share it
+    repository   `PostgresEventStreamRepository`: appends are transactions (`appending`) on connections of
+                 a `pool`; many processes may share it
     a node       `storage` (the node's `Storage`) over `overlay` (what is not in the database yet),
                  `seen` (what need not be asked), `partition_log`, `log_tables` (statements) and `session`
                  (connections, the lock, syncs) on `bridge` (a private event loop); `projection` copies

@@ -263,7 +263,7 @@ async def test_closing_waits_for_what_is_under_way(own_url: str, other: Any) -> 
         await somebody_waits(other)
         closing = asyncio.create_task(events.__aexit__(None, None, None))
         await other.execute("COMMIT")  # closing has begun when this is answered
-        assert events._pool is None
+        assert events._pool._pool is None
         assert (await append).first_position == 1
         await asyncio.wait_for(closing, DEADLINE_S)
     async with repository(own_url) as events:
@@ -273,13 +273,13 @@ async def test_closing_waits_for_what_is_under_way(own_url: str, other: Any) -> 
 async def test_a_connection_that_was_left_in_its_commit_is_not_used_again(own_url: str, other: Any) -> None:
     await wait_in_commit(other)
     async with repository(own_url, pool_size=1) as events:
-        before = await events._fetch("SELECT pg_backend_pid()")
+        before = await events._pool.fetch("SELECT pg_backend_pid()")
         append = asyncio.create_task(events.append_to_stream("a", new()))
         await somebody_waits(other)
         append.cancel()
         with pytest.raises(asyncio.CancelledError):
             await append
-        assert await events._fetch("SELECT pg_backend_pid()") != before
+        assert await events._pool.fetch("SELECT pg_backend_pid()") != before
         await other.execute("SELECT pg_advisory_unlock(7)")
         assert (await events.append_to_stream("a", new())).first_position in (1, 2)
 
