@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allsource.node.cli.control.cluster import ClusterProcess
 from allsource.node.cli.drill.history import ACKNOWLEDGED, History
-from allsource.node.ending import EXIT_STORAGE
+from allsource.node.member.ending import EXIT_STORAGE
 from allsource.storage.repository import open_repository
 from integration.harness import Clusters, ask, end, faults, greeting, wait_for, written_to
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from allsource.node.cli.control.cluster import ClusterProcess
-from allsource.node.ending import EXIT_STORAGE
+from allsource.node.member.ending import EXIT_STORAGE
 from integration.harness import Clusters, ask, end, greeting, wait_for
 
 STREAM = "/v1/streams/s/events"

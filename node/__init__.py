@@ -4,11 +4,12 @@ Here lives what ties the other rooms together in a running node. What decides wi
 belongs below: placement, routing and consensus in `cluster`, formats and indexes in `storage`.
 
 What lives here
-    daemon         boot and shutdown, each on one screen, and the exit statuses; `limits`, `ending`
-    formation      why the first start needs everybody; `acquaintances`, what handshakes remember
-    member         a node that takes part: replica, service, write path and reads wired together
-    front · view   what doors talk to before and after that; what a node says of itself
-    damage · checkpoints   partitions set aside; copies of what is stored
+    daemon         boot and shutdown, each on one screen, and the exit statuses
+    assembly       builds a node and a member from their parts, whole
+    part           how this node takes part: an outsider at first, then a member
+    view           what a node says of itself · checkpoints   copies of what is stored
+    formation/     why the first start needs everybody, and what nodes remember of each other
+    member/        turns of a replica on the event loop, and what is done with their outcomes; damage, watch
     requests/      from a door to an answer: service, queue, pump, reads
     observe/       log and metrics: told, never decided
     http/ · wire/  the doors, thin over the service

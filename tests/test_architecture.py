@@ -47,7 +47,6 @@ PURE = (
     "allsource.config.backends",
     "allsource.config.schema",
     "allsource.node.http.patience",
-    "allsource.node.limits",
     "allsource.storage.files.descriptors",
     "allsource.storage.interface",
     "allsource.storage.model",

@@ -1,9 +1,9 @@
 """What nodes remember of each other's starts, and how an old copy of a data directory gives itself away.
 
-A vote and an acknowledgement are promises for ever, and they are kept in the data directory. Two things
-can make a node forget them, and it notices neither by itself: its directory is empty (`node.formation`), or
-it is an *older copy* of the one that it had. A copy has the right replica id, and once started it counts up
-to the very incarnation that the original had. So:
+A vote and an acknowledgement are promises for ever, and they are kept in the data directory. Two things can
+make a node forget them, and it notices neither by itself: its directory is empty
+(`node.formation.formation`), or it is an *older copy* of the one that it had. A copy has the right replica
+id, and once started it counts up to the very incarnation that the original had. So:
 
 * Every start has a number (the incarnation) and a random nonce, both durable before a word is said. A node
   keeps the nonces of all its starts: its *history*.

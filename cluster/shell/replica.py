@@ -1,55 +1,46 @@
 """The thin shell around the core: the only place that carries out what consensus decides.
 
-`MultiRaft` decides and touches nothing; `Storage`, the peers' connections and the clock are touched
-here and decide nothing. Whatever happens (messages, beats, connections, finished syncs, new appends)
-is fed to the core at once, and `schedule` asks for a *turn*: once per turn of the event loop the
-core's orders are carried out, in the order of `Ready`'s fields. So everything that arrived together
-shares one write, one sync and one frame per peer.
+`MultiRaft` decides and touches nothing. `Storage`, the peers' connections and the clock are touched here
+and decide nothing. What happens (messages, beats, connections, finished syncs) is fed to the core at once.
+`carry_out` then takes the core's next orders, carries them out in the order of `Ready`'s fields, and
+*returns* what came of them (`Outcome`): nobody is called. Whoever gives the replica its turns
+(`node.member.driver`) acts on that before asking for more. If anything raises on the way, half a decision
+was carried out, and the replica must not be asked again.
 
 Two promises about the disk are kept here:
 
-* Only what the core was told to be durable is (`persisted` after the sync of that very write), and a
-  failed sync ends the process (rule 16, `SyncThread`).
-* A node whose disk stalls does not look alive (rule 25): while one sync has been running for longer
-  than the suspicion timeout, or the disk is too full to take the log, its beats are withheld, so that
-  others take over what it leads.
+* The core is told that something is durable only after the sync that covers it (`persisted`). A failed sync
+  ends the process (rule 16).
+* A node whose disk stalls does not look alive (rule 25): while one sync has been running for longer than
+  the suspicion timeout, or the disk is too full to take the log, beats are withheld, so that others take
+  over what this node leads.
 
-A node whose disk is too full is *stuck*: it waits, and tries four times a second whatever else happens.
-It is deaf meanwhile, for whatever it would answer rests on a write: messages are dropped, as by a network,
-and time does not pass in the core, as for a process that is paused. So nothing piles up. It goes on hearing
-who is alive and who leads, and its doors pass on to those.
+A node whose disk is too full is *stuck*: it tries again four times a second, whatever else happens.
+Meanwhile it is deaf, for whatever it would answer rests on a write: messages are dropped, as by a network,
+and time does not pass in the core, as for a process that is paused. So nothing piles up. It still hears who
+is alive and who leads, and its doors pass requests on to those.
 
 A record that cannot be read back costs its partition at this node, and nothing else (rule 17): the core
-gives the group up (`MultiRaft.quarantine`), whether the damage was met by a write, by the core, or by a
-reader who says so (`Replica.quarantine`).
-
-And one about ourselves (rule 31): whatever raises while orders are carried out or facts are fed in, an
-owner's callback included, leaves a decision half done. So the replica is stopped, for good, before
-anybody is told (`Owner.broken`, `Owner.sync_failed`): no later turn can confirm what this one dropped.
-What can wait, as metrics can, comes behind the consequences.
+gives the group up (`MultiRaft.quarantine`), whether a write, the core or a reader met the damage.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from allsource.cluster.consensus.messages import (
     Beat,
+    Damage,
     Message,
     ReadResult,
-    ReadRound,
-    ReadRoundReply,
     Ready,
     RoleChange,
     is_of,
 )
 from allsource.cluster.consensus.multiraft import MultiRaft
-from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.membership.registry import NodeRegistry
-from allsource.storage.files.sync_thread import SyncThread
 from allsource.storage.interface import Storage
 from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.errors import Corrupt, DiskFull
@@ -57,14 +48,6 @@ from allsource.storage.model.log import PartitionState
 
 DISK_FULL_RETRY_US = 250_000
 """How soon a log that found no room on the disk is written again."""
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-EXIT_BROKEN = 70
-"""Exit status (EX_SOFTWARE) of a process that found its own state wrong."""
-EXIT_SYNC_FAILED = 74
-"""Exit status (EX_IOERR) of a process whose sync failed."""
 
 
 class Links(Protocol):
@@ -75,45 +58,49 @@ class Links(Protocol):
     def send_beat(self, peer: str, beat: Beat) -> None: ...
 
 
-class Owner(Protocol):
-    """What the node does with the outcomes, and with its part of a turn."""
+class Syncs(Protocol):
+    """The part of `SyncThread` that a replica asks for syncs."""
 
-    def pump(self) -> bool:
-        """Propose what waits. True if there is more than one turn should do."""
+    def request(self, number: int) -> None: ...
 
-    def changed(self, change: RoleChange) -> None:
-        """A group's role, term or leader changed."""
+    def running_for(self, now: int) -> int: ...
 
-    def committed(self, partition: int, commit: int) -> None:
-        """Everything up to `commit` is committed, and readable in storage."""
 
-    def read_ended(self, result: ReadResult) -> None:
-        """A linearizable read may be served, or not."""
+class Outcome(NamedTuple):
+    """What came of the core's orders. Act on the fields in their order: first those who wait, then people
+    and counters (rule 31)."""
 
-    def damaged(self, partition: int, reason: str) -> None:
-        """This node takes no part in the partition any more: remember it durably, and tell people."""
+    changes: Sequence[RoleChange] = ()
+    """Roles, terms or leaders changed: fail the answers that wait on a lost leadership (rule 6)."""
+    committed: Sequence[tuple[int, int]] = ()
+    """`(partition, commit index)`: everything up to it is committed, and readable in storage."""
+    reads: Sequence[ReadResult] = ()
+    """Linearizable reads that may be served, or not."""
+    damaged: Sequence[Damage] = ()
+    """This node takes no part in these partitions any more: remember it durably, and tell people."""
+    beats: int = 0
+    """How many heartbeats went out."""
+    sync_us: int | None = None
+    """How long the sync took that belonged to the orders, if it was made here and not by a thread."""
 
-    def beats_sent(self, n: int) -> None:
-        """So many heartbeats went out (for the metrics)."""
 
-    def synced(self, took_us: int) -> None:
-        """A sync returned (for the metrics)."""
+class SyncFailed(Exception):
+    """A sync that was made within the orders failed, for this `reason`: the process must end (rule 16)."""
 
-    def stuck(self, error: DiskFull | None) -> None:
-        """The log cannot be written, or (None) can again (for the log and `ready`)."""
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
-    def sync_failed(self, error: BaseException) -> None:
-        """Called in the sync thread: tell the world, then end the process at once."""
 
-    def broken(self, error: Exception) -> None:
-        """The core or the storage broke its own rules: tell the world, then end the process at once."""
+class _Unwritten(NamedTuple):
+    """Orders that wait for room on the disk."""
+
+    ready: Ready
+    try_at: int
 
 
 class Replica:
-    """See the module's page. `clock` gives microseconds of CLOCK_BOOTTIME (rule 19); `owner` is set
-    before `start`."""
-
-    owner: Owner
+    """See the module's page. `clock` gives microseconds of CLOCK_BOOTTIME (rule 19)."""
 
     def __init__(
         self,
@@ -122,32 +109,25 @@ class Replica:
         links: Links,
         states: Mapping[int, PartitionState],
         *,
-        loop: asyncio.AbstractEventLoop,
         clock: Callable[[], int],
         suspicion_us: int,
-        sync_inline: bool = False,
+        syncs: Syncs | None,
         wall_us: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`sync_inline`: a sync of this storage is as short as a write (memory, or `durability: os`),
-        and is not worth a thread. `wall_us`: the time that beats tell."""
+        """`states`: what storage held of each partition when it was opened. `syncs`: None if a sync of this
+        storage is as short as a write (memory, or `durability: os`) and is not worth a thread. `wall_us`:
+        the time that beats tell."""
         self.core = core
         self._storage = storage
         self._links = links
-        self._loop = loop
         self._clock = clock
         self._suspicion_us = suspicion_us
-        self._sync_inline = sync_inline
+        self._syncs = syncs
         self._wall_us = wall_us
         self._applied = {partition: state.hard.commit for partition, state in states.items()}
-        self._scheduled = False
-        self._stopped = False
-        self._stuck: Ready | None = None
-        self._try_at = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0
-        self._syncer = SyncThread(
-            loop, storage.sync, clock=clock, done=self._on_synced, failed=self._on_sync_failed
-        )
+        self._unwritten: _Unwritten | None = None
+        self.stuck: DiskFull | None = None
+        """Why the log cannot be written, since the last attempt to; None if it can."""
         self.is_leader = core.is_leader
         self.can_propose = core.can_propose
         self.entry_term = core.entry_term
@@ -158,123 +138,64 @@ class Replica:
         """This node's own directed view of the members."""
         return self.core.registry
 
-    # -- life
-
-    def start(self) -> None:
-        """Begin: the sync thread, the timer, the first turn."""
-        self._syncer.start()
-        self.schedule()
-
-    def stop(self) -> None:
-        """End: no further turn, and the sync thread has finished. Storage may be closed after it."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._syncer.stop()
-
-    # -- what happened (called by the transport)
+    # -- what happened
 
     def messages(self, peer: str, messages: list[Message]) -> None:
-        """Messages of a peer's data connection. Raises `PeerNonsense`, which ends it."""
-        if self._stopped or self._stuck is not None:
-            return
-        try:
-            self._feed(self.core.receive, peer, messages, self._clock())
-        except PeerNonsense:
-            self.schedule()
-            raise
-        if (
-            len(messages) == 1
-            and isinstance(messages[0], ReadRound | ReadRoundReply)
-            and not self._scheduled
-        ):
-            self._turn()  # a read waits for just this, and there is nothing to share a write with
-        else:
-            self.schedule()
+        """Messages of a peer's data connection. Raises `PeerNonsense`."""
+        if self._unwritten is None:
+            self.core.receive(peer, messages, self._clock())
 
     def beat(self, peer: str, beat: Beat) -> None:
-        """A peer's heartbeat. Raises `PeerNonsense`, which ends its connection."""
-        self._hear(self.core.receive_beat, peer, beat, self._clock())
-        if self._stuck is not None:
+        """A peer's heartbeat. Raises `PeerNonsense`."""
+        self.core.receive_beat(peer, beat, self._clock())
+        if self._unwritten is not None:
             self._note_leaders(peer, beat)
 
     def _note_leaders(self, peer: str, beat: Beat) -> None:
-        """What the core would tell the registry with its next orders, which it is not asked for."""
+        """What the core would tell the registry with its next orders, for which it is not asked now."""
         for line in beat.groups:
             if line.leader == peer:
                 self.registry.record_leader(line.partition, peer, line.term)
 
     def connected(self, peer: str) -> None:
         """Both our connections to the peer finished their handshakes."""
-        self._hear(self.core.peer_connected, peer, self._clock())
+        self.core.peer_connected(peer, self._clock())
 
     def lost(self, peer: str) -> None:
         """EOF or reset on a connection with the peer."""
-        self._hear(self.core.peer_lost, peer, self._clock())
+        self.core.peer_lost(peer, self._clock())
 
     def refused(self, peer: str) -> None:
         """The peer's address refuses connections."""
-        self._hear(self.core.peer_refused, peer, self._clock())
+        self.core.peer_refused(peer, self._clock())
 
-    def _hear(self, fact: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        if not self._stopped:
-            try:
-                self._feed(fact, *args, **kwargs)
-            finally:
-                self.schedule()
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._unwritten is None:
+            self.core.tick(self._clock())
 
-    def _feed(self, fact: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Tell the core something; if it finds its rules broken, go no further. A peer's nonsense broke
-        none of them: it is for the connection that brought it."""
-        try:
-            return fact(*args, **kwargs)
-        except PeerNonsense:
-            raise
-        except Exception as error:
-            self._break(error)
-            raise
+    def persisted(self, number: int) -> None:
+        """Everything up to write `number` is durable."""
+        self.core.persisted(number, self._clock())
 
     # -- what the node asks
 
     def read(self, partition: int, ticket: object, min_index: int) -> None:
-        """Ask for a read barrier; the answer comes to `owner.read_ended`."""
-        if self._stuck is not None:
-            self.owner.read_ended(ReadResult(ticket, partition, 0, ok=False))
-        elif not self._stopped:
-            self._feed(self.core.read, partition, ticket, min_index, self._clock())
-            self.schedule()
+        """Ask for a read barrier; the answer is among the `reads` of a later outcome."""
+        self.core.read(partition, ticket, min_index, self._clock())
 
     def hand_over(self) -> bool:
         """Leaving: move every leadership away. True when nothing is left to move."""
-        if self._stopped:
-            return True
-        done = self._feed(self.core.hand_over, self._clock())
-        self.schedule()
-        return done
-
-    def quarantine(self, partition: int, error: Corrupt) -> None:
-        """A reader met a damaged record of the partition: take no part in it from now on."""
-        if partition in self._applied:
-            self._give_up(partition, error.message)
-            self.schedule()
-
-    def _give_up(self, partition: int, reason: str) -> None:
-        self._applied.pop(partition, None)
-        self._feed(self.core.quarantine, partition, reason, self._clock())
-
-    def save_commits(self) -> None:
-        """Have storage know, when this returns, the commit index of everything acknowledged so far.
-
-        Raises `DiskFull` if the log cannot be written now.
-        """
-        self._feed(self.core.save_commits)
-        self._turn()
-        if self._stuck is not None:
-            raise DiskFull("the disk is full: the log cannot be written; nothing was done, try again later")
+        return self.core.hand_over(self._clock())
 
     def yield_leadership(self, yields: bool) -> None:
         """Lead only where nobody else can (the disk is nearly full), or as placement says again."""
-        self._hear(self.core.yield_leadership, yields, self._clock())
+        self.core.yield_leadership(yields, self._clock())
+
+    def quarantine(self, partition: int, reason: str) -> None:
+        """A damaged record of the partition was met: take no part in it from now on."""
+        if self._applied.pop(partition, None) is not None:
+            self.core.quarantine(partition, reason, self._clock())
 
     def commit_index(self, partition: int) -> int:
         """Everything up to it is committed and readable in storage; 0 if not hosted here.
@@ -303,81 +224,57 @@ class Replica:
         """Whether this node leads the partition and is just giving it to another, as one that is stuck is
         bound to."""
         return self.core.is_handing_over(partition) or (
-            self._stuck is not None and self.core.is_leader(partition)
+            self._unwritten is not None and self.core.is_leader(partition)
         )
 
     @property
-    def is_stuck(self) -> bool:
-        """Whether the log cannot be written because the disk is full."""
-        return self._stuck is not None
+    def next_deadline(self) -> int:
+        """When the replica needs a turn though nothing happens."""
+        return self.core.next_deadline() if self._unwritten is None else self._unwritten.try_at
 
-    # -- the turn
+    # -- orders
 
-    def schedule(self) -> None:
-        """Ask for a turn in this iteration of the loop; many calls make one."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        self._scheduled = False
-        if self._stopped:
-            return
-        try:
-            self._carry_out_all()
-        except Exception as error:
-            # Orders were taken from the core and not carried out: nothing can be trusted any more.
-            self._break(error)
-            raise
-
-    def _break(self, error: Exception) -> None:
-        if not self._stopped:  # a failed sync has been told already
-            self._stopped = True
-            self.owner.broken(error)
-
-    def _carry_out_all(self) -> None:
-        if self._stuck is not None and not self._try_again():
-            self._arm(self._try_at)
-            return
-        if self.owner.pump():
-            self.schedule()
-        core = self.core
-        while (ready := core.ready()) is not None:
-            if not self._carry_out(ready):
-                return
-        self._arm(core.next_deadline())
-
-    def _carry_out(self, ready: Ready) -> bool:
-        if not self._write(ready):
-            return False
-        if ready.number and not self._sync_inline:
-            self._syncer.request(ready.number)
-        beats_sent = 0
+    def carry_out(self) -> Outcome | None:
+        """Carry out the core's next orders, or those that found no room before. None if there are none, or
+        still no room: `stuck` says so, and until then nothing else is carried out, beats included."""
+        unwritten = self._unwritten
+        if unwritten is None:
+            ready = self.core.ready()
+            if ready is None:
+                return None
+        elif self._clock() < unwritten.try_at:
+            return None
+        else:
+            ready = unwritten.ready
+        if ready.writes and not self._write(ready):
+            return None
+        self._unwritten = self.stuck = None
+        number, syncs = ready.number, self._syncs
+        if number and syncs is not None:
+            syncs.request(number)
         for peer, messages in ready.send.items():
             self._links.send_messages(peer, messages)
-        if ready.beats and self._syncer.running_for(self._clock()) <= self._suspicion_us:
-            wall_us = self._wall_us()
-            for peer, beat in ready.beats.items():
-                beat.wall_us = wall_us
-                self._links.send_beat(peer, beat)
-            beats_sent = len(ready.beats)
-        owner = self.owner
-        for change in ready.changes:
-            owner.changed(change)
-        for partition, commit in ready.committed:
-            if partition in self._applied:
-                self._applied[partition] = commit
-                owner.committed(partition, commit)
-        for result in ready.reads:
-            owner.read_ended(result)
-        if ready.number and self._sync_inline:
-            self._sync_now(ready.number)
-        for partition, reason in ready.damaged:
-            self._applied.pop(partition, None)
-            owner.damaged(partition, reason)
-        if beats_sent:
-            owner.beats_sent(beats_sent)
-        return True
+        beats = self._send_beats(ready.beats) if ready.beats else 0
+        applied, committed = self._applied, ready.committed
+        for partition, commit in committed:
+            if partition in applied:
+                applied[partition] = commit
+            else:  # given up meanwhile
+                committed = [one for one in committed if one[0] in applied]
+        for partition, _ in ready.damaged:
+            applied.pop(partition, None)
+        took_us = self._sync(number) if number and syncs is None else None
+        return Outcome(ready.changes, committed, ready.reads, ready.damaged, beats, took_us)
+
+    def _send_beats(self, beats: Mapping[str, Beat]) -> int:
+        """Send them, unless the disk stalls; how many were sent."""
+        if self._syncs is not None and self._syncs.running_for(self._clock()) > self._suspicion_us:
+            return 0
+        wall_us = self._wall_us()
+        for peer, beat in beats.items():
+            beat.wall_us = wall_us
+            self._links.send_beat(peer, beat)
+        return len(beats)
 
     def _write(self, ready: Ready) -> bool:
         """Store what the orders say, without the partitions that turn out to be damaged. False: no room."""
@@ -386,76 +283,26 @@ class Replica:
                 self._storage.write(ready.writes)
                 return True
             except DiskFull as error:
-                self._stuck = ready
-                self._try_at = self._clock() + DISK_FULL_RETRY_US
-                self._arm(self._try_at)
-                self.owner.stuck(error)
+                self._unwritten, self.stuck = _Unwritten(ready, self._clock() + DISK_FULL_RETRY_US), error
                 return False
             except Corrupt as error:
                 partition = error.details.get("partition")
                 if partition not in [write.partition for write in ready.writes]:
                     raise
                 _leave_out(ready, partition)
-                self._give_up(partition, error.message)
-                self.schedule()
+                self.quarantine(partition, error.message)
         return True
 
-    def _sync_now(self, number: int) -> None:
+    def _sync(self, number: int) -> int:
+        """Sync here and now; microseconds that it took. Raises `SyncFailed`."""
         began = self._clock()
         try:
             self._storage.sync()
         except Exception as error:
-            self._on_sync_failed(error)
-            raise
+            raise SyncFailed(error) from error
         now = self._clock()
         self.core.persisted(number, now)
-        self.owner.synced(now - began)
-
-    def _try_again(self) -> bool:
-        """Write what found no room. Until it succeeds nothing else of the core's orders is carried
-        out, beats included, so the others stop counting on this node."""
-        if self._clock() < self._try_at:
-            return False
-        ready, self._stuck = self._stuck, None
-        assert ready is not None
-        if not self._carry_out(ready):
-            return False
-        self.owner.stuck(None)
-        return True
-
-    # -- syncs
-
-    def _on_synced(self, number: int, took_us: int) -> None:
-        if self._stopped:
-            return
-        self._feed(self.core.persisted, number, self._clock())
-        self._turn()
-        self.owner.synced(took_us)
-
-    def _on_sync_failed(self, error: BaseException) -> None:
-        """In the sync thread, or in a turn: from now on this node says nothing, whatever `owner` does."""
-        self._stopped = True
-        self.owner.sync_failed(error)
-
-    # -- time
-
-    def _arm(self, due: int) -> None:
-        """Have the timer ring at `due`; one that rings earlier anyway is left alone."""
-        if self._timer is not None:
-            if self._timer_due <= due:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        delay_us = max(0, due - self._clock())
-        self._timer = self._loop.call_later(delay_us / 1_000_000, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._stopped:
-            return
-        if self._stuck is None:
-            self._feed(self.core.tick, self._clock())
-        self._turn()
+        return now - began
 
 
 def _leave_out(ready: Ready, partition: int) -> None:

@@ -21,7 +21,7 @@ from allsource.config.load import load_settings
 from allsource.config.schema import Settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json, say
-from allsource.node.damage import remembered
+from allsource.node.member.damage import remembered
 from allsource.storage.files.directory import DataDirectory, claim_directory, claim_existing, read_format
 from allsource.storage.interface import Storage
 from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, StorageFault
@@ -108,7 +108,7 @@ def _node(file: Path, node_id: str) -> Subject:
 
 def _open_node(settings: Settings, file: Path, node_id: str) -> Storage:
     if not settings.storage.traits.in_data_dir:
-        from allsource.node.daemon import open_node_storage
+        from allsource.node.assembly import open_node_storage
 
         return open_node_storage(settings, node_id)
     path = settings.node(node_id).data_dir

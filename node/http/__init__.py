@@ -7,7 +7,7 @@ The door decides nothing about partitions, owners or versions, keeps no state, a
 
 Whoever reaches the port may send anything, so what that costs is bounded before it is paid::
 
-    listener     accepts as many connections as there are places (`node.limits`)
+    listener     accepts as many connections as there are places (`budgets.descriptors`)
     connection   each has a phase with a deadline or a least rate (`patience`), and counts what it holds
     door         places, bytes (`limits.held_bytes_max`) and turns of the loop (`rations`) of all together
     guards       known hosts, no pages of other origins

@@ -97,7 +97,7 @@ class Door:
             if not self._waiting:
                 return False
             oldest, _ = self._waiting.popitem(last=False)
-            # Its descriptor is free in the next turn; `node.limits.RESERVED` has room for that long.
+            # Its descriptor is free in the next turn; `descriptors.RESERVED` has room for that long.
             oldest.drop("HTTP: an idle connection made room for a new one")
         self._places_taken += 1
         return True

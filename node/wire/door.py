@@ -7,8 +7,7 @@ from typing import Protocol
 
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.requests import Request, Result
-from allsource.node.front import Front
-from allsource.node.member import Member
+from allsource.node.part import Part
 from allsource.storage.model.errors import AllsourceError
 
 
@@ -23,18 +22,17 @@ class Connection(Protocol):
 
 
 class WireDoor:
-    """See the room's page. `member` is None until this node takes part: what peers say about consensus
-    before that is not for this node, and is dropped."""
+    """See the room's page. What peers say of consensus before this node takes part is dropped by its
+    part."""
 
-    def __init__(self, front: Front) -> None:
-        self.member: Member | None = None
-        self._front = front
+    def __init__(self, part: Part) -> None:
+        self._part = part
 
     def request(
         self, connection: Connection, request_id: int, timeout_ms: int, request: Request, forwarded: bool
     ) -> None:
         """A request of a client, or (`forwarded`) of a peer."""
-        self._front.submit(
+        self._part.now.submit(
             request,
             timeout_ms=timeout_ms,
             forwarded=forwarded,
@@ -44,20 +42,16 @@ class WireDoor:
 
     def eased(self, connection: Connection) -> None:
         """A connection takes answers again, or has ended."""
-        if self.member is not None:
-            self.member.service.eased(connection)
+        self._part.now.eased(connection)
 
     def messages(self, peer: str, messages: list[Message]) -> None:
         """Consensus messages of a peer, in order."""
-        if self.member is not None:
-            self.member.messages(peer, messages)
+        self._part.now.messages(peer, messages)
 
     def beat(self, peer: str, beat: Beat) -> None:
         """A peer's heartbeat."""
-        if self.member is not None:
-            self.member.beat(peer, beat)
+        self._part.now.beat(peer, beat)
 
     def lost(self, peer: str) -> None:
         """EOF on a connection that a peer had opened."""
-        if self.member is not None:
-            self.member.lost(peer)
+        self._part.now.lost(peer)

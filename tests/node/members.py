@@ -28,7 +28,8 @@ from allsource.cluster.protocol.message_codec import (
 from allsource.cluster.protocol.payload import batch_prefix, unpack
 from allsource.cluster.protocol.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
-from allsource.node.member import Member
+from allsource.node.assembly import Clocks, Ground, build_member
+from allsource.node.member.member import Member
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
 from allsource.node.requests.queue import LockFreeEventQueue
@@ -186,6 +187,8 @@ class Cluster:
         self.renewed: list[tuple[str, str]] = []
         """Who dialled whom afresh."""
         self.log = structlog.get_logger()
+        self.logs: dict[str, Any] = {}
+        """Of members that have one of their own."""
 
     async def __aenter__(self) -> Cluster:
         structlog.configure(
@@ -208,21 +211,27 @@ class Cluster:
         self.metrics[node_id] = LockFreeMetrics()
         queue = self.queues[node_id] = LockFreeEventQueue(self.settings.limits.queue_capacity)
         storage = self.storages[node_id]
-        view = self.views[node_id] = View(self.settings, node_id, storage, queue)
+        view = View(self.settings, node_id, storage, queue, lambda: member)
+        self.views[node_id] = view
         loop = asyncio.get_running_loop()
-        member = Member(
-            self.settings,
-            node_id,
-            storage,
-            Link(self, node_id),
-            view,
-            queue,
-            Measures(self.metrics[node_id]),
-            self.log,
-            loop=loop,
-            clock=lambda: int(loop.time() * 1_000_000),  # a busy machine is no reason to suspect anybody
-            wall_us=lambda: wall_us() + self.ahead_us.get(node_id, 0),
-            seed=sum(node_id.encode()),
+        clocks = Clocks(
+            lambda: int(loop.time() * 1_000_000),  # a busy machine is no reason to suspect anybody
+            lambda: wall_us() + self.ahead_us.get(node_id, 0),
+        )
+        member = build_member(
+            Ground(
+                self.settings,
+                node_id,
+                storage,
+                Link(self, node_id),
+                queue,
+                view.describe,
+                Measures(self.metrics[node_id]),
+                self.logs.get(node_id, self.log),
+                loop,
+                clocks,
+                seed=sum(node_id.encode()),
+            )
         )
         others = list(self.members.items())
         self.members[node_id] = member
@@ -235,7 +244,7 @@ class Cluster:
     def kill(self, node_id: str) -> None:
         """Stop it without a word: EOF for the others at once, then refused connections."""
         member = self.members.pop(node_id)
-        member.replica.stop()
+        member.driver.stop()
         for other in self.members.values():
             other.lost(node_id)
             other.refused(node_id)

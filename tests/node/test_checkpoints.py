@@ -16,7 +16,7 @@ from yarl import URL
 
 from allsource.config.schema import Limits, StorageSettings
 from allsource.node.checkpoints import Checkpoints
-from allsource.node.daemon import Node
+from allsource.node.daemon import start_node
 from allsource.storage.files import checkpoint
 from allsource.storage.files.directory import CHECKPOINTS, take_lock
 from allsource.storage.memory import MemoryStorage
@@ -131,8 +131,7 @@ async def test_a_log_that_cannot_be_written(one: Nodes, monkeypatch: pytest.Monk
     """Then the commit indexes cannot be stored either, and the copy would hold less than it must."""
     await append(one)
     node = one.running["n1"]
-    storage, member = node._storage, node.member
-    assert storage is not None
+    storage, member = node.parts.storage, node.parts.part.member
     assert member is not None
 
     def full(writes: object) -> None:
@@ -143,7 +142,7 @@ async def test_a_log_that_cannot_be_written(one: Nodes, monkeypatch: pytest.Monk
         status, refusal = await make(one, "x")
         assert (status, refusal["error"]) == (503, "disk_full")
     assert (await one.http("n1", "/v1/checkpoints"))[1]["checkpoints"] == []
-    await until(lambda: not member.replica.is_stuck)
+    await until(lambda: member.replica.stuck is None)
     assert (await make(one, "x"))[0] == 201
 
 
@@ -185,10 +184,8 @@ async def test_a_node_is_not_started_from_one(one: Nodes, tmp_path: Path) -> Non
     copy.rename(tmp_path / "copy")
     store.rename(tmp_path / "old")
     (tmp_path / "copy").rename(store)
-    node = Node(one.settings, "n1", structlog.get_logger())
     with pytest.raises(ForeignDirectory, match=r"is a checkpoint of node 'n1'.*lose acknowledged events"):
-        await node.start()
-    await node.stop()
+        await start_node(one.settings, "n1", structlog.get_logger())
     assert await count(store) == 1
 
 

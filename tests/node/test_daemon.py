@@ -21,8 +21,8 @@ from structlog.testing import LogCapture
 
 from allsource.client import Client
 from allsource.config.schema import NodeSettings, Settings, StorageSettings
-from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, Node, run_node
-from allsource.node.ending import EXIT_STORAGE
+from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, Node, run_node, start_node
+from allsource.node.member.ending import EXIT_STORAGE
 from allsource.storage.model.errors import AllsourceError, NoOwner, StorageFault
 from allsource.storage.model.events import NewEvent
 from tests.node.members import settings_for, until
@@ -59,9 +59,7 @@ class Nodes:
 
     async def start(self, *node_ids: str) -> None:
         for node_id in node_ids or [node.id for node in self.settings.nodes]:
-            node = Node(self.settings, node_id, structlog.get_logger())
-            self.running[node_id] = node
-            await node.start()
+            self.running[node_id] = await start_node(self.settings, node_id, structlog.get_logger())
 
     async def stop(self, *node_ids: str) -> None:
         for node_id in node_ids or list(self.running):
@@ -165,8 +163,8 @@ async def test_a_node_goes_and_comes_back(three: Nodes) -> None:
 async def test_a_node_that_stops_does_not_suspect_those_on_whom_it_hangs_up(tmp_path: Path) -> None:
     nodes, heard = Nodes(settings_in(tmp_path, 3, suspicion_timeout_ms=5000)), LogCapture()
     await nodes.start("n2", "n3")
-    nodes.running["n1"] = Node(nodes.settings, "n1", structlog.wrap_logger(None, processors=[heard]))
-    await nodes.running["n1"].start()
+    log = structlog.wrap_logger(None, processors=[heard])
+    nodes.running["n1"] = await start_node(nodes.settings, "n1", log)
     await nodes.ready()
     await nodes.stop("n1")
     await nodes.stop()
@@ -179,7 +177,7 @@ async def test_a_first_start_waits_for_all_members(tmp_path: Path) -> None:
     await nodes.start("n1", "n2")
     try:
         first = nodes.running["n1"]
-        await until(lambda: first._formation.missing() == ["n3"])
+        await until(lambda: ["n3" in why for why in first.parts.part.waits_for()] == [True])
         status, answer = await nodes.http("n1", "/health/ready")
         assert (status, "n3" in answer["message"]) == (503, True)
         body = {"expected_version": "any", "events": [{"type": "T", "data": 1}]}
@@ -202,12 +200,11 @@ async def test_a_wiped_node_takes_no_part(three: Nodes, tmp_path: Path) -> None:
             for node in three.settings.nodes
         ),
     )
-    newcomer = Node(wiped, "n3", structlog.get_logger())
-    await newcomer.start()
-    three.running["n3"] = newcomer
-    await until(lambda: {"n1", "n2"} <= newcomer._complaints.keys())
-    assert "identity_changed" in newcomer._complaints["n1"]
-    assert newcomer.member is None
+    newcomer = three.running["n3"] = await start_node(wiped, "n3", structlog.get_logger())
+    part = newcomer.parts.part
+    await until(lambda: {"n1", "n2"} <= part.complaints.keys())
+    assert "identity_changed" in part.complaints["n1"]
+    assert part.member is None
     status, answer = await three.http("n3", "/health/ready")
     assert status == 503
     assert "no agreement with n1: identity_changed" in answer["message"]
@@ -218,23 +215,19 @@ async def test_a_wiped_node_takes_no_part(three: Nodes, tmp_path: Path) -> None:
 
 async def test_another_secret_is_not_let_in(three: Nodes, tmp_path: Path) -> None:
     await three.stop("n3")
-    stranger = Node(replace(three.settings, secret="another secret"), "n3", structlog.get_logger())
-    await stranger.start()
-    three.running["n3"] = stranger
-    await until(lambda: {"n1", "n2"} <= stranger._complaints.keys())
-    assert "wrong_secret" in stranger._complaints["n1"]
+    settings = replace(three.settings, secret="another secret")
+    stranger = three.running["n3"] = await start_node(settings, "n3", structlog.get_logger())
+    complaints = stranger.parts.part.complaints
+    await until(lambda: {"n1", "n2"} <= complaints.keys())
+    assert "wrong_secret" in complaints["n1"]
 
 
 # -- refusals to start
 
 
 async def refused(settings: Settings, node_id: str = "n1") -> AllsourceError:
-    node = Node(settings, node_id, structlog.get_logger())
-    try:
-        with pytest.raises(AllsourceError) as caught:
-            await node.start()
-    finally:
-        await node.stop()
+    with pytest.raises(AllsourceError) as caught:
+        await start_node(settings, node_id, structlog.get_logger())
     return caught.value
 
 
@@ -253,15 +246,13 @@ async def test_a_port_in_use(tmp_path: Path, which: str) -> None:
 
 async def refused_to_be_refused(settings: Settings) -> None:
     """Nothing was left behind by the failed start: the next one succeeds."""
-    node = Node(settings, "n1", structlog.get_logger())
-    await node.start()
+    node = await start_node(settings, "n1", structlog.get_logger())
     await node.stop()
 
 
 async def test_a_directory_in_use(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, 1)
-    node = Node(settings, "n1", structlog.get_logger())
-    await node.start()
+    node = await start_node(settings, "n1", structlog.get_logger())
     other_ports = replace(settings.nodes[0], port=free_port(), http_port=free_port())
     error = await refused(replace(settings, nodes=(other_ports,)))
     await node.stop()
@@ -271,8 +262,7 @@ async def test_a_directory_in_use(tmp_path: Path) -> None:
 
 async def test_a_changed_membership(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, 1)
-    node = Node(settings, "n1", structlog.get_logger())
-    await node.start()
+    node = await start_node(settings, "n1", structlog.get_logger())
     await node.stop()
     grown = settings_in(tmp_path, 2)
     error = await refused(replace(grown, replication_factor=1))
@@ -370,8 +360,7 @@ async def test_a_directory_that_others_can_enter_is_warned_of(tmp_path: Path) ->
     settings.nodes[0].data_dir.mkdir()
     settings.nodes[0].data_dir.chmod(0o755)
     with structlog.testing.capture_logs() as logs:
-        node = Node(settings, "n1", structlog.get_logger())
-        await node.start()
+        node = await start_node(settings, "n1", structlog.get_logger())
         await node.stop()
     (warning,) = [one for one in logs if one["log_level"] == "warning"]
     assert warning["run"] == f"chmod -R go-rwx {settings.nodes[0].data_dir}"

@@ -30,7 +30,7 @@ from allsource.cluster.protocol.requests import (
 )
 from allsource.cluster.protocol.session import ClientSession, Results
 from allsource.config.schema import Settings
-from allsource.node.daemon import Node
+from allsource.node.daemon import start_node
 from allsource.storage.model.errors import OutcomeUnknown
 from allsource.storage.model.events import NewEvent, encode_blob
 from tests.node.test_daemon import settings_in
@@ -108,8 +108,7 @@ class Flood:
 async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     """A node of one that holds a page of 4 MiB in large events, and one of 10,000 small ones."""
     found = settings_in(tmp_path, 1)
-    node = Node(found, "n1", structlog.get_logger())
-    await node.start()
+    node = await start_node(found, "n1", structlog.get_logger())
     gc.collect()
     gc.freeze()  # as a node's process does; what other tests left is not this node's work
     address = f"{found.nodes[0].host}:{found.nodes[0].port}"

@@ -12,8 +12,8 @@ from structlog.testing import LogCapture
 from allsource.cluster.consensus.messages import Message, ReadRound
 from allsource.cluster.protocol.requests import AppendResult, ReadStream, StreamPage
 from allsource.cluster.shell.replica import DISK_FULL_RETRY_US
-from allsource.node import member as member_module
-from allsource.node.ending import EXIT_STORAGE
+from allsource.node.member import watch
+from allsource.node.member.ending import EXIT_STORAGE
 from allsource.storage.interface import Refusal
 from allsource.storage.model.errors import DiskFull, DiskRanFull, OutcomeUnknown, Overloaded
 from tests.node.members import Cluster, append, clock, events, streams_in, until
@@ -23,7 +23,7 @@ FULL = Refusal(DiskFull, "12 MiB free of 256 MiB wanted")
 
 @pytest.fixture(autouse=True)
 def leads_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(member_module, "_ROOM_US", 0)
+    monkeypatch.setattr(watch, "_ROOM_US", 0)
 
 
 def press(cluster: Cluster, refusal: Refusal | None, *nodes: str) -> None:
@@ -62,7 +62,7 @@ async def test_its_partitions_take_appends_elsewhere_and_come_home() -> None:
 async def test_it_follows_neither_a_slow_disk_nor_every_moment_of_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(member_module, "_ROOM_US", 60_000_000)
+    monkeypatch.setattr(watch, "_ROOM_US", 60_000_000)
     async with Cluster(3) as cluster:
         press(cluster, Refusal(Overloaded, "4 write buffers wait"), "n1")
         press(cluster, FULL, "n2")
@@ -88,7 +88,7 @@ async def test_a_single_node_says_it_too() -> None:
 
 async def test_a_log_that_cannot_be_written_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that a node must have had room begins when it can write again, not with its last beat."""
-    monkeypatch.setattr(member_module, "_ROOM_US", 60_000_000)
+    monkeypatch.setattr(watch, "_ROOM_US", 60_000_000)
     async with Cluster(3) as cluster:
         press(cluster, FULL, "n2")
         await until(lambda: not led_by(cluster, "n2"), "n2 to lead nothing")
@@ -100,9 +100,10 @@ async def test_a_log_that_cannot_be_written_is_no_room(monkeypatch: pytest.Monke
         monkeypatch.setattr(cluster.storages["n2"], "write", no_room)
         for number in range(8):
             await cluster.ask("n1", append((f"s-{number}", events())))
-        await until(lambda: member.replica.is_stuck, "n2 to be stuck")
-        seen = member._full_at
-        await until(lambda: member._full_at > seen, "n2 to look at its disk")
+        await until(lambda: member.replica.stuck is not None, "n2 to be stuck")
+        looks, look = [], cluster.storages["n2"].pressure
+        monkeypatch.setattr(cluster.storages["n2"], "pressure", lambda: looks.append(1) or look())
+        await until(lambda: len(looks) >= 2, "n2 to look at its disk")
 
 
 async def test_where_all_are_full_somebody_leads_and_reads_go_on() -> None:
@@ -173,7 +174,7 @@ async def test_the_doors_of_a_leader_without_room_pass_on() -> None:
             if isinstance(answer, OutcomeUnknown):  # it was in the log already when the disk was full
                 answer = await cluster.ask(node, request)
             assert isinstance(answer, AppendResult | StreamPage), answer
-        assert cluster.members[node].replica.is_stuck
+        assert cluster.members[node].replica.stuck is not None
 
 
 @pytest.mark.parametrize("at", ["write", "sync"])

@@ -351,14 +351,14 @@ class Faults:
 
         return end
 
-    def _owner_raises(self, targets: list[SimNode], _fault: Fault) -> Undo:
+    def _work_raises(self, targets: list[SimNode], _fault: Fault) -> Undo:
         """The node's code raises when it is told something: the process has to end."""
         for node in targets:
-            node.owner_raises = node.alive
+            node.work_raises = node.alive
 
         def restart() -> None:
             for node in targets:
-                node.owner_raises = False
+                node.work_raises = False
                 if node.is_broken:
                     node.crash()
                 if not node.alive:
@@ -428,8 +428,8 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "full_disk_leader": Faults._full_disk,
     "stuck_disk": Faults._stuck_disk,
     "stuck_disk_leader": Faults._stuck_disk,
-    "owner_raises": Faults._owner_raises,
-    "owner_raises_leader": Faults._owner_raises,
+    "work_raises": Faults._work_raises,
+    "work_raises_leader": Faults._work_raises,
     "clock_jump": Faults._clock_jump,
     "false_alarm": Faults._false_alarm,
 }

@@ -15,14 +15,14 @@ from typing import Any
 
 from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
-from allsource.cluster.shell.replica import Replica
+from allsource.node.member.driver import Driver
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
 from tests.simulation.service import Door, Service
-from tests.simulation.shell import OwnerRaised, make_replica
+from tests.simulation.shell import WorkRaised, make_driver
 from tests.simulation.world import World
 
 NEVER = 1 << 62
@@ -62,12 +62,12 @@ class SimNode:
         self.sync_factor = 1
         self.sync_fails = False
         self.no_room = False
-        """Whether every write to the disk fails (in a process with the real `Replica`)."""
-        self.owner_raises = False
-        """Whether the next thing that the replica tells its owner makes that raise."""
+        """Whether every write to the disk fails (in a process with the real `Driver`)."""
+        self.work_raises = False
+        """Whether the next outcome that is acted on makes the node's code raise."""
         self.is_broken = False
         """Whether it did: the process is about to end."""
-        self.replica: Replica | None = None
+        self.driver: Driver[Any] | None = None
         """The real shell, where the plan wants the node's real code; else the loop's turn is told here."""
         self.is_full = False
         """Whether the disk has no room for new appends."""
@@ -138,8 +138,8 @@ class SimNode:
             now=self.clock(),
         )
         make = self._tools.service or (NodeCode if self.plan.real_node else Service)
-        self.replica = make_replica(self) if make is NodeCode else None
-        self.is_broken = self.owner_raises = False
+        self.driver = make_driver(self) if make is NodeCode else None
+        self.is_broken = self.work_raises = False
         self.service = make(self)
         if world.trace:
             world.tell(f"{self.name} starts, incarnation {self.incarnation}")
@@ -181,8 +181,8 @@ class SimNode:
     def yield_leadership(self, yields: bool) -> None:
         """The disk is nearly full, or there is room again."""
         self.is_full = yields
-        if self.replica is not None:
-            self.do(self.replica.yield_leadership, yields)
+        if self.driver is not None:
+            self.do(self.driver.yield_leadership, yields)
         else:
             self.do(lambda: self.core.yield_leadership(yields, self.clock()))
 
@@ -198,9 +198,9 @@ class SimNode:
         if not self.alive or self.incarnation != incarnation:
             return
         if not self.paused:
-            if self.replica is not None:
-                done = self.replica.hand_over()
-                self.run(self.replica._turn)
+            if self.driver is not None:
+                done = self.driver.hand_over()
+                self.run(self.driver._turn)
             elif done := self.core.hand_over(self.clock()):
                 self._end_turn()
             if done:
@@ -224,7 +224,7 @@ class SimNode:
             return
         try:
             action(*arguments)
-        except OwnerRaised:
+        except WorkRaised:
             return
         self._end_turn_later()
 
@@ -233,7 +233,7 @@ class SimNode:
         if self.alive and self.paused:
             self._inbox.append((action, arguments))
         elif self.alive:
-            with suppress(OwnerRaised):
+            with suppress(WorkRaised):
                 action(*arguments)
 
     def hear(self, lane: int, sender: str, payload: Any) -> None:
@@ -250,36 +250,36 @@ class SimNode:
             elif isinstance(message, Wired):
                 self.service.hear(sender, message)
         said = [m for m in messages if not isinstance(m, Wired)]
-        if self.replica is None:
+        if self.driver is None:
             self.core.receive(sender, said, self.clock())
         elif said:
-            self.replica.messages(sender, said)
+            self.driver.messages(sender, said)
 
     def _take_beat(self, sender: str, beat: Any) -> None:
-        if self.replica is not None:
-            self.replica.beat(sender, beat)
+        if self.driver is not None:
+            self.driver.beat(sender, beat)
         else:
             self.core.receive_beat(sender, beat, self.clock())
 
     def peer_connected(self, peer: str) -> None:
         """See `MultiRaft.peer_connected`."""
-        if self.replica is not None:
-            self.do(self.replica.connected, peer)
+        if self.driver is not None:
+            self.do(self.driver.connected, peer)
         else:
             self.do(lambda: self.core.peer_connected(peer, self.clock()))
 
     def peer_lost(self, peer: str) -> None:
         """See `MultiRaft.peer_lost`."""
-        if self.replica is not None:
-            self.do(self.replica.lost, peer)
+        if self.driver is not None:
+            self.do(self.driver.lost, peer)
         else:
             self.do(lambda: self.core.peer_lost(peer, self.clock()))
         self.do(lambda: self.service.peer_lost(peer))
 
     def peer_refused(self, peer: str) -> None:
         """See `MultiRaft.peer_refused`."""
-        if self.replica is not None:
-            self.do(self.replica.refused, peer)
+        if self.driver is not None:
+            self.do(self.driver.refused, peer)
         else:
             self.do(lambda: self.core.peer_refused(peer, self.clock()))
 
@@ -297,8 +297,8 @@ class SimNode:
     # -- the loop's turn
 
     def _end_turn_later(self) -> None:
-        if self.replica is not None:
-            self.replica.schedule()
+        if self.driver is not None:
+            self.driver.schedule()
         elif self.plan.turn_us == 0:
             self._end_turn()
         elif not self._turn_due:
@@ -466,8 +466,8 @@ class SimNode:
             self._start_sync()
 
     def _tell_persisted(self, number: int) -> None:
-        if self.replica is not None:
-            self.replica._on_synced(number, 0)
+        if self.driver is not None:
+            self.driver._synced(number, 0)
         else:
             self.core.persisted(number, self.clock())
 

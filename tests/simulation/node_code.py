@@ -76,8 +76,8 @@ class NodeCode(Door):
     def __init__(self, node: SimNode) -> None:
         self._node = node
         self._links = _Links(node)
-        assert node.replica is not None
-        self._shell = node.replica
+        assert node.driver is not None
+        self._shell = node.driver
         self._waiting: dict[int, Reply] = {}
         """Clients that have no answer yet."""
         self._asked = 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 from unittest import mock
 
 from allsource.cluster.consensus.messages import RoleChange
-from allsource.cluster.shell.replica import Replica
+from allsource.node.member.driver import Driver
 from allsource.node.requests import tickets
 from allsource.node.requests.ingest import Ingest, _Rejection
 from allsource.node.requests.log_view import LogView
@@ -14,18 +15,18 @@ from allsource.node.requests.reads import Barrier, Reads, _Read
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.model.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
 
-_read = Replica.read
+_read = Driver.read
 _serve = Reads.serve
 
 
-def _reject_at_once(self: Replica, partition: int, ticket: Barrier, min_index: int) -> None:
+def _reject_at_once(self: Driver[Any], partition: int, ticket: Barrier, min_index: int) -> None:
     if isinstance(ticket, _Rejection):
         ticket.confirmed(min_index, ok=True)
     else:
         _read(self, partition, ticket, min_index)
 
 
-def _read_at_once(self: Replica, partition: int, ticket: Barrier, min_index: int) -> None:
+def _read_at_once(self: Driver[Any], partition: int, ticket: Barrier, min_index: int) -> None:
     if isinstance(ticket, _Read):
         ticket.confirmed(self.commit_index(partition), ok=True)
     else:
@@ -64,15 +65,15 @@ def _patched(owner: type, name: str, replacement: object) -> AbstractContextMana
     return mock.patch.object(owner, name, replacement)
 
 
-def _tell_and_go_on(self: Replica, error: Exception) -> None:
-    self.owner.broken(error)
+def _tell_and_go_on(self: Driver[Any], error: Exception) -> None:
+    self.work.broken(error)
 
 
 NODE_MUTANTS = {
-    "node-rejects-at-once": ("A deposed owner rejects", lambda: _patched(Replica, "read", _reject_at_once)),
+    "node-rejects-at-once": ("A deposed owner rejects", lambda: _patched(Driver, "read", _reject_at_once)),
     "node-reads-at-once": (
         "An owner reads without asking whether it still leads",
-        lambda: _patched(Replica, "read", _read_at_once),
+        lambda: _patched(Driver, "read", _read_at_once),
     ),
     "node-reads-uncommitted": (
         "A read shows what is not committed",
@@ -88,8 +89,8 @@ NODE_MUTANTS = {
     ),
     "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "index_of_append", _know_no_ids)),
     "node-goes-on": (
-        "A replica whose turn broke goes on",
-        lambda: _patched(Replica, "_break", _tell_and_go_on),
+        "A driver whose turn broke goes on",
+        lambda: _patched(Driver, "_break", _tell_and_go_on),
     ),
     "node-conflicts-settle": (
         "Any version conflict of a retry rules out its earlier attempts",

@@ -1,9 +1,9 @@
-"""The real `Replica` (`cluster/shell/replica.py`) in the simulation: its turn, its timer, its stuck writes.
+"""The real `Driver` and `Replica` in the simulation: turns, timer, orders, writes that find no room.
 
-What it stands on is simulated: an event loop that knows `call_soon` and `call_later` in virtual time, a
-sync thread that is the node's own, a disk that can be full, and links into the simulated network. What it
-tells goes to the node's code, unless a fault lets that raise: then the replica must have stopped before
-anybody hears of it, and nothing more comes out of this process (rules 31 and 32).
+What they stand on is simulated: an event loop that knows `call_soon` and `call_later` in virtual time, a
+sync thread that is the node's own, a disk that can be full, and links into the simulated network. Outcomes
+go to the node's code, unless a fault lets that raise: then the driver must have stopped before anybody
+hears of it, and nothing more comes out of this process (rules 31 and 32).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import allsource.cluster.shell.replica as replica_module
-from allsource.cluster.consensus.messages import Beat, Message, ReadResult, Role, RoleChange
-from allsource.cluster.shell.replica import Replica
+import allsource.node.member.driver as driver_module
+from allsource.cluster.consensus.messages import Beat, Message, Role
+from allsource.cluster.shell.replica import Outcome
+from allsource.node.member.driver import Driver
 from allsource.storage.model.errors import DiskFull
 from allsource.storage.model.log import PartitionWrite
 from tests.simulation.invariants import Violation
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from tests.simulation.node import SimNode
 
 
-class OwnerRaised(Exception):
-    """A callback of the replica's owner failed (a fault)."""
+class WorkRaised(Exception):
+    """What the driver works for failed (a fault)."""
 
 
-def make_replica(node: SimNode) -> Replica:
-    """The replica of a process that starts; its owner is set, its first turn is asked for."""
+def make_driver(node: SimNode) -> Driver[_Work]:
+    """The driver of a process that starts."""
     states = {partition: node.disk.load(partition) for partition in node.hosted}
-    with mock.patch.object(replica_module, "SyncThread", _Syncer):
-        replica = Replica(
+    with mock.patch.object(driver_module, "SyncThread", _SyncThread):
+        return Driver(
             node.core,
             _Disk(node),  # type: ignore[arg-type]  # it asks storage for writes alone
             _Links(node),
@@ -39,9 +40,8 @@ def make_replica(node: SimNode) -> Replica:
             loop=_Loop(node),  # type: ignore[arg-type]  # it asks a loop for turns and timers alone
             clock=node.clock,
             suspicion_us=node.plan.consensus.suspicion_us,
+            work=lambda _: _Work(node),
         )
-    replica.owner = _Owner(node)
-    return replica
 
 
 class _Loop:
@@ -71,7 +71,7 @@ class _Timer:
         self.cancelled = True
 
 
-class _Syncer:
+class _SyncThread:
     """The sync thread: the node has the time that a sync takes."""
 
     def __init__(self, loop: _Loop, sync: object, *, clock: object, done: object, failed: object) -> None:
@@ -123,8 +123,8 @@ class _Links:
         self._node.network.send_beat(self._node.name, peer, beat)
 
 
-class _Owner:
-    """The node's code behind the replica, and what may go wrong in it."""
+class _Work:
+    """The node's code behind the driver, and what may go wrong in it."""
 
     def __init__(self, node: SimNode) -> None:
         self._node = node
@@ -134,28 +134,24 @@ class _Owner:
         self._led = set(self._node.leading)
         return self._node.service.pump()
 
-    def changed(self, change: RoleChange) -> None:
+    def act(self, outcome: Outcome) -> None:
         node = self._node
-        if node.owner_raises and change.role == Role.LEADER:
-            # Its messages went out before it was told here: it led, and others may follow it.
-            node.invariants.leads(node, change.partition, change.term)
-        self._raise_if_told()
-        self._node.role_changed(change)
-
-    def committed(self, partition: int, commit: int) -> None:
-        self._raise_if_told()
-        self._node.commit_moved(partition, commit, led=partition in self._led)
-
-    def read_ended(self, result: ReadResult) -> None:
-        self._node.service.read_confirmed(result)
+        for change in outcome.changes:
+            if node.work_raises and change.role == Role.LEADER:
+                # Its messages went out before it was told here: it led, and others may follow it.
+                node.invariants.leads(node, change.partition, change.term)
+            self._raise_if_told()
+            node.role_changed(change)
+        for partition, commit in outcome.committed:
+            self._raise_if_told()
+            node.commit_moved(partition, commit, led=partition in self._led)
+        for result in outcome.reads:
+            node.service.read_confirmed(result)
 
     def _raise_if_told(self) -> None:
-        if self._node.owner_raises:
-            self._node.owner_raises = False
-            raise OwnerRaised
-
-    def beats_sent(self, n: int) -> None:
-        pass
+        if self._node.work_raises:
+            self._node.work_raises = False
+            raise WorkRaised
 
     def synced(self, took_us: int) -> None:
         pass
@@ -168,6 +164,6 @@ class _Owner:
 
     def broken(self, error: Exception) -> None:
         """A process that should end at once, and takes its time: it must be silent until then."""
-        if not isinstance(error, OwnerRaised):
+        if not isinstance(error, WorkRaised):
             raise Violation("no rule of its own is broken", f"{self._node.name}: {error!r}") from error
         self._node.broke()

@@ -262,7 +262,7 @@ def _slow_disks(plan: Plan, random: Random) -> Plan:
 def _shell(plan: Plan, random: Random) -> Plan:
     """The real replica with a disk that has no room, and with an owner that raises (rules 24 and 31)."""
     plan = replace(_one_group(plan, random), real_node=True)
-    kinds = ("stuck_disk", "stuck_disk_leader", "owner_raises", "owner_raises_leader")
+    kinds = ("stuck_disk", "stuck_disk_leader", "work_raises", "work_raises_leader")
     return replace(
         plan,
         faults=tuple(

@@ -1,387 +1,197 @@
-"""The shell carries out the core's orders: in their order, and never more than the disk has."""
+"""A replica carries out the core's orders in their order, and returns what came of them: nobody is
+called."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from allsource.cluster.consensus.messages import Beat, CommitNotice, ReadResult, Ready, Role, RoleChange
-from allsource.cluster.consensus.sense import PeerNonsense
-from allsource.cluster.shell.replica import DISK_FULL_RETRY_US, Replica
+from allsource.cluster.consensus.messages import (
+    Beat,
+    CommitNotice,
+    Damage,
+    ReadResult,
+    Ready,
+    Role,
+    RoleChange,
+)
+from allsource.cluster.shell.replica import DISK_FULL_RETRY_US, Outcome, Replica, SyncFailed
 from allsource.storage.model.errors import Corrupt, DiskFull
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
-from tests.node.members import clock, until
 
 SUSPICION_US = 100_000
-WRITE = PartitionWrite(0, HardState(1, "", 0))
-BEAT = Beat(1, [])
+CHANGE = RoleChange(0, 1, Role.LEADER, "n1")
+READ = ReadResult("ticket", 0, 9, True)
 
 
-class Core:
-    """A core that gives the orders which a test put into it."""
+class World:
+    """Core, storage, links, sync thread and clock in one, writing down what is asked of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sync_inline: bool = False) -> None:
+        self.now = 1_000_000
         self.orders: list[Ready] = []
-        self.done: list[Any] = []
+        self.story: list[str] = []
+        self.write_fails: list[Exception] = []
+        self.sync_fails: Exception | None = None
+        self.sync_runs_for = 0
         self.ticks = 0
-        self.deadline = clock() + 60_000_000
-        self.groups: dict[int, Any] = {}
+        world: Any = self
+        states = {p: PartitionState(p, HardState(1, "", 7)) for p in (0, 1)}
+        self.replica = Replica(
+            world,
+            world,
+            world,
+            states,
+            clock=lambda: self.now,
+            suspicion_us=SUSPICION_US,
+            syncs=None if sync_inline else world,
+        )
 
+    # core
     def ready(self) -> Ready | None:
         return self.orders.pop(0) if self.orders else None
 
     def persisted(self, number: int, now: int) -> None:
-        self.done.append(number)
+        self.story.append(f"persisted {number}")
+
+    def quarantine(self, partition: int, reason: str, now: int) -> None:
+        self.story.append(f"quarantine {partition}: {reason}")
+
+    def next_deadline(self) -> int:
+        return self.now + 5
 
     def tick(self, now: int) -> None:
         self.ticks += 1
-        self.deadline = now + 60_000_000
-
-    def next_deadline(self) -> int:
-        return self.deadline
-
-    def receive(self, peer: str, messages: list[Any], now: int) -> None:
-        raise AssertionError("two leaders in term 4 of partition 0")
-
-    receive_beat = peer_connected = receive
 
     def is_leader(self, partition: int) -> bool:
         return False
 
-    can_propose = is_leader
-    propose = is_leader
-    entry_term = is_leader
-
-
-class World:
-    """Storage, links and owner in one, writing down what is done to them."""
-
-    def __init__(self) -> None:
-        self.story: list[Any] = []
-        self.more = 0
-        self.gate = threading.Event()
-        self.gate.set()
-        self.syncs = 0
-        self.sync_error: Exception | None = None
-        self.full = False
-        self.replica: Replica | None = None
-        self.raises: dict[str, Exception] = {}
-        """What a callback of the owner raises, by its name."""
-
-    def told(self, name: str, words: str) -> None:
-        self.story.append(words)
-        if error := self.raises.get(name):
-            raise error
+    can_propose = entry_term = propose = is_leader
 
     # storage
     def write(self, writes: list[PartitionWrite]) -> None:
-        if self.full:
-            raise DiskFull("no space left")
-        self.story.append("write")
+        if self.write_fails:
+            raise self.write_fails.pop(0)
+        self.story.append(f"write {[one.partition for one in writes]}")
 
     def sync(self) -> None:
-        assert self.gate.wait(10)
-        if self.sync_error is not None:
-            raise self.sync_error
-        self.syncs += 1
+        self.story.append("sync")
+        self.now += 200
+        if self.sync_fails is not None:
+            raise self.sync_fails
+
+    # sync thread
+    def request(self, number: int) -> None:
+        self.story.append(f"request {number}")
+
+    def running_for(self, now: int) -> int:
+        return self.sync_runs_for
 
     # links
     def send_messages(self, peer: str, messages: list[Any]) -> None:
-        self.story.append(f"send {peer}")
+        self.story.append(f"send {peer} {len(messages)}")
 
     def send_beat(self, peer: str, beat: Beat) -> None:
         self.story.append(f"beat {peer}")
 
-    # owner
-    def pump(self) -> bool:
-        self.story.append("pump")
-        self.more -= 1
-        return self.more > 0
 
-    def changed(self, change: RoleChange) -> None:
-        self.told("changed", "changed")
-
-    def committed(self, partition: int, commit: int) -> None:
-        assert self.replica is not None
-        self.told("committed", f"committed {commit}, told {self.replica.commit_index(partition)}")
-
-    def read_ended(self, result: ReadResult) -> None:
-        self.told("read_ended", "read")
-
-    def beats_sent(self, n: int) -> None:
-        if error := self.raises.get("beats_sent"):
-            raise error
-
-    def synced(self, took_us: int) -> None:
-        if error := self.raises.get("synced"):
-            raise error
-
-    def stuck(self, error: DiskFull | None) -> None:
-        self.story.append("stuck" if error else "unstuck")
-
-    def sync_failed(self, error: BaseException) -> None:
-        self.told("sync_failed", f"sync failed: {error}")
-
-    def broken(self, error: Exception) -> None:
-        assert self.replica is not None
-        self.replica.schedule()  # nothing may come of it
-        self.replica.beat("n2", BEAT)
-        self.told("broken", f"broken: {error}")
-
-
-class Shell:
-    def __init__(self, *, sync_inline: bool = False) -> None:
-        self.core = Core()
-        self.world = World()
-        world: Any = self.world
-        core: Any = self.core
-        self.replica = Replica(
-            core,
-            world,
-            world,
-            {0: PartitionState(0, HardState(1, "", 7))},
-            loop=asyncio.get_running_loop(),
-            clock=clock,
-            suspicion_us=SUSPICION_US,
-            sync_inline=sync_inline,
-        )
-        self.replica.owner = self.world
-        self.world.replica = self.replica
-
-    def order(self, *orders: Ready) -> None:
-        self.core.orders += orders
-        self.replica.schedule()
-
-
-@pytest.fixture
-async def shell() -> Any:
-    shell = Shell()
-    shell.replica._syncer.start()
-    yield shell
-    shell.world.gate.set()
-    shell.replica.stop()
-
-
-def full_ready(number: int = 1) -> Ready:
+def full_ready(number: int = 1, *partitions: int) -> Ready:
     return Ready(
-        writes=[WRITE],
+        writes=[PartitionWrite(p, HardState(1, "", 0)) for p in partitions or (0,)],
         number=number,
-        send={"n2": [CommitNotice(0, 1, 1)]},
-        beats={"n2": BEAT},
-        changes=[RoleChange(0, 1, Role.LEADER, "n1")],
-        committed=[(0, 9)],
-        reads=[ReadResult(None, 0, 9, True)],
+        send={"n2": [CommitNotice(p, 1, 1) for p in partitions or (0,)]},
+        beats={"n2": Beat(1, [])},
+        changes=[CHANGE],
+        committed=[(p, 9) for p in partitions or (0,)],
+        reads=[READ],
     )
 
 
-async def test_orders_are_carried_out_in_their_order(shell: Shell) -> None:
-    assert shell.replica.commit_index(0) == 7
-    shell.order(full_ready())
-    await until(lambda: shell.core.done)
-    assert shell.world.story[:8] == [
-        "pump",
-        "write",
-        "send n2",
-        "beat n2",
-        "changed",
-        "committed 9, told 9",
-        "read",
-        "pump",
-    ]
-    assert shell.core.done == [1]
+def test_orders_are_carried_out_in_their_order_and_what_came_of_them_is_returned() -> None:
+    world = World()
+    world.orders = [full_ready()]
+    assert world.replica.commit_index(0) == 7
+    assert world.replica.carry_out() == Outcome([CHANGE], [(0, 9)], [READ], [], beats=1)
+    assert world.story == ["write [0]", "request 1", "send n2 1", "beat n2"]
+    assert world.replica.commit_index(0) == 9, "before anybody acts on it"
+    assert world.replica.carry_out() is None
 
 
-async def test_many_reasons_make_one_turn(shell: Shell) -> None:
-    for _ in range(10):
-        shell.replica.schedule()
-    await asyncio.sleep(0.005)
-    assert shell.world.story == ["pump"]
+def test_a_sync_without_a_thread_belongs_to_the_orders() -> None:
+    world = World(sync_inline=True)
+    world.orders = [full_ready(4)]
+    outcome = world.replica.carry_out()
+    assert outcome is not None
+    assert outcome.sync_us == 200
+    assert world.story == ["write [0]", "send n2 1", "beat n2", "sync", "persisted 4"]
 
 
-async def test_what_one_turn_cannot_do_another_does(shell: Shell) -> None:
-    shell.world.more = 3
-    shell.replica.schedule()
-    await until(lambda: len(shell.world.story) == 3)
-    assert shell.world.story == ["pump"] * 3
+def test_a_failed_sync_leaves_no_outcome() -> None:
+    world = World(sync_inline=True)
+    world.orders, world.sync_fails = [full_ready()], OSError(5, "Input/output error")
+    with pytest.raises(SyncFailed) as caught:
+        world.replica.carry_out()
+    assert caught.value.reason is world.sync_fails
+    assert "persisted 1" not in world.story
 
 
-async def test_writes_during_a_sync_share_the_next_one(shell: Shell) -> None:
-    shell.world.gate.clear()
-    shell.order(Ready(writes=[WRITE], number=1))
-    await until(lambda: shell.replica._syncer.running_for(clock()))
-    for number in (2, 3, 4, 5):
-        shell.order(Ready(writes=[WRITE], number=number))
-        await asyncio.sleep(0)
-    assert shell.core.done == []
-    shell.world.gate.set()
-    await until(lambda: shell.core.done == [1, 5])
-    assert shell.world.syncs == 2
+def test_beats_are_withheld_while_the_disk_stalls() -> None:
+    world = World()
+    world.sync_runs_for = SUSPICION_US + 1
+    world.orders = [full_ready()]
+    outcome = world.replica.carry_out()
+    assert outcome is not None
+    assert outcome.beats == 0
+    assert "beat n2" not in world.story
 
 
-async def test_a_node_whose_disk_stalls_does_not_look_alive(shell: Shell) -> None:
-    shell.world.gate.clear()
-    shell.order(Ready(writes=[WRITE], number=1))
-    await until(lambda: shell.replica._syncer.running_for(clock()) > SUSPICION_US)
-    shell.order(Ready(beats={"n2": BEAT}))
-    await asyncio.sleep(0)
-    assert "beat n2" not in shell.world.story
-    shell.world.gate.set()
-    await until(lambda: shell.core.done)
-    shell.order(Ready(beats={"n2": BEAT}))
-    await until(lambda: "beat n2" in shell.world.story)
+def test_without_room_nothing_is_carried_out_until_there_is_some() -> None:
+    world = World()
+    world.orders = [full_ready(1), full_ready(2)]
+    world.write_fails = [DiskFull("no space left"), DiskFull("still none")]
+    replica = world.replica
+    for why in ("no space left", "still none"):
+        assert replica.carry_out() is None
+        assert replica.stuck is not None
+        assert replica.stuck.message == why
+        assert replica.next_deadline == world.now + DISK_FULL_RETRY_US
+        world.now += DISK_FULL_RETRY_US - 1
+        assert replica.carry_out() is None
+        world.now += 1
+    replica.tick()
+    replica.messages("n2", [])  # deaf: the core would not know this method here
+    assert (world.story, world.ticks) == ([], 0)
+    assert replica.carry_out() is not None
+    assert replica.stuck is None
+    assert replica.carry_out() is not None
+    assert [words for words in world.story if words.startswith("request")] == ["request 1", "request 2"]
 
 
-async def test_a_full_disk_stops_everything_until_there_is_room(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("allsource.cluster.shell.replica.DISK_FULL_RETRY_US", 1000)
-    shell.world.full = True
-    shell.order(full_ready(1), Ready(writes=[WRITE], number=2))
-    await until(lambda: shell.world.story.count("stuck") >= 3)
-    assert shell.replica.is_stuck
-    assert set(shell.world.story) == {"pump", "stuck"}
-    assert shell.core.done == []
-    shell.world.full = False
-    await until(lambda: 2 in shell.core.done)
-    assert shell.world.story.count("write") == 2
-    assert "unstuck" in shell.world.story
-    assert not shell.replica.is_stuck
+def test_a_write_that_meets_damage_goes_on_without_that_partition() -> None:
+    world = World()
+    world.orders = [full_ready(1, 0, 1)]
+    world.write_fails = [Corrupt("record 7 fails its CRC", partition=0)]
+    outcome = world.replica.carry_out()
+    assert outcome is not None
+    assert outcome.committed == [(1, 9)]
+    assert [read.ok for read in outcome.reads] == [False]
+    assert world.story[:3] == ["quarantine 0: record 7 fails its CRC", "write [1]", "request 1"]
+    assert (world.replica.hosts(0), world.replica.hosts(1)) == (False, True)
 
 
-async def test_a_full_disk_is_tried_four_times_a_second_whatever_happens(shell: Shell) -> None:
-    """It was tried with every turn: 900 times a second under load."""
-    tries: list[int] = []
-
-    def full(writes: list[PartitionWrite]) -> None:
-        tries.append(clock())
-        raise DiskFull("no space left")
-
-    shell.world.write = full  # type: ignore[method-assign]
-    shell.order(full_ready())
-    await until(lambda: bool(tries))
-    while clock() - tries[0] < DISK_FULL_RETRY_US:
-        shell.replica.schedule()
-        shell.replica.messages("n2", [])  # not for the core, which would raise
-        shell.replica.read(0, None, 0)
-        await asyncio.sleep(0)
-    assert len(tries) <= 2
-    assert shell.core.ticks == 0
-    await until(lambda: len(tries) >= 3)
-    assert all(later - earlier >= DISK_FULL_RETRY_US for earlier, later in pairwise(tries))
-    assert shell.world.story.count("read") > 0
+def test_damage_that_belongs_to_no_write_is_not_survived() -> None:
+    world = World()
+    world.orders, world.write_fails = [full_ready()], [Corrupt("a block fails its checksum")]
+    with pytest.raises(Corrupt):
+        world.replica.carry_out()
 
 
-async def test_a_short_sync_needs_no_thread() -> None:
-    shell = Shell(sync_inline=True)
-    shell.replica.start()
-    shell.order(Ready(writes=[WRITE], number=1), Ready(writes=[WRITE], number=2))
-    await asyncio.sleep(0)
-    assert shell.core.done == [1, 2]
-    assert shell.world.syncs == 2
-    shell.replica.stop()
-
-
-async def test_a_peers_nonsense_is_for_its_connection_and_ends_nothing() -> None:
-    """Rule 38: what came before it is carried out, and the next message is heard as ever."""
-    shell = Shell()
-
-    def senseless(_peer: str, _said: Any, _now: int) -> None:
-        shell.core.orders.append(Ready(committed=[(0, 7)]))
-        raise PeerNonsense("two leaders in one term")
-
-    shell.core.receive = shell.core.receive_beat = senseless  # type: ignore[method-assign]
-    for hear, said in ((shell.replica.messages, []), (shell.replica.beat, BEAT)):
-        shell.world.story.clear()
-        with pytest.raises(PeerNonsense):
-            hear("n2", said)  # type: ignore[operator]
-        await until(lambda: len(shell.world.story) >= 2)
-        assert shell.world.story == ["pump", "committed 7, told 7"]
-
-
-async def test_broken_rules_end_the_process() -> None:
-    """In the test the owner does not end it, so the error goes on."""
-    shell = Shell()
-    found: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
-
-    def write(writes: list[PartitionWrite]) -> None:
-        raise Corrupt("record 7 fails its CRC")
-
-    shell.world.write = write  # type: ignore[method-assign]
-    shell.order(full_ready())
-    await until(lambda: bool(found))
-    shell.replica.messages("n2", [])  # nothing is fed to what is broken
-    assert shell.world.story == ["pump", "broken: record 7 fails its CRC"]
-    assert len(found) == 1
-
-    other = Shell()
-    with pytest.raises(AssertionError):
-        other.replica.messages("n2", [])
-    assert other.world.story == ["broken: two leaders in term 4 of partition 0"]
-
-
-@pytest.mark.parametrize("name", ["changed", "committed", "read_ended", "beats_sent"])
-async def test_an_owner_that_raises_stops_the_replica_before_anybody_is_told(
-    shell: Shell, name: str
-) -> None:
-    """Half of a Ready was carried out: no later turn may confirm what this one dropped (rules 31, 32)."""
-    quiet(asyncio.get_running_loop())
-    shell.world.raises = {name: OSError(32, "Broken pipe"), "broken": OSError(32, "Broken pipe")}
-    shell.order(full_ready(), Ready(committed=[(0, 10)]))
-    await until(lambda: any("broken" in words for words in shell.world.story))
-    told = list(shell.world.story)
-    shell.replica.schedule()
-    shell.replica.messages("n2", [])
-    shell.replica.connected("n2")
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert shell.world.story == told
-    assert told[-1] == "broken: [Errno 32] Broken pipe"
-    assert "committed 10, told 10" not in told
-
-
-@pytest.mark.parametrize("sync_inline", [False, True])
-async def test_a_failed_sync_stops_the_replica_though_its_teller_fails(sync_inline: bool) -> None:
-    """Rule 16 with a dead standard error: the sync thread was the only thing that ended."""
-    shell = Shell(sync_inline=sync_inline)
-    quiet(asyncio.get_running_loop())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "excepthook", lambda _: None)
-        shell.replica.start()
-        shell.world.sync_error = OSError(5, "Input/output error")
-        shell.world.raises = {"sync_failed": OSError(32, "Broken pipe")}
-        shell.order(Ready(writes=[WRITE], number=1))
-        await until(lambda: any("sync failed" in words for words in shell.world.story))
-        told = list(shell.world.story)
-        shell.order(Ready(writes=[WRITE], number=2, beats={"n2": BEAT}))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert shell.world.story == told
-        assert shell.core.done == []
-        shell.replica.stop()
-
-
-async def test_metrics_come_behind_the_consequences(shell: Shell) -> None:
-    quiet(asyncio.get_running_loop())
-    shell.world.raises = {"synced": RuntimeError("no more memory for counters")}
-    shell.order(full_ready())
-    await until(lambda: shell.core.done == [1])
-    assert shell.world.story.count("committed 9, told 9") == 1
-
-
-def quiet(loop: asyncio.AbstractEventLoop) -> None:
-    """What the replica raises ends the process of a real node; here the loop would print it."""
-    loop.set_exception_handler(lambda *_: None)
-
-
-async def test_time_passes_at_the_deadline(shell: Shell) -> None:
-    shell.core.deadline = clock() + 2000
-    shell.replica.schedule()
-    await until(lambda: shell.core.ticks == 1)
-    shell.core.deadline = clock() + 2000
-    shell.replica.schedule()  # earlier than the timer that is set: it is set anew
-    await until(lambda: shell.core.ticks == 2)
+def test_a_partition_that_was_given_up_is_given_up_once_and_commits_nothing() -> None:
+    world = World()
+    for _ in range(2):
+        world.replica.quarantine(0, "record 1")
+    world.orders = [Ready(committed=[(0, 9), (1, 8)], damaged=[Damage(1, "record 2")])]
+    assert world.replica.carry_out() == Outcome([], [(1, 8)], [], [Damage(1, "record 2")])
+    assert world.story == ["quarantine 0: record 1"]
+    assert (world.replica.hosts(0), world.replica.hosts(1)) == (False, False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from allsource.config.load import load_settings
+from allsource.node.assembly import open_node_storage
 from allsource.node.cli.app import run
-from allsource.node.daemon import open_node_storage
 from allsource.storage.model.entry import EVENTS, Part, make_entry
 from allsource.storage.model.events import NewEvent, encode_blob
 from allsource.storage.model.log import HardState, PartitionWrite

@@ -10,11 +10,10 @@ import structlog
 
 from allsource.cluster.protocol.acquaintance import LogEnd, Start
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.shell.replica import EXIT_SYNC_FAILED
-from allsource.node import ending
-from allsource.node.acquaintances import Acquaintances
-from allsource.node.ending import EXIT_STORAGE
-from allsource.node.formation import Formation
+from allsource.node.formation.acquaintances import Acquaintances
+from allsource.node.formation.formation import Formation, Standing
+from allsource.node.member import ending
+from allsource.node.member.ending import EXIT_STORAGE, EXIT_SYNC_FAILED
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.errors import DiskFull, StorageFault
 
@@ -124,7 +123,7 @@ def test_forming_that_cannot_be_written_down_ends_the_process(exits: list[int], 
     with pytest.raises(StorageFault):
         case.acquaintances.greeted("n2")
     assert exits == [EXIT_SYNC_FAILED]
-    assert not case.formation.may_take_part
+    assert case.formation.standing is not Standing.ADMITTED
 
 
 def test_a_full_disk_puts_the_meeting_off(exits: list[int]) -> None:
@@ -141,7 +140,7 @@ def test_who_is_taken_for_an_older_copy_writes_it_down_and_ends(exits: list[int]
     case.acquaintances.refused_by("n2", VERDICT)
     assert exits == [EXIT_STORAGE]
     again = case.start()
-    assert not again.may_take_part
+    assert again.standing is not Standing.ADMITTED
     assert again.doubts() == {"n2": VERDICT.message}
 
 
@@ -158,11 +157,11 @@ def test_who_takes_no_part_breaks_no_promise_and_waits(exits: list[int]) -> None
     case.takes_part = False
     case.acquaintances.refused_by("n2", VERDICT)
     assert exits == []
-    assert not case.formation.may_take_part
+    assert case.formation.standing is not Standing.ADMITTED
 
 
 def test_other_refusals_are_no_judgement(exits: list[int]) -> None:
     case = Case()
     case.acquaintances.refused_by("n2", ProtocolError("superseded", "connected again", by_peer=True))
     assert exits == []
-    assert case.formation.may_take_part
+    assert case.formation.standing is Standing.ADMITTED

@@ -14,9 +14,8 @@ from structlog.typing import FilteringBoundLogger
 
 from allsource.cluster.protocol.acquaintance import REGRESSED, LogEnd, Start, lost_acknowledgement, outpaced
 from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.shell.replica import EXIT_SYNC_FAILED
-from allsource.node.ending import EXIT_STORAGE, end_process
-from allsource.node.formation import Formation
+from allsource.node.formation.formation import Formation
+from allsource.node.member.ending import EXIT_STORAGE, EXIT_SYNC_FAILED, end_process
 from allsource.storage.model.errors import DiskFull
 
 
@@ -33,7 +32,8 @@ class Acquaintances:
         takes_part: Callable[[], bool],
     ) -> None:
         """`log_ends`: how far our logs went when this process started. `acknowledged_by`: what a peer's
-        replica acknowledged to this node as a leader. `takes_part`: whether we could break a promise."""
+        replica acknowledged to this node as a leader. `takes_part`: whether this node is a member, which
+        could break a promise."""
         self._formation = formation
         self._log = log
         self._acknowledged_by = acknowledged_by

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from allsource.config.schema import NODES_MAX
-from allsource.node.limits import (
+from allsource.cluster.budgets.descriptors import (
     CLIENTS_MAX,
     DESCRIPTORS_WANTED,
     HTTP_MAX,
@@ -15,6 +14,7 @@ from allsource.node.limits import (
     caps_for,
     wanted,
 )
+from allsource.config.schema import NODES_MAX
 from allsource.storage.files.descriptors import database_files
 
 UNLIMITED = -1

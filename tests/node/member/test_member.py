@@ -11,10 +11,11 @@ from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Beat
 from allsource.cluster.protocol.requests import AppendResult, ReadStream
-from allsource.cluster.shell.replica import EXIT_BROKEN, EXIT_SYNC_FAILED
-from allsource.node import member as member_module
-from allsource.node.member import Member
+from allsource.node.member import ending
+from allsource.node.member.ending import EXIT_BROKEN, EXIT_STORAGE, EXIT_SYNC_FAILED
+from allsource.node.member.member import Member
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.errors import Corrupt, DiskRanFull
 from tests.node.members import Cluster, Link, append, events, streams_in, until, wall_us
 
 
@@ -41,12 +42,16 @@ async def test_a_peer_that_falls_silent_is_dialled_afresh() -> None:
         assert {pair for pair in cluster.renewed if "n2" in pair} == set()
 
 
-class DeadLog:
-    """A log that cannot be written and says so by raising, as structlog's does when its reader is gone."""
+class MortalLog:
+    """A log that from when `dead` is set cannot be written and says so by raising, as structlog's does when
+    its reader is gone."""
+
+    dead = False
 
     def __getattr__(self, level: str) -> Any:
         def say(*_: object, **__: object) -> None:
-            raise BrokenPipeError(32, "Broken pipe")
+            if self.dead:
+                raise BrokenPipeError(32, "Broken pipe")
 
         return say
 
@@ -54,9 +59,11 @@ class DeadLog:
 async def test_a_log_that_raises_loses_no_append(monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner is cut off with an append under way and deposed; the others go on past its index."""
     exits: list[int] = []
-    monkeypatch.setattr(member_module.os, "_exit", exits.append)
+    monkeypatch.setattr(ending.os, "_exit", exits.append)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    async with Cluster(3) as cluster:
+    cluster, logs = Cluster(3), {f"n{i}": MortalLog() for i in (1, 2, 3)}
+    cluster.logs = logs
+    async with cluster:
         old = cluster.leader(0)
         old_id = old.core.node_id
         others = [node for node in cluster.members if node != old_id]
@@ -67,7 +74,7 @@ async def test_a_log_that_raises_loses_no_append(monkeypatch: pytest.MonkeyPatch
         lost = events()
         old.submit(append((stream, lost)), timeout_ms=60_000, forwarded=False, reply=answers.append)
         await until(lambda: old.core.groups[0].log.last_index > old.replica.commit_index(0))
-        old._log = DeadLog()  # type: ignore[assignment]
+        logs[old_id].dead = True
         await until(lambda: [node for node in others if cluster.members[node].replica.is_leader(0)])
         new = next(node for node in others if cluster.members[node].replica.is_leader(0))
         for _ in range(3):
@@ -81,14 +88,16 @@ async def test_a_log_that_raises_loses_no_append(monkeypatch: pytest.MonkeyPatch
 
 def test_a_node_that_must_end_does_so_whatever_its_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
     exits: list[int] = []
-    monkeypatch.setattr(member_module.os, "_exit", exits.append)
+    monkeypatch.setattr(ending.os, "_exit", exits.append)
     member = object.__new__(Member)
-    member._log = DeadLog()  # type: ignore[assignment]
-    with pytest.raises(BrokenPipeError):
-        member.sync_failed(OSError(5, "Input/output error"))
-    with pytest.raises(BrokenPipeError):
-        member.broken(AssertionError("two leaders"))
-    assert exits == [EXIT_SYNC_FAILED, EXIT_BROKEN]
+    member._log = log = MortalLog()  # type: ignore[assignment]
+    log.dead = True
+    member.sync_failed(OSError(5, "Input/output error"))
+    member.sync_failed(DiskRanFull("no space left"))
+    member.broken(AssertionError("two leaders"))
+    member.broken(DiskRanFull("no space left"))
+    member.broken(Corrupt("a block fails its checksum"))
+    assert exits == [EXIT_SYNC_FAILED, EXIT_STORAGE, EXIT_BROKEN, EXIT_STORAGE, EXIT_STORAGE]
 
 
 async def test_a_look_at_the_disk_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,12 +128,13 @@ YEAR_US = 365 * 86_400 * 1_000_000
 
 async def test_a_clock_that_jumps_ahead_dates_no_event_of_the_future() -> None:
     """One such event pinned the dates of all later ones of its partition."""
-    async with Cluster(3) as cluster:
-        owner, heard, stream = cluster.leader(0), LogCapture(), streams_in(0, 1)[0]
+    heard, cluster = LogCapture(), Cluster(3)
+    cluster.log = structlog.wrap_logger(
+        None, processors=[heard], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    async with cluster:
+        owner, stream = cluster.leader(0), streams_in(0, 1)[0]
         node = owner.core.node_id
-        owner._log = structlog.wrap_logger(
-            None, processors=[heard], wrapper_class=structlog.make_filtering_bound_logger(0)
-        )
         await until(lambda: len(owner._cluster_clock._peers) == 2, "beats of both peers")
         before = wall_us()
         cluster.ahead_us[node] = YEAR_US

@@ -19,9 +19,9 @@ from allsource.cluster.consensus.messages import (
     VoteReply,
 )
 from allsource.cluster.protocol.requests import AppendResult, ReadPartition, ReadStream, StreamPage
-from allsource.node import member as member_module
 from allsource.node.cli.app import run as main_run
-from allsource.node.damage import DamagedPartitions
+from allsource.node.member import ending
+from allsource.node.member.damage import DamagedPartitions
 from allsource.storage.files.directory import claim_existing
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import Entry
@@ -40,7 +40,7 @@ P = 0
 def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """No process may end for this."""
     statuses: list[int] = []
-    monkeypatch.setattr(member_module.os, "_exit", statuses.append)
+    monkeypatch.setattr(ending.os, "_exit", statuses.append)
     yield statuses
     assert statuses == []
 
@@ -132,7 +132,7 @@ async def test_a_local_read_that_waits_for_a_token_is_served_elsewhere() -> None
             cluster.ask(follower, ReadStream(stream, local=True, token=f"{P}:{result.index}"))
         )
         await until(lambda: cluster.members[other].replica.commit_index(P) >= result.index)
-        cluster.members[follower].replica.quarantine(P, Corrupt("record 1"))
+        cluster.members[follower].driver.quarantine(P, Corrupt("record 1"))
         assert isinstance(await asked, StreamPage)
 
 
@@ -230,7 +230,7 @@ async def test_it_neither_votes_nor_acknowledges_nor_confirms_reads() -> None:
     async with Cluster(3) as cluster:
         await cluster_with_an_event(cluster)
         follower = next(m for m in cluster.members.values() if not m.replica.is_leader(P))
-        follower.replica.stop()  # its core alone, from here on
+        follower.driver.stop()  # its core alone, from here on
         core = follower.core
         group = core.groups[P]
         now = follower._clock()
@@ -256,7 +256,7 @@ async def test_it_neither_votes_nor_acknowledges_nor_confirms_reads() -> None:
 async def test_a_leader_names_its_successor_before_it_is_silent() -> None:
     async with Cluster(3) as cluster:
         _, leader, _ = await cluster_with_an_event(cluster)
-        leader.replica.stop()
+        leader.driver.stop()
         core = leader.core
         core.quarantine(P, "record 1", leader._clock())
         ready = core.ready()

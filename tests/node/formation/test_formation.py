@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from allsource.cluster.protocol.acquaintance import Start
-from allsource.node.formation import Formation
+from allsource.node.formation.formation import Formation, Standing
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.errors import StorageFault
 
@@ -29,7 +29,7 @@ def meet(formation: Formation, peer: str, start: Start) -> bool:
 
 
 def test_a_sole_member_is_formed_at_once() -> None:
-    assert start(MemoryStorage(), members=("n1",)).may_take_part
+    assert start(MemoryStorage(), members=("n1",)).standing is Standing.ADMITTED
 
 
 def test_a_node_is_formed_when_it_has_met_everybody_and_stays_so() -> None:
@@ -40,10 +40,10 @@ def test_a_node_is_formed_when_it_has_met_everybody_and_stays_so() -> None:
     assert not meet(formation, "n3", of("r3"))
     assert formation.missing() == ["n2"]
     assert meet(formation, "n2", of("r2")), "this meeting formed the cluster"
-    assert formation.may_take_part
+    assert formation.standing is Standing.ADMITTED
     assert not meet(formation, "n2", of("r2")), "only once"
     again = start(storage)
-    assert again.may_take_part
+    assert again.standing is Standing.ADMITTED
     assert again.missing() == []
 
 
@@ -90,18 +90,18 @@ def test_who_is_taken_for_an_older_copy_waits_until_that_peer_accepts_it() -> No
     formation.doubt("n2", "it is an older copy")
     storage.crash()
     again = start(storage)
-    assert not again.may_take_part
+    assert again.standing is not Standing.ADMITTED
     assert again.missing() == ["n2"]
     assert again.doubts() == {"n2": "it is an older copy"}
     assert not meet(again, "n3", of("r3")), "another one's word does not count"
     assert meet(again, "n2", of("r2"))
-    assert start(storage).may_take_part
+    assert start(storage).standing is Standing.ADMITTED
 
 
 def test_strangers_cast_no_doubts() -> None:
     formation = start(MemoryStorage(), members=("n1",))
     formation.doubt("n9", "it is an older copy")
-    assert formation.may_take_part
+    assert formation.standing is Standing.ADMITTED
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_wiped_node_never_forms_again() -> None:
     cluster.dial_all()
     cluster.wipe("n2")
     cluster.dial_all()
-    assert not cluster.nodes["n2"].may_take_part
+    assert cluster.nodes["n2"].standing is not Standing.ADMITTED
     assert cluster.nodes["n2"].missing() == ["n1", "n3"]
 
 
@@ -175,10 +175,10 @@ def test_whoever_may_have_voted_and_is_wiped_is_found_out(order: tuple[tuple[str
         for other in MEMBERS:
             if node != other:
                 cluster.dial(node, other)
-        if sum(formation.may_take_part for formation in cluster.nodes.values()) == 2:
+        if sum(formation.standing is Standing.ADMITTED for formation in cluster.nodes.values()) == 2:
             break
-    formed = [node for node, formation in cluster.nodes.items() if formation.may_take_part]
+    formed = [node for node, formation in cluster.nodes.items() if formation.standing is Standing.ADMITTED]
     assert len(formed) >= 2
     cluster.wipe(formed[0])
     cluster.dial_all()
-    assert not cluster.nodes[formed[0]].may_take_part
+    assert cluster.nodes[formed[0]].standing is not Standing.ADMITTED

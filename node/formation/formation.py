@@ -38,6 +38,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 from allsource.cluster.protocol.acquaintance import START_NONCE_BYTES, Start
@@ -55,6 +56,14 @@ class Meta(Protocol):
     def get_meta(self, key: str) -> bytes | None: ...
 
     def put_meta(self, values: Mapping[str, bytes]) -> None: ...
+
+
+class Standing(Enum):
+    """Whether a node may take part, by what it durably knows."""
+
+    FORMING = "it has not met every member yet"
+    DOUBTED = "a peer has taken its data directory for an older copy"
+    ADMITTED = "it may take part"
 
 
 class Formation:
@@ -104,9 +113,11 @@ class Formation:
     # -- ourselves
 
     @property
-    def may_take_part(self) -> bool:
-        """Formed, and doubted by nobody."""
-        return self._is_formed and not self._doubts
+    def standing(self) -> Standing:
+        """Whether this node may take part."""
+        if self._doubts:
+            return Standing.DOUBTED
+        return Standing.ADMITTED if self._is_formed else Standing.FORMING
 
     def nonce_of(self, incarnation: int) -> bytes | None:
         """The nonce of one of our own starts; None if this directory knows no start of that number."""
@@ -143,13 +154,13 @@ class Formation:
     def greeted(self, peer: str) -> bool:
         """Both our own connections to a peer have been accepted. True if this node may take part now, and
         might not before."""
-        might = self.may_take_part
+        before = self.standing
         if peer in self._doubts:
             self._meta.put_meta({_DOUBT + peer: b""})
             del self._doubts[peer]
         if not self._is_formed and not self._unmet():
             self._form()
-        return self.may_take_part and not might
+        return self.standing is Standing.ADMITTED and before is not Standing.ADMITTED
 
     def _unmet(self) -> list[str]:
         return [peer for peer in self._peers if peer not in self._known]
