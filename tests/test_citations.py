@@ -65,6 +65,13 @@ def test_every_rule_that_is_cited_exists() -> None:
     assert sum(1 for _ in cited(_RULE)) > 50, "the pattern finds nothing any more"
 
 
+def test_no_rule_of_another_paper_is_cited() -> None:
+    """`RULES.md` alone is in the repository."""
+    foreign = re.compile(r"\b([A-Z]{2,}) [Rr]ules? \d")
+    wrong = [f"{where}: {what} rule" for where, what in cited(foreign)]
+    assert not wrong, "\n".join(["", *wrong])
+
+
 def test_every_checker_that_is_cited_exists() -> None:
     listed = RULES.read_text().split("## Checkers")[1]
     known = {int(number) for number in re.findall(r"^(\d+)\. ", listed, re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""Who are you, and can you prove it? The first frames of every connection (CONSENSUS rules 10 and 33).
+"""Who are you, and can you prove it? The first frames of every connection (rules 10 and 33).
 
 ::
 

@@ -2,7 +2,7 @@
 
 a dials b and b dials a, and each speaks on what it dialled: consensus messages and forwarded requests on
 the **data** connection (the answers to requests come back on it), heartbeats on the **beat** connection,
-because a beat must not wait behind a megabyte of entries (CONSENSUS rule 25).
+because a beat must not wait behind a megabyte of entries (rule 25).
 
 What happens to the connections is news about the peer, and a failover waits for it, so it is told at once:
 `connected` when both handshakes have ended, `lost` at the first EOF or reset after that, `refused` when

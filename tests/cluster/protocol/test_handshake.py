@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and why (CONSENSUS rules 10 and 33)."""
+"""Who is let in, who is not, and why (rules 10 and 33)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from allsource.config.schema import Limits
 from allsource.node.http import make_app
 from allsource.node.http.errors import status_of
 from allsource.node.http.streams import DEFAULT_LIMIT
-from allsource.node.limits import TooFewDescriptors
 from allsource.storage.model.errors import AllsourceError, NotOwner, Rejected, StorageFault
 from tests.toy_service import ToyService
 
@@ -27,12 +26,11 @@ DOOR = ROOT / "node" / "http"
 NEVER_ANSWERED = {
     Rejected: "only its kinds are raised",
     NotOwner: "between nodes: the door's node asks the owner itself",
-    TooFewDescriptors: "a node does not start",
     StorageFault: "a node does not start, or gives the partition up",
 }
 """Errors that no HTTP answer carries, with their kinds (but `Rejected`'s), and why."""
 
-LEFT_OUT = ("cannot_listen", "connection_refused", "unreadable_answer")
+LEFT_OUT = ("cannot_listen", "connection_refused", "too_few_descriptors", "unreadable_answer")
 """Codes of errors that a node's start and a client's call end with."""
 
 
