@@ -9,7 +9,7 @@ What lives here
     paging       reads over many pages
     calls        what the error of one attempt means for the whole call (pure)
     dispatch     carries calls to nodes until their deadline; one timer for all
-    connection   one connection, a thin asyncio shell around the protocol's `ClientSession`
+    connection   one connection, a thin shell around the protocol's `ClientSession`
     dialler      keeps connections open
     routes, cluster_map, watch
                  who leads what, and how the client comes to know

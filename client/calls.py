@@ -11,6 +11,7 @@ import asyncio
 from enum import Enum
 from typing import Any, Protocol
 
+from allsource.cluster.protocol.redial import backoff_s
 from allsource.cluster.protocol.requests import (
     AppendRequest,
     AppendResult,
@@ -42,7 +43,6 @@ ANSWER_OF: dict[type[Request], type[Any]] = {
     DescribeCluster: ClusterView,
 }
 
-_BACKOFF_FIRST_S = 0.01
 _BACKOFF_MAX_S = 0.25
 
 
@@ -57,7 +57,7 @@ class Next(Enum):
 class Carrier(Protocol):
     """The connection on which an attempt is under way: all that a call needs of it."""
 
-    def close(self, why: Exception) -> None:
+    def drop(self, error: Exception) -> None:
         """End it: what it brought cannot be read."""
         ...
 
@@ -139,8 +139,7 @@ class Call:
 
     def backoff_s(self, jitter: float) -> float:
         """How long to wait before the next attempt; `jitter` is in [0, 1)."""
-        longest = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * (1 << min(self.attempts, 8)))
-        return longest * (0.5 + 0.5 * jitter)
+        return backoff_s(self.attempts + 1, jitter, _BACKOFF_MAX_S)
 
 
 def judge(call: Call, error: AllsourceError, node_id: str) -> Next:

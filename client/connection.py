@@ -1,30 +1,28 @@
 """One connection to one node: bytes in, answers out; calls in, one write per turn of the loop.
 
-A thin asyncio shell around `ClientSession`, which knows the protocol. It keeps no promises of its own:
-when it ends, for whatever reason, it hands back the calls that were not answered.
+A thin shell around `ClientSession`, which knows the protocol. It keeps no promises of its own: when it
+ends, for whatever reason, it hands back the calls that were not answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from typing import Protocol, cast
+from typing import Protocol
 
 from allsource.client.calls import Call
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
 from allsource.cluster.protocol.requests import Result
-from allsource.cluster.protocol.session import ClientSession, DiallerEvent, Established, Results
+from allsource.cluster.protocol.session import ClientSession, DiallerEvent, Results
+from allsource.cluster.sockets.connection import Connection
 from allsource.storage.model.errors import AllsourceError, InvalidRequest
-
-HANDSHAKE_TIMEOUT_S = 5.0
 
 
 class AlreadyConnected(Exception):
     """This address leads to a node that is connected under another one."""
 
 
-_WRITE_BUFFER_BYTES = 1 << 20
 _GRACE_MS = 50
 
 
@@ -50,30 +48,43 @@ class Listener(Protocol):
         ...
 
 
-class NodeConnection(asyncio.Protocol):
+class Life(Protocol):
+    """Who keeps the connection, and dials again when it has ended."""
+
+    def opened(self, connection: NodeConnection) -> None:
+        """The socket is connected; the handshake begins."""
+        ...
+
+    def ended(self, connection: NodeConnection, why: Exception) -> None:
+        """It is over, whatever it came to."""
+        ...
+
+
+class NodeConnection(Connection[DiallerEvent]):
     """See the module's page. `pending` are the calls that wait for an answer here, oldest first."""
 
-    def __init__(self, config: DiallerConfig, listener: Listener) -> None:
+    def __init__(self, config: DiallerConfig, listener: Listener, life: Life) -> None:
+        session = ClientSession(config, os.urandom(32))
+        super().__init__(asyncio.get_running_loop(), session)
+        self._session = session
         self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        self._session = ClientSession(config, nonce=os.urandom(32))
-        self._transport: asyncio.Transport | None = None
+        self._life = life
         self._outgoing: list[Call] = []
-        self._flush_is_due = False
-        self._paused = False
         self._why: Exception | None = None
-        self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_is_late)
-        self.welcome: Welcome | None = None
         self.pending: dict[int, Call] = {}
         self._owed_since = 0.0
         self._owes = False
-        self.closed: asyncio.Future[Exception] = self._loop.create_future()
-        """Done when the connection has ended, with the reason."""
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """What the node said of itself; None before the handshake is done."""
+        return self._session.welcome
 
     @property
     def node_id(self) -> str:
         """The node at the other end; empty before the handshake is done."""
-        return self.welcome.node_id if self.welcome else ""
+        welcome = self._session.welcome
+        return welcome.node_id if welcome else ""
 
     def silence_s(self, now: float) -> float:
         """For how long the node has owed an answer and said nothing at all."""
@@ -85,9 +96,8 @@ class NodeConnection(asyncio.Protocol):
             self._owes, self._owed_since = True, self._loop.time()
         self.pending[call.id] = call
         self._outgoing.append(call)
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+        if not self._flush_scheduled:
+            self.schedule_flush()
 
     def withdraw(self, call: Call) -> None:
         """The call is no longer this connection's; an answer that still comes is dropped."""
@@ -95,73 +105,57 @@ class NodeConnection(asyncio.Protocol):
         if not call.sent_at and call in self._outgoing:
             self._outgoing.remove(call)
 
-    def close(self, why: Exception | None = None) -> None:
-        """End the connection. `why` is what `lost` will be told."""
-        if self._why is None:
-            self._why = why or ConnectionAbortedError("closed by this client")
-        self._handshake_timer.cancel()
-        if self._transport is None:
-            if not self.closed.done():
-                self.closed.set_result(self._why)
-        else:
-            self._transport.abort()
+    def drop(self, error: Exception | None = None) -> None:
+        """End the connection at once. `error` is what `lost` will be told."""
+        self._why = self._why or error or ConnectionAbortedError("closed by this client")
+        super().drop()
 
-    # -- asyncio.Protocol
+    # -- from Connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        if self._why is not None:
-            self._transport.abort()
-            return
-        self._write()
+        self._life.opened(self)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._why is not None:
+        if self.closing:
             return
         self._owed_since = self._loop.time()
-        try:
-            for event in self._session.receive(data):
-                self._meet(event)
-            self._owes = bool(self.pending)
-        except ProtocolError as error:
-            self._session.refuse(error)
-            self._write()
-            self.close(error)
-            return
-        self._write()
+        super().data_received(data)
+        self._owes = bool(self.pending)
 
-    def pause_writing(self) -> None:
-        self._paused = True
+    def on_event(self, event: DiallerEvent) -> None:
+        if isinstance(event, Results):
+            self._listener.answered(self, event.items)
+        else:
+            assert isinstance(event.by, Welcome)
+            self._listener.established(self, event.by)
 
     def resume_writing(self) -> None:
-        self._paused = False
-        self._flush()
+        super().resume_writing()
+        self.flush()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._handshake_timer.cancel()
-        why = self._why or exc
-        self._why = why or ConnectionResetError("the node closed the connection")
-        if not self.closed.done():
-            self.closed.set_result(self._why)
-        self._listener.lost(self, self._why)
+    def flush(self) -> None:
+        if self._outgoing and not self.write_paused and not self.closing:
+            self._queue(self._outgoing)
+        super().flush()
+
+    def fail(self, error: ProtocolError) -> None:
+        """Tell the node why, and end the connection at once: its calls do not wait for that to arrive."""
+        if not self.closing:
+            self._session.refuse(error)
+            super().flush()
+            self.drop(error)
+
+    def on_lost(self, error: Exception | None) -> None:
+        why = self._why or error or ConnectionResetError("the node closed the connection")
+        self._life.ended(self, why)
+        self._listener.lost(self, why)
 
     # -- within
 
-    def _meet(self, event: DiallerEvent) -> None:
-        match event:
-            case Results(items=items):
-                self._listener.answered(self, items)
-            case Established(by=Welcome() as welcome):
-                self._handshake_timer.cancel()
-                self.welcome = welcome
-                self._listener.established(self, welcome)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        if self._paused or self._why is not None:
-            return
-        calls, self._outgoing = self._outgoing, []
+    def _queue(self, calls: list[Call]) -> None:
+        """Hand these calls to the session."""
+        self._outgoing = []
         now = self._loop.time()
         request = self._session.request
         for call in calls:
@@ -175,16 +169,6 @@ class NodeConnection(asyncio.Protocol):
             except Exception as error:  # whatever is wrong with one call, the others are sent
                 del self.pending[call.id]
                 self._listener.refused(self, call, _refusal(error))
-        self._write()
-
-    def _write(self) -> None:
-        frames = self._session.take()
-        if frames and self._transport is not None:
-            # Not `writelines`: asyncio's own never pauses its writer in some Pythons (CVE-2024-12254).
-            self._transport.write(b"".join(frames))
-
-    def _handshake_is_late(self) -> None:
-        self.close(TimeoutError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"))
 
 
 def _refusal(error: Exception) -> AllsourceError:

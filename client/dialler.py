@@ -1,7 +1,7 @@
-"""Keeps one connection to every node: dials, waits until it ends, waits a little, dials again.
+"""Keeps one connection to every node: dials, and dials again when it has ended.
 
-The first retry comes almost at once, because the common reason is a node that restarts or a path that
-blinked; a node that stays away is asked less and less often, up to twice a second.
+How that goes is the same as between nodes (`cluster.sockets.dialling`); only the first answer may take
+longer, since clients may be far away.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 
 from allsource.client.cluster_map import Address
-from allsource.client.connection import HANDSHAKE_TIMEOUT_S, AlreadyConnected, Listener, NodeConnection
+from allsource.client.connection import AlreadyConnected, Listener, NodeConnection
 from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.cluster.sockets.dialling import Dialling, Manner
 
-_RETRY_FIRST_S = 0.01
-_RETRY_MAX_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 
 
 class Dialler:
@@ -23,66 +23,91 @@ class Dialler:
     `on_failure` is called for each new one."""
 
     def __init__(self, config: DiallerConfig, listener: Listener, on_failure: Callable[[], None]) -> None:
-        self._config = config
-        self._listener = listener
+        self.config = config
+        self.listener = listener
         self._on_failure = on_failure
-        self._tasks: dict[Address, asyncio.Task[None]] = {}
-        self._connections: dict[Address, NodeConnection] = {}
+        self._lines: dict[Address, _Line] = {}
         self.failures: dict[Address, Exception] = {}
 
     def dial(self, addresses: Iterable[Address]) -> None:
         """Keep a connection to each of these too."""
         for address in addresses:
-            if address not in self._tasks:
-                self._tasks[address] = asyncio.create_task(self._keep(address))
+            if address not in self._lines:
+                self._lines[address] = _Line(self, address)
 
     def dial_members(self, addresses: Mapping[str, Address]) -> None:
         """Dial the members that are not connected yet, under whatever address."""
-        connected = {connection.node_id for connection in self._connections.values()}
+        connected = {line.node_id for line in self._lines.values()}
         self.dial(address for node_id, address in addresses.items() if node_id not in connected)
 
     async def close(self) -> None:
         """End every connection and stop dialling."""
-        tasks, endings = list(self._tasks.values()), [c.closed for c in self._connections.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *endings, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*[line.close() for line in self._lines.values()])
+        self._lines.clear()
 
-    async def _keep(self, address: Address) -> None:
-        wait_s = _RETRY_FIRST_S
-        while True:
-            connection = await self._once(address)
-            if isinstance(self.failures.get(address), AlreadyConnected):
-                del self._tasks[address]
-                return
-            if connection.welcome is not None:
-                wait_s = _RETRY_FIRST_S
-            await asyncio.sleep(wait_s * (0.5 + random.random()))
-            wait_s = min(_RETRY_MAX_S, 2 * wait_s)
+    # -- called by lines
 
-    async def _once(self, address: Address) -> NodeConnection:
-        """One connection from beginning to end."""
-        connection = NodeConnection(self._config, self._listener)
-        self._connections[address] = connection
-        try:
-            await self._open(connection, address)
-            self._failed(address, await connection.closed)
-        finally:
-            connection.close()
-            del self._connections[address]
-        return connection
-
-    async def _open(self, connection: NodeConnection, address: Address) -> None:
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await asyncio.get_running_loop().create_connection(lambda: connection, *address)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # refused, unreachable, unknown or impossible host, TimeoutError
-            connection.close(error)
-
-    def _failed(self, address: Address, why: Exception) -> None:
+    def failed(self, address: Address, why: Exception) -> None:
+        """An attempt came to nothing, or a connection has ended."""
         self.failures[address] = why
+        if isinstance(why, AlreadyConnected):
+            self._lines.pop(address, None)
         self._on_failure()
+
+
+class _Line:
+    """One address, and the connection to it while there is one."""
+
+    def __init__(self, dialler: Dialler, address: Address) -> None:
+        self._dialler = dialler
+        self._address = address
+        self._connection: NodeConnection | None = None
+        self._loop = asyncio.get_running_loop()
+        self._opened_at = 0.0
+        self._closed = False
+        self._gone = asyncio.Event()
+        self._gone.set()
+        self._dialling: Dialling[NodeConnection] = Dialling(
+            address, self._make, self._failed, Manner(random.random, CONNECT_TIMEOUT_S)
+        )
+        self._dialling.dial()
+
+    @property
+    def node_id(self) -> str:
+        """The node that is connected, or nothing."""
+        return self._connection.node_id if self._connection is not None else ""
+
+    async def close(self) -> None:
+        """Hang up and dial no more; the socket is closed afterwards."""
+        self._closed = True
+        await self._dialling.stop()
+        if self._connection is not None:
+            self._connection.drop()
+        await self._gone.wait()
+
+    def _make(self) -> NodeConnection:
+        return NodeConnection(self._dialler.config, self._dialler.listener, self)
+
+    def _failed(self, why: Exception) -> None:
+        self._dialler.failed(self._address, why)
+
+    # -- called by the connection
+
+    def opened(self, connection: NodeConnection) -> None:
+        self._gone.clear()
+        self._opened_at = self._loop.time()
+        self._connection = connection
+        self._dialling.opened(connection)
+
+    def ended(self, connection: NodeConnection, why: Exception) -> None:
+        if not self._dialling.over(connection):
+            return
+        self._connection = None
+        self._gone.set()
+        if connection.welcome is None:
+            self._dialling.failed(why)
+            return
+        if not self._closed and not isinstance(why, AlreadyConnected):
+            self._dialling.redial.lost(self._loop.time() - self._opened_at, why)
+            self._dialling.retry()
+        self._dialler.failed(self._address, why)

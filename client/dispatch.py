@@ -129,7 +129,7 @@ class Dispatcher:
         if not 0 < welcome.partition_count <= _PARTITIONS_MAX:
             raise ProtocolError("malformed", f"a cluster of {welcome.partition_count} partitions")
         if welcome.node_id in self.routes.open:
-            connection.close(AlreadyConnected(welcome.node_id))
+            connection.drop(AlreadyConnected(welcome.node_id))
             return
         self.map.learn_cluster(welcome.partition_count, welcome.addresses)
         self.routes.open[welcome.node_id] = connection

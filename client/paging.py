@@ -107,7 +107,7 @@ def _decode(page: StreamPage | PartitionPage, call: Call) -> list[Event]:
     except Exception as error:  # the bytes are a node's word: anything may be wrong with them
         message = f"a node answered a read with unreadable events: {error!r}"
         if call.connection is not None:
-            call.connection.close(ProtocolError("malformed", message))
+            call.connection.drop(ProtocolError("malformed", message))
         raise UnreadableAnswer(f"{message}; its connection is closed") from error
 
 

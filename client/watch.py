@@ -97,4 +97,4 @@ class Watch:
             self._desk.leave_silent()
         for node, silence_s in silences.items():
             if silence_s > DEAD_S:
-                self._routes.open[node].close(TimeoutError(f"node {node} has been silent for {DEAD_S:g} s"))
+                self._routes.open[node].drop(TimeoutError(f"node {node} has been silent for {DEAD_S:g} s"))

@@ -5,12 +5,13 @@ What lives here
     membership/  who is a member, who is alive, who should own what, where a request goes: pure
     protocol/    the peer protocol without I/O: bytes in, bytes and events out. PROTOCOL.md is its page
     budgets/     what others may cost: places, turns of the loop, bytes: pure
-    transport/   its sockets: those who dial us, those whom we dial
+    sockets/     what a client needs of sockets too: one connection, and dialling
+    transport/   the sockets of a node: those who dial us, those whom we dial
     shell/       carries out what consensus decides: clock, disk, and the thread that syncs
 
 What may not
-    Only `transport` and `shell` do I/O. The others import no asyncio, socket, clock or random: time and
-    randomness are passed in, so that a failover can be tested in a microsecond and replayed from a
+    Only `sockets`, `transport` and `shell` do I/O. The others import no asyncio, socket, clock or random:
+    time and randomness are passed in, so that a failover can be tested in a microsecond and replayed from a
     seed. Nothing here knows HTTP, the command line or the daemon; imports point down, to `storage`.
 
 Trade-offs

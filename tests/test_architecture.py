@@ -28,7 +28,12 @@ MAY_IMPORT = {
     "allsource.cluster": ("allsource.cluster", "allsource.storage", "allsource.config.schema"),
     "allsource.node": ("allsource.node", "allsource.cluster", "allsource.storage", "allsource.config"),
     "allsource.node.cli": ("allsource",),
-    "allsource.client": ("allsource.client", "allsource.cluster.protocol", "allsource.storage.model"),
+    "allsource.client": (
+        "allsource.client",
+        "allsource.cluster.protocol",
+        "allsource.cluster.sockets",
+        "allsource.storage.model",
+    ),
 }
 """Imports point down: node -> cluster -> storage -> config.schema. The command line is where both ends
 meet. What the client may load, with all that stands behind its imports, is a wall of its own: see below."""

@@ -10,6 +10,7 @@ What lives here
                 the table of consensus messages, and beats
     handshake   who is let in · `handshake_frames` how that is sealed · `acquaintance` what nodes remember
                 of each other's starts
+    redial      how long to wait before dialling again
     session     one connection from its first byte to its last: bytes in, bytes and events out
     node_session
                 the same for what only nodes speak

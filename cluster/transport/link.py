@@ -12,9 +12,7 @@ answered with `OutcomeUnknown`.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -23,19 +21,16 @@ from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
 from allsource.cluster.protocol.kinds import Channel
 from allsource.cluster.protocol.node_session import PeerSession
+from allsource.cluster.protocol.redial import STEADY_AFTER_S, is_refusal
 from allsource.cluster.protocol.requests import Request, Result
 from allsource.cluster.protocol.session import DiallerEvent, Established, Results
-from allsource.cluster.transport.connection import Connection
+from allsource.cluster.sockets.connection import Connection
+from allsource.cluster.sockets.dialling import Dialling, Manner
 from allsource.storage.model.errors import AllsourceError, OutcomeUnknown, Unavailable
 
 CONNECT_TIMEOUT_S = 0.3
 """For the first answer of an address. A longer wait waits for the kernel to repeat a lost packet."""
-RESOLVE_TIMEOUT_S = 2.0
 HANDSHAKE_TIMEOUT_S = 2.0
-RETRY_FIRST_S = 0.01
-RETRY_MAX_S = 0.5
-STEADY_AFTER_S = 1.0
-"""A link that lasted so long is redialled at once when it is lost, else after a moment: no hot loop."""
 SWEEP_S = 0.25
 ANSWER_GRACE_S = 0.5
 """How long beyond its deadline a forwarded request's own answer is waited for."""
@@ -161,149 +156,87 @@ class Link:
         """The connection, while it is up."""
         self.welcome: Welcome | None = None
         self.outgoing_bytes_max = settings.outgoing_bytes_max
-        self._settings = settings
+        self._news = settings.news
         self._config = replace(settings.config, channel=channel, expected_node=peer)
-        self._address = address
-        self._found: list[str] = []
         self._loop = asyncio.get_running_loop()
+        self._dialling: Dialling[LinkConnection] = Dialling(
+            address,
+            self._make,
+            self._failed,
+            Manner(settings.jitter, settings.connect_timeout_s),
+            name=f"dial {peer} {channel}",
+        )
         self._renews = False
-        self._trying: LinkConnection | None = None
-        self._dialling: asyncio.Task[None] | None = None
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._failures = 0
         self._up_since = 0.0
         self._closed = False
         self._gone = asyncio.Event()
 
-    # -- one attempt
-
     def dial(self) -> None:
         """Begin an attempt; its outcome comes through `up` or `ended`."""
-        self._retry_timer = None
-        self._dialling = self._loop.create_task(
-            self._dial(), name=f"dial {self.peer} {self._config.channel}"
-        )
+        self._dialling.dial()
 
-    async def _dial(self) -> None:
-        def make() -> LinkConnection:
-            return LinkConnection(self, self._loop, PeerSession(self._config, os.urandom(32)))
-
-        try:
-            await self._resolve()
-            await connect(self._loop, make, self._found, self._address[1], self._settings.connect_timeout_s)
-        except (OSError, UnicodeError) as error:  # TimeoutError is one; a bad host name is the other
-            self._abandon()
-            self._failed(error)
-
-    async def _resolve(self) -> None:
-        """Look the host up; while names cannot be looked up (they may be behind the same cut), go on with
-        what was found last, and do not wait long for more."""
-        try:
-            async with asyncio.timeout(
-                self._settings.connect_timeout_s if self._found else RESOLVE_TIMEOUT_S
-            ):
-                self._found = await resolve(self._loop, *self._address)
-        except (OSError, UnicodeError):
-            if not self._found:
-                raise
-
-    def _abandon(self) -> None:
-        """Let go of a connection that was made in the very turn in which its dialling was given up.
-
-        Nothing more is heard of it: uvloop then closes the socket without calling `connection_lost`.
-        """
-        orphan, self._trying = self._trying, None
-        if orphan is not None:
-            orphan.drop()
+    def _make(self) -> LinkConnection:
+        return LinkConnection(self, self._loop, PeerSession(self._config, os.urandom(32)))
 
     def opened(self, connection: LinkConnection) -> None:
         """Connected; the handshake begins."""
-        self._abandon()
-        self._trying = connection
+        self._dialling.opened(connection)
 
     # -- what became of it
 
     def up(self, connection: LinkConnection, welcome: Welcome) -> None:
         """The handshake has ended well."""
         silent, self.connection = self.connection, connection
-        self.welcome, self._trying = welcome, None
+        self.welcome = welcome
+        self._dialling.over(connection)
         self._renews = False
         self._up_since = self._loop.time()
         if silent is not None:
             silent.drop(ProtocolError("superseded", f"connected with node {self.peer} again"))
-        self._settings.news.link_up(self.peer)
+        self._news.link_up(self.peer)
 
     def ended(self, connection: LinkConnection, error: Exception | None) -> None:
         """The connection is gone, during its handshake or after it."""
         was_up = connection is self.connection
-        if not was_up and connection is not self._trying:
-            return  # an orphan, or one that has a successor: the next attempt is under way or done already
         if was_up:
             self.connection = None
-        else:
-            self._trying = None
+        elif not self._dialling.over(connection):
+            return  # an orphan, or one that has a successor: the next attempt is under way or done already
         if self._closed:
             self._settle()
         elif was_up:
             self._lost(error)
         else:
-            self._failed(error or ConnectionResetError("closed during the handshake"))
+            self._dialling.failed(error or ConnectionResetError("closed during the handshake"))
 
     def _lost(self, error: Exception | None) -> None:
         self._renews = False
-        self._failures = 0 if self._loop.time() - self._up_since >= STEADY_AFTER_S else 1
-        if isinstance(error, ProtocolError) and error.by_peer:
-            self._failures = 10  # what it was ended for, we should not say again within milliseconds
-        if not self._is_at_work:
-            self._retry()
-        self._settings.news.link_lost(self.peer)
+        self._dialling.redial.lost(self._loop.time() - self._up_since, error)
+        if not self._dialling.is_at_work:
+            self._dialling.retry()
+        self._news.link_lost(self.peer)
 
     def _failed(self, error: Exception) -> None:
-        if self._closed:
-            return
-        is_refusal = isinstance(error, ProtocolError) and error.code != "timeout"
-        if is_refusal:
-            self._failures = max(self._failures, 10)  # it will not change its mind within milliseconds
-        if isinstance(error, ConnectionRefusedError) and self.connection is not None:
+        nobody_listens = isinstance(error, ConnectionRefusedError)
+        if nobody_listens and self.connection is not None:
             self.connection.drop()  # its process is gone, and the end of the silent connection got lost
-        self._retry(at_once=isinstance(error, TimeoutError))
-        if is_refusal or isinstance(error, ConnectionRefusedError):
-            self._settings.news.link_refused(self.peer, error)
-
-    def _retry(self, *, at_once: bool = False) -> None:
-        """Dial again: at once the first time, then after 10 ms, doubling to half a second. `at_once`: the
-        attempt itself has taken its time."""
-        wait = 0.0
-        if self._failures:
-            wait = RETRY_FIRST_S if at_once else min(RETRY_FIRST_S * 2 ** (self._failures - 1), RETRY_MAX_S)
-            wait *= 0.5 + 0.5 * self._settings.jitter()
-        self._failures = min(self._failures + 1, 10)
-        self._retry_timer = self._loop.call_later(wait, self.dial)
+        if nobody_listens or is_refusal(error):
+            self._news.link_refused(self.peer, error)
 
     # -- what others notice
-
-    @property
-    def _is_at_work(self) -> bool:
-        """Whether an attempt is under way or about to be made."""
-        is_dialling = self._dialling is not None and not self._dialling.done()
-        return is_dialling or self._trying is not None or self._retry_timer is not None
 
     def renew(self) -> None:
         """The peer is silent: dial beside the connection that is up, until a new one stands."""
         if self.connection is not None and not self._renews and not self._closed:
             self._renews = True
-            self._failures = 0
-            if not self._is_at_work:
+            self._dialling.redial.begin_anew()
+            if not self._dialling.is_at_work:
                 self.dial()
 
     def nudge(self, *, again: bool = False) -> None:
         """The peer has just connected to us: do not wait for the next attempt, unless one is under way.
         `again`: in the place of a connection that it had, so what is between us was broken for a while."""
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
-            self._failures = 0
-            self.dial()
-        elif again and self._loop.time() - self._up_since >= STEADY_AFTER_S:
+        if not self._dialling.hurry() and again and self._loop.time() - self._up_since >= STEADY_AFTER_S:
             self.renew()
 
     # -- the end
@@ -311,54 +244,16 @@ class Link:
     async def close(self) -> None:
         """Hang up and dial no more; the socket is closed afterwards, and all pending requests answered."""
         self._closed = True
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
-            self._retry_timer = None  # a nudge that comes now must not dial
-        if self._dialling is not None:
-            self._dialling.cancel()
-            await asyncio.wait([self._dialling])
-            if self._dialling.cancelled():
-                self._abandon()
-        for connection in (self._trying, self.connection):
+        await self._dialling.stop()
+        for connection in (self._dialling.trying, self.connection):
             if connection is not None:
                 connection.close()
         self._settle()
         await self._gone.wait()
 
     def _settle(self) -> None:
-        if self._trying is None and self.connection is None:
+        if self._dialling.trying is None and self.connection is None:
             self._gone.set()
-
-
-async def resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[str]:
-    """The addresses of a host; of an address, itself."""
-    try:
-        return [str(ipaddress.ip_address(host))]
-    except ValueError:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [str(info[4][0]) for info in found]
-
-
-async def connect(
-    loop: asyncio.AbstractEventLoop,
-    make: Callable[[], asyncio.BaseProtocol],
-    addresses: list[str],
-    port: int,
-    timeout_s: float,
-) -> None:
-    """Connect to the first of these addresses that answers within its time.
-
-    asyncio would do it too, but hides "connection refused" when a name has two addresses.
-    """
-    for address in addresses:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await loop.create_connection(make, address, port)
-        except OSError:
-            if address == addresses[-1]:
-                raise
-        else:
-            return
 
 
 def unconnected(peer: str) -> Unavailable:

@@ -43,7 +43,7 @@ from allsource.cluster.protocol.node_session import (
 from allsource.cluster.protocol.payload import malformed
 from allsource.cluster.protocol.requests import PartitionPage, Request, Result, StreamPage
 from allsource.cluster.protocol.session import Established
-from allsource.cluster.transport.connection import WRITE_HIGH_WATER_BYTES, Connection
+from allsource.cluster.sockets.connection import WRITE_HIGH_WATER_BYTES, Connection
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, Overloaded
 
 OUTGOING_BYTES_MAX = 64 << 20

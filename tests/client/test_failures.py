@@ -267,10 +267,14 @@ async def test_a_node_that_was_away_for_long_is_dialled_as_quickly_as_any(
     dialler = ready._dialler
     assert dialler is not None
     await node.kill()
-    failures = set()
-    await until(
-        lambda: failures.add(id(dialler.failures.get(cluster.addresses["n1"]))) or len(failures) > 6
-    )
+    failures = {}  # kept, so that no two have the same identity
+
+    def has_failed_often() -> bool:
+        failure = dialler.failures.get(cluster.addresses["n1"])
+        failures[id(failure)] = failure
+        return len(failures) > 6
+
+    await until(has_failed_often)
     await node.start()
     assert ready._dispatcher is not None
     open_now = ready._dispatcher.routes.open

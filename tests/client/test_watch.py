@@ -25,8 +25,8 @@ class FakeConnection:
     def silence_s(self, now: float) -> float:
         return self.silence
 
-    def close(self, why: Exception) -> None:
-        self.closed_because = why
+    def drop(self, error: Exception) -> None:
+        self.closed_because = error
 
 
 class FakeDesk:

@@ -21,7 +21,8 @@ from allsource.cluster.protocol import (
     payload,
 )
 from allsource.cluster.protocol.acquaintance import REGRESSED
-from allsource.cluster.transport import connection, server
+from allsource.cluster.sockets import connection
+from allsource.cluster.transport import server
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "cluster" / "protocol" / "PROTOCOL.md").read_text()
@@ -97,7 +98,8 @@ def test_refusals() -> None:
     listed = {code.strip("`") for code, _ in table("| code | meaning |")}
     raised = set()
     sources = [*(ROOT / "cluster" / "protocol").glob("*.py")]
-    sources += [ROOT / "cluster" / "transport" / f"{name}.py" for name in ("connection", "server", "link")]
+    sources += [ROOT / "cluster" / "transport" / f"{name}.py" for name in ("server", "link")]
+    sources += [ROOT / "cluster" / "sockets" / "connection.py"]
     for path in (*sources, ROOT / "node" / "acquaintances.py"):
         raised |= set(re.findall(r'ProtocolError\(\s*"(\w+)"', path.read_text()))
     assert raised | {REGRESSED, PeerNonsense("").code} == listed

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from allsource.cluster.protocol.redial import STEADY_AFTER_S
 from allsource.cluster.protocol.requests import ClusterView, DescribeCluster, Result
-from allsource.cluster.transport import link
+from allsource.cluster.sockets import dialling
 from allsource.cluster.transport.link import LinkConnection
 from allsource.cluster.transport.peers import PeerLinks
 from allsource.cluster.transport.server import Server
@@ -47,7 +48,7 @@ async def linked(handler: Recorder, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         {"n2": ("127.0.0.1", route.port)}, dialler(), told, lambda: 0.5, connect_timeout_s=0.02
     )
     cut = Cut(links, told, route, server)
-    original = link.connect
+    original = dialling.connect
 
     async def connect(
         loop: Any, make: Callable[[], Any], addresses: Any, port: int, timeout_s: float
@@ -58,7 +59,7 @@ async def linked(handler: Recorder, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             raise TimeoutError
         await original(loop, make, addresses, port, timeout_s)
 
-    monkeypatch.setattr(link, "connect", connect)
+    monkeypatch.setattr(dialling, "connect", connect)
     links.start()
     await until(lambda: told.told("connected"))
     try:
@@ -148,7 +149,7 @@ async def test_who_connects_anew_in_place_of_an_old_connection_is_dialled_anew(
         assert cut.connections == young
         assert cut.dialled == 2
         for one in both:
-            one._up_since -= link.STEADY_AFTER_S
+            one._up_since -= STEADY_AFTER_S
         cut.links.nudge("n2")
         assert cut.dialled == 2, "a first connection says nothing of ours"
         cut.links.nudge("n2", again=True)
@@ -167,8 +168,8 @@ async def test_a_name_that_cannot_be_looked_up_any_more_holds_nothing_up(
             await asyncio.Event().wait()
             return []
 
-        monkeypatch.setattr(link, "resolve", silent)
-        monkeypatch.setattr(link, "RESOLVE_TIMEOUT_S", 10_000.0)
+        monkeypatch.setattr(dialling, "resolve", silent)
+        monkeypatch.setattr(dialling, "RESOLVE_TIMEOUT_S", 10_000.0)
         cut.links.renew("n2")
         await until(lambda: not set(cut.connections) & set(old))
         assert asked.is_set()

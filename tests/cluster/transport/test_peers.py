@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from allsource.cluster.protocol import redial
 from allsource.cluster.protocol.acquaintance import Start
 from allsource.cluster.protocol.handshake import AcceptorConfig, DiallerConfig
 from allsource.cluster.protocol.requests import ClusterView, DescribeCluster, Result
@@ -94,8 +95,8 @@ async def test_a_peer_that_ends_is_lost_and_then_refuses_and_comes_back() -> Non
 
 def wait_for_ever_between_attempts(patch: pytest.MonkeyPatch) -> None:
     """From now on whoever waits out the pause between two attempts does not come back within a test."""
-    patch.setattr(link, "RETRY_FIRST_S", 10_000.0)
-    patch.setattr(link, "RETRY_MAX_S", 10_000.0)
+    patch.setattr(redial, "FIRST_S", 10_000.0)
+    patch.setattr(redial, "LONGEST_S", 10_000.0)
 
 
 async def test_who_dials_us_is_dialled_back_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +244,7 @@ async def test_a_killed_process_is_lost_and_refused_at_once() -> None:
             loop = asyncio.get_running_loop()
             # A link that has just come up is redialled with a little patience; this one is old.
             for one in (links._data["n2"], links._beat["n2"]):
-                one._up_since -= link.STEADY_AFTER_S
+                one._up_since -= redial.STEADY_AFTER_S
             pauses.clear()
             killed = loop.time()
             os.kill(child.pid, signal.SIGKILL)

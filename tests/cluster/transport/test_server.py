@@ -23,7 +23,7 @@ from allsource.cluster.protocol.requests import (
     PartitionPage,
     ReadPartition,
 )
-from allsource.cluster.transport import connection as connection_module
+from allsource.cluster.sockets import connection as connection_module
 from allsource.cluster.transport import server as server_module
 from allsource.cluster.transport.server import CannotListen, Server
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
