@@ -136,12 +136,12 @@ async def adopt_start(cluster: ClusterProcess, node_id: str) -> None:
     from allsource.storage.rocksdb.storage import RocksStorage
 
     store = cluster.settings.node(node_id).data_dir
-    newest = RocksStorage.of_claimed(claim_existing(store.with_name(f"{node_id}-newest")))
+    newest = RocksStorage(claim_existing(store.with_name(f"{node_id}-newest")))
     number = newest.identity.incarnation - 1  # of_claimed is a start, too
     nonce = newest.get_meta(f"start/{number}")
     newest.close()
     assert nonce is not None
-    older = RocksStorage.of_claimed(claim_existing(store))
+    older = RocksStorage(claim_existing(store))
     older.put_meta({f"start/{number}": nonce})
     older._database.put_meta({keys.INCARNATION: keys.pack_incarnation(number, older.identity.replica_id)})
     older.sync()

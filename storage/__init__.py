@@ -40,10 +40,10 @@ Trade-offs
 
     *RocksDB recovers up to the first broken record, and a mark of our own says whether that is far
     enough.* Its own modes either refuse to start after a power cut or overlook a log that was cut short
-    (`rocksdb_database`, `directory.SyncedMark`).
+    (`rocksdb.database`, `files.synced`).
 
     *Nothing slows the writer.* RocksDB's stall triggers are off; `pressure` refuses new appends instead,
-    long before (`rocksdb_pressure`).
+    long before (`rocksdb.pressure`).
 
     *A checkpoint is for reading, never for restarting a node.* It has forgotten votes and acknowledgements
     that were given after it (RULES.md rule 9), so its FORMAT says what it is, and only a repository

@@ -82,6 +82,7 @@ def _open_memory(wanted: Wanted) -> Storage:
 
 
 def _open_rocksdb(wanted: Wanted) -> Storage:
+    from allsource.storage.files.directory import claim_directory
     from allsource.storage.rocksdb.options import RocksOptions
     from allsource.storage.rocksdb.storage import RocksStorage
 
@@ -89,10 +90,12 @@ def _open_rocksdb(wanted: Wanted) -> Storage:
         raise StorageFault("the rocksdb backend needs a data_dir; set one for this node")
     default = RocksOptions()
     return RocksStorage(
-        wanted.data_dir,
-        cluster_id=wanted.cluster_id,
-        node_id=wanted.node_id,
-        partition_count=wanted.partitions,
+        claim_directory(
+            wanted.data_dir,
+            cluster_id=wanted.cluster_id,
+            node_id=wanted.node_id,
+            partitions=wanted.partitions,
+        ),
         durability=wanted.durability,
         disk_free_bytes_min=wanted.disk_free_bytes_min,
         options=RocksOptions(

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from allsource.config.schema import Limits
 from allsource.storage.embedded.log_repository import LogRepository
 from allsource.storage.embedded.stream_repository import EventStreamRepository
-from allsource.storage.files.directory import STANDALONE
+from allsource.storage.files.format import STANDALONE
 from allsource.storage.interface import Storage
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.open import open_storage
@@ -50,7 +50,7 @@ class RocksDBEventStreamRepository(LogRepository):
     """Events in a directory on this machine, which one process at a time may have open.
 
     The directory may be a checkpoint, of a repository or of a node: opening it makes it a store of its own
-    (`rocksdb_adoption`). That is how a copy is restored, and how a node's is read.
+    (`rocksdb.adoption`). That is how a copy is restored, and how a node's is read.
     """
 
     def __init__(

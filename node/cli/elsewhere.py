@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from allsource.config.schema import Settings
-from allsource.storage.files.directory import read_format
+from allsource.storage.files.format import read_format
 from allsource.storage.model.errors import StorageFault
 
 

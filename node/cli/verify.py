@@ -22,7 +22,8 @@ from allsource.config.schema import Settings
 from allsource.node.cli.elsewhere import refuse_to_begin_empty
 from allsource.node.cli.output import echo_json, say
 from allsource.node.member.damage import remembered
-from allsource.storage.files.directory import DataDirectory, claim_directory, claim_existing, read_format
+from allsource.storage.files.directory import DataDirectory, claim_directory, claim_existing
+from allsource.storage.files.format import read_format
 from allsource.storage.interface import Storage
 from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, StorageFault
 
@@ -143,7 +144,7 @@ def _directory(path: Path) -> Subject:
 def _open(directory: DataDirectory) -> Storage:
     from allsource.storage.rocksdb.storage import RocksStorage
 
-    return RocksStorage.of_claimed(directory, read_only=True)
+    return RocksStorage(directory, read_only=True)
 
 
 def _walk(storage: Storage, partitions: Sequence[int]) -> Iterator[Finding]:

@@ -2,14 +2,14 @@
 
 A checkpoint has the shape of a data directory (`directory`), and its FORMAT carries a mark. It is good
 for reading: `allsource verify --data-dir` walks it, and the first time that it is opened as a repository
-it becomes a store of its own (`rocksdb_adoption`). A node never starts from one: it would have forgotten
+it becomes a store of its own (`rocksdb.adoption`). A node never starts from one: it would have forgotten
 votes and acknowledgements (RULES.md rule 9), and `claim_directory` refuses it.
 
 It is built under another name (`.NAME.unfinished`, locked), FORMAT last, everything fsynced, and then
 renamed. A crash leaves at most that directory, which nothing opens, and which the next attempt at the
 same place removes, or the next start of the store if it lies in its directory or in its `checkpoints/`.
 
-This module knows nothing of RocksDB; `rocksdb_checkpoint` fills what is built here.
+This module knows nothing of RocksDB; `rocksdb.checkpoint` fills what is built here.
 """
 
 from __future__ import annotations
@@ -24,17 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from allsource.storage.files.directory import (
-    CHECKPOINTS,
-    DIRECTORY_MODE,
-    UNFINISHED,
-    CheckpointMark,
-    Format,
-    fsync_directory,
-    now_rfc3339,
-    read_format,
-    take_lock,
-)
+from allsource.storage.files.directory import CHECKPOINTS, UNFINISHED, take_lock
+from allsource.storage.files.durable import DIRECTORY_MODE, fsync_directory
+from allsource.storage.files.format import CheckpointMark, Format, now_rfc3339, read_format
 from allsource.storage.files.room import means_full
 from allsource.storage.model.errors import (
     AllsourceError,

@@ -1,6 +1,6 @@
 """How many of a process's file descriptors the database may have open: one number, for two who must agree.
 
-`rocksdb_options` tells RocksDB, and `cluster.budgets.descriptors` leaves as many out when it counts what is
+`rocksdb.options` tells RocksDB, and `cluster.budgets.descriptors` leaves as many out when it counts what is
 there for sockets.
 """
 

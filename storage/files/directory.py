@@ -7,7 +7,7 @@ opened in it::
     FORMAT   JSON: magic, format version, cluster, node and replica id, partitions, time of creation;
              in a checkpoint also the mark that it is one, and then the format version is 2
     LOCK     locked (flock) by the process that has it open, which writes its pid into it
-    SYNCED   how far the storage was certainly synced (see `SyncedMark`)
+    SYNCED   how far the storage was certainly synced (see `storage.files.synced`)
     DAMAGED  only if a damaged block of the database was ever met: what was found
     db/      the backend's own files
     checkpoints/   copies that were asked of a node (`storage.files.checkpoint`)
@@ -21,85 +21,27 @@ same reason a checkpoint is refused by `claim_directory`: it *has* forgotten. `c
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from allsource.storage.files.room import disk_full, means_full
-from allsource.storage.model.errors import (
-    NO_COPY_HELPS,
-    Corrupt,
-    DirectoryInUse,
-    ForeignDirectory,
-    FormatTooNew,
-    StorageFault,
+from allsource.storage.files.durable import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    explained,
+    fsync_directory,
+    write_durably,
 )
+from allsource.storage.files.format import FORMAT, FORMAT_NEW, Format, now_rfc3339, read_format
+from allsource.storage.model.errors import DirectoryInUse, ForeignDirectory
 
-DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
-"""For this user alone, whatever the umask: the events may hold what nobody else should read. The backend's
-own files get the umask's mode, and nobody else reaches them through the directory; a node's process sets
-the umask to 077 besides."""
-
-FORMAT_VERSION = 2
-"""The newest that is read. 2 is written for checkpoints, which versions that know only 1 must refuse."""
-_PLAIN, _CHECKPOINT = 1, 2
-_MAGIC = "allsource"
-_FORMAT, _FORMAT_NEW, _LOCK, _SYNCED, _DATABASE = "FORMAT", "FORMAT.new", "LOCK", "SYNCED", "db"
-_DAMAGED = "DAMAGED"
-STANDALONE = "standalone"
-"""Cluster and node id of a store that belongs to no cluster."""
+_LOCK, _SYNCED, _DATABASE, _DAMAGED = "LOCK", "SYNCED", "db", "DAMAGED"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
 """How the name of a checkpoint in the making ends; whatever lies in such a directory, it is not opened."""
 # A fresh file system's root is as good as empty; checkpoints outlive the database that they were made of.
 _HARMLESS = frozenset((_LOCK, "lost+found", CHECKPOINTS))
-_HALF_MADE = _HARMLESS | {_FORMAT_NEW, _SYNCED, _DATABASE}
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointMark:
-    """What makes a directory a checkpoint: a copy that stopped remembering at some time."""
-
-    id: str
-    """UUID (hex); the replica id of the store that it becomes when it is opened as a repository."""
-    taken: str
-    """RFC 3339, UTC. For people."""
-    incarnation: int
-    """Of the process that took it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """What FORMAT holds."""
-
-    cluster_id: str
-    node_id: str
-    replica_id: str
-    partitions: int
-    created: str
-    """RFC 3339, UTC. For people; nothing depends on it."""
-    checkpoint: CheckpointMark | None = None
-    magic: str = _MAGIC
-
-    @property
-    def source(self) -> str:
-        """Whose events these are, for people."""
-        if self.cluster_id == STANDALONE:
-            return "a repository"
-        return f"node {self.node_id!r} of cluster {self.cluster_id!r}"
-
-    def encode(self) -> bytes:
-        """FORMAT's content."""
-        value = {**asdict(self), "format": _PLAIN if self.checkpoint is None else _CHECKPOINT}
-        if self.checkpoint is None:
-            del value["checkpoint"]
-        return json.dumps(value, indent=2).encode() + b"\n"
+_HALF_MADE = _HARMLESS | {FORMAT_NEW, _SYNCED, _DATABASE}
 
 
 class DataDirectory:
@@ -131,7 +73,7 @@ class DataDirectory:
 
     def suspect(self, found: str) -> None:
         """Remember that one was met."""
-        _write_durably(self.path / _DAMAGED, found.encode() + b"\n")
+        write_durably(self.path / _DAMAGED, found.encode() + b"\n")
 
     def clear(self) -> None:
         """Everything was looked through, and is whole."""
@@ -140,8 +82,8 @@ class DataDirectory:
 
     def made(self) -> None:
         """The database of a new directory is in place and durable: from now on the directory counts."""
-        with _explained(self.path, "finish making"):
-            os.rename(self.path / _FORMAT_NEW, self.path / _FORMAT)
+        with explained(self.path, "finish making"):
+            os.rename(self.path / FORMAT_NEW, self.path / FORMAT)
             fsync_directory(self.path)
         self.is_new = False
 
@@ -157,10 +99,10 @@ def claim_directory(path: Path, *, cluster_id: str, node_id: str, partitions: in
     read or written); each says what to do. Nothing of a directory that is refused is changed.
     """
     _refuse_unfinished(path)
-    with _explained(path, "use"):
+    with explained(path, "use"):
         path.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
         names = {entry.name for entry in path.iterdir()}
-        if _FORMAT not in names:
+        if FORMAT not in names:
             _refuse_foreign_files(path, names)
         lock = take_lock(path)
         try:
@@ -176,7 +118,7 @@ def claim_directory(path: Path, *, cluster_id: str, node_id: str, partitions: in
                 partitions,
                 now_rfc3339(),
             )
-            _write_durably(path / _FORMAT_NEW, made.encode())
+            write_durably(path / FORMAT_NEW, made.encode())
             return DataDirectory(path, lock, made, is_new=True)
         except BaseException:
             os.close(lock)
@@ -189,17 +131,17 @@ def claim_existing(path: Path) -> DataDirectory:
     Raises as `claim_directory` does; a directory that is none of ours is `ForeignDirectory`.
     """
     _refuse_unfinished(path)
-    with _explained(path, "use"):
+    with explained(path, "use"):
         if read_format(path) is None:
             raise ForeignDirectory(
-                f"{path} is not a data directory of allsource (it has no file {_FORMAT});"
+                f"{path} is not a data directory of allsource (it has no file {FORMAT});"
                 " name one of a node, of a repository, or a checkpoint",
                 path=str(path),
             )
         lock = take_lock(path)
         try:
             found = read_format(path)  # again: now nobody else changes it
-            assert found is not None, f"{path / _FORMAT} vanished"
+            assert found is not None, f"{path / FORMAT} vanished"
             return DataDirectory(path, lock, found, is_new=False)
         except BaseException:
             os.close(lock)
@@ -227,7 +169,7 @@ def _refuse_checkpoint(path: Path, found: Format) -> None:
 
 
 def _refuse_foreign_files(path: Path, names: set[str]) -> None:
-    allowed = _HALF_MADE if _FORMAT_NEW in names else _HARMLESS
+    allowed = _HALF_MADE if FORMAT_NEW in names else _HARMLESS
     strangers = sorted(names - allowed)
     if strangers:
         raise ForeignDirectory(
@@ -260,50 +202,6 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def read_format(directory: Path) -> Format | None:
-    """What a directory's FORMAT says, None if there is no such file; raises `FormatTooNew`, `Corrupt`."""
-    path = directory / _FORMAT
-    with _explained(directory, "read"):
-        try:
-            raw = path.read_bytes()
-        except FileNotFoundError:
-            return None
-    try:
-        value = json.loads(raw)
-        magic, version = value["magic"], value.pop("format")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        magic, version = None, None
-    if magic != _MAGIC or not isinstance(version, int):
-        raise Corrupt(f"{path} is unreadable; {NO_COPY_HELPS}")
-    if version > FORMAT_VERSION:
-        raise FormatTooNew(
-            f"{path} has format {version}, this version of allsource reads up to {FORMAT_VERSION};"
-            " start the newer version that wrote it",
-            found=version,
-            supported=FORMAT_VERSION,
-        )
-    try:
-        if version == _CHECKPOINT:
-            value["checkpoint"] = CheckpointMark(**value["checkpoint"])
-        elif "checkpoint" in value:
-            raise TypeError(f"format {version} knows no checkpoints")
-        return Format(**value)
-    except (TypeError, KeyError) as error:
-        raise Corrupt(f"{path} lacks or has unknown fields ({error}); {NO_COPY_HELPS}") from error
-
-
-def write_format(directory: Path, format: Format) -> None:
-    """Put a FORMAT into a directory, in place of the one that is there, if any; all of it or nothing."""
-    _write_durably(directory / _FORMAT_NEW, format.encode())
-    os.rename(directory / _FORMAT_NEW, directory / _FORMAT)
-    fsync_directory(directory)
-
-
-def now_rfc3339() -> str:
-    """The time, for people."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _check_owner(path: Path, found: Format, cluster_id: str, node_id: str, partitions: int) -> None:
     for what, theirs, ours in (
         ("cluster", found.cluster_id, cluster_id),
@@ -317,82 +215,3 @@ def _check_owner(path: Path, found: Format, cluster_id: str, node_id: str, parti
                 found=theirs,
                 expected=ours,
             )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb", opener=_private) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fsync_directory(path.parent)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, FILE_MODE)
-
-
-def fsync_directory(path: Path) -> None:
-    """Make the names in a directory durable (creating or renaming a file does not do so by itself)."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-@contextmanager
-def _explained(path: Path, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if means_full(error):
-            raise disk_full(f"{doing} the data directory", path) from error
-        raise StorageFault(
-            f"cannot {doing} the data directory {path}: {error.strerror or error};"
-            " make it a directory that this user may read and write, or choose another data_dir",
-            path=str(path),
-        ) from error
-
-
-class SyncedMark:
-    """How far the database was synced, kept beside it: what tells a torn tail from corruption.
-
-    A write-ahead log that ends early looks the same whether the power failed in the middle of a record
-    (harmless: nobody was told of it) or whether its end was damaged, cut or removed later. The mark is
-    the sequence number that the last finished sync covered. It is written *after* the sync and not
-    synced itself, so it may lag behind but never runs ahead: a database that ends before its mark has
-    lost what was durable (RULES.md rule 17).
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open the mark, creating it at 0; raises `Corrupt` if it cannot be what was written."""
-        with _explained(path.parent, "open the file SYNCED in"):
-            if not path.exists():
-                self.write(path, 0)
-            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            raw = os.pread(self._file, 64, 0)
-        self.sequence = int.from_bytes(raw[:8], "big")
-        if raw != self._packed(self.sequence):
-            os.close(self._file)
-            raise Corrupt(
-                f"{path} is unreadable, so a damaged log could not be told from a clean one;"
-                f" {NO_COPY_HELPS}"
-            )
-
-    @classmethod
-    def write(cls, path: Path, sequence: int) -> None:
-        """Make the mark of a database that holds everything up to `sequence`, durably."""
-        _write_durably(path, cls._packed(sequence))
-
-    def advance(self, sequence: int) -> None:
-        """Everything up to `sequence` has been synced. Any thread, one at a time."""
-        os.pwrite(self._file, self._packed(sequence), 0)
-        self.sequence = sequence
-
-    def close(self) -> None:
-        os.close(self._file)
-
-    @classmethod
-    def _packed(cls, sequence: int) -> bytes:
-        raw = sequence.to_bytes(8, "big")
-        return raw + zlib.crc32(raw).to_bytes(4, "big")

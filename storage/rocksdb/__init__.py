@@ -3,7 +3,7 @@
 What lives here
     keys        the bytes of keys and small values: their order is the order we want
     batch       one write of the interface as one RocksDB batch, indexes and truncation included
-    storage     `RocksDBStorage`, the interface over both
+    storage     `RocksStorage`, the interface over both; `reading` is the half that only reads
     options     every option that is not RocksDB's default, and why
     opening     opening and recovery: up to the first broken record, and whether that is far enough
     database    a database that is open, with its lock and its syncs

@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from allsource.storage.files.directory import claim_existing, now_rfc3339, read_format, write_format
+from allsource.storage.files.directory import claim_existing
+from allsource.storage.files.format import now_rfc3339, read_format, write_format
 from allsource.storage.model.errors import StorageFault
 from allsource.storage.model.log import PartitionWrite
 from allsource.storage.model.partition import PARTITION_COUNT
@@ -39,7 +40,7 @@ def _adopt(path: Path, cluster_id: str, node_id: str) -> None:
     if found.checkpoint is None:  # another process was faster
         directory.release()
         return
-    storage = RocksStorage.of_claimed(directory)
+    storage = RocksStorage(directory)
     try:
         storage.write([_cut(storage, partition) for partition in range(found.partitions)])
         storage.become(found.checkpoint.id)

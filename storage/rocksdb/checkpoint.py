@@ -30,8 +30,9 @@ from allsource.storage.files.checkpoint import (
     size_of,
     sync_files,
 )
-from allsource.storage.files.directory import Format, SyncedMark, write_format
+from allsource.storage.files.format import Format, write_format
 from allsource.storage.files.room import means_full
+from allsource.storage.files.synced import SyncedMark
 from allsource.storage.model.errors import Corrupt, DiskFull, InvalidRequest
 from allsource.storage.rocksdb.database import Database, fault_of
 from allsource.storage.rocksdb.pressure import free_bytes

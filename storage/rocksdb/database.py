@@ -24,8 +24,8 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from rocksdict import AccessType, DbClosedError, Rdict, WriteBatch, WriteOptions
 
-from allsource.storage.files.directory import SyncedMark
 from allsource.storage.files.room import disk_full, means_full
+from allsource.storage.files.synced import SyncedMark
 from allsource.storage.model.errors import (
     NO_COPY_HELPS,
     AllsourceError,

@@ -1,7 +1,7 @@
 """From a claimed directory to an open database whose identity is known.
 
 What is found is checked before anything is changed: that a directory in use still has its database, that
-everything synced is in it (`rocksdb_database.open_recovered`), and that the two belong together.
+everything synced is in it (`database.open_recovered`), and that the two belong together.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import shutil
 from typing import NamedTuple
 
 from allsource.storage.files.checkpoint import sweep
-from allsource.storage.files.directory import CHECKPOINTS, DataDirectory, SyncedMark
+from allsource.storage.files.directory import CHECKPOINTS, DataDirectory
+from allsource.storage.files.synced import SyncedMark
 from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt
 from allsource.storage.model.identity import Identity
 from allsource.storage.rocksdb import keys
@@ -91,7 +92,7 @@ def _stored_identity(directory: DataDirectory, database: Database) -> Identity:
     made = directory.format
     stored = database.meta.get(keys.INCARNATION)
     incarnation, replica_id = keys.unpack_incarnation(stored) if stored else (0, made.replica_id)
-    # A checkpoint may have been left in the middle of becoming a store of its own (`rocksdb_adoption`).
+    # A checkpoint may have been left in the middle of becoming a store of its own (`adoption`).
     known = {made.replica_id} | ({made.checkpoint.id} if made.checkpoint is not None else set())
     if replica_id not in known or (stored is None and not directory.is_new):
         raise Corrupt(

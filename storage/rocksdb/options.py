@@ -3,7 +3,7 @@
 The work: entries arrive in order of index in each of some 32 partitions, are read back soon or in
 order, and are almost never deleted; event ids are looked up with each append and almost never found;
 stream heads are overwritten all the time. One thread writes, on the event loop, so nothing may ever
-make it wait: where RocksDB would slow a writer down, it is told not to, and `rocksdb_pressure` refuses
+make it wait: where RocksDB would slow a writer down, it is told not to, and `pressure` refuses
 new appends long before (`pressure`).
 
 Prefixes are sought without a prefix extractor: its filters want one length for all, and what is sought
@@ -60,7 +60,8 @@ def database_options(options: RocksOptions) -> Options:
     o = Options(raw_mode=True)
     o.create_if_missing(True)
     o.create_missing_column_families(True)
-    # Stop at the first record that is not whole, in every log; `rocksdb_recovery` decides what it means.
+    # Stop at the first record that is not whole, in every log; `database.open_recovered` decides what it
+    # means.
     # (`tolerate_corrupted_tail_records` goes on with the next log file: it would leave a hole.)
     o.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     # A seldom written family (meta) pins old log files. Flushing it early keeps restarts short.

@@ -316,7 +316,7 @@ async def test_a_damaged_record_on_a_disk(tmp_path: Path, capsys: pytest.Capture
 
 def flip_a_bit(data_dir: Path, stream: str) -> int:
     """In the record of the stream's first event; its index."""
-    storage = RocksStorage.of_claimed(claim_existing(data_dir))
+    storage = RocksStorage(claim_existing(data_dir))
     first = storage.slice_at(P, stream, 1)
     assert first is not None
     key = keys.entry_key(P, first.index)

@@ -73,7 +73,7 @@ def writing(storage: RocksStorage) -> Writing:
 
 def check(path: Path, writing: Writing, at_least: int, at_most: int) -> int:
     """The checkpoint is a prefix of what was written, of so many writes; how many."""
-    with closing(RocksStorage.of_claimed(claim_existing(path), read_only=True)) as copy:
+    with closing(RocksStorage(claim_existing(path), read_only=True)) as copy:
         assert [fault for p in range(PARTITIONS) for fault in copy.verify(p)] == []
         counts = {copy.load(partition).last_index for partition in (0, 1)}
         assert len(counts) == 1, "the partitions of one write were torn apart"
@@ -419,7 +419,7 @@ def test_a_version_that_knows_no_checkpoints_refuses_it(
     storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.checkpoint(tmp_path / "copy")
-    monkeypatch.setattr("allsource.storage.files.directory.FORMAT_VERSION", 1)
+    monkeypatch.setattr("allsource.storage.files.format.FORMAT_VERSION", 1)
     with pytest.raises(FormatTooNew):
         open_rocks(tmp_path / "copy")
 
@@ -434,7 +434,7 @@ def test_looking_changes_no_file(storage: RocksStorage, writing: Writing, tmp_pa
     before = contents()
     check(tmp_path / "copy", writing, 20, 20)
     assert contents() == before
-    with closing(RocksStorage.of_claimed(claim_existing(tmp_path / "copy"), read_only=True)) as copy:
+    with closing(RocksStorage(claim_existing(tmp_path / "copy"), read_only=True)) as copy:
         for change in (lambda: copy.write([]), copy.sync, lambda: copy.put_meta({"a": b"b"})):
             with pytest.raises(StorageFault, match="nothing is written"):
                 change()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from allsource.storage.files import directory
-from allsource.storage.files.directory import DataDirectory, SyncedMark, claim_directory
+from allsource.storage.files.directory import DataDirectory, claim_directory
+from allsource.storage.files.synced import SyncedMark
 from allsource.storage.model.errors import (
     Corrupt,
     DirectoryInUse,

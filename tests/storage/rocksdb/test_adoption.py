@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from allsource.storage.files.directory import claim_existing, read_format
+from allsource.storage.files.directory import claim_existing
+from allsource.storage.files.format import read_format
 from allsource.storage.model.errors import ForeignDirectory, NotFound, StorageFault
 from allsource.storage.model.events import NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite
@@ -63,7 +64,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def verified(path: Path) -> RocksStorage:
-    storage = RocksStorage.of_claimed(claim_existing(path), read_only=True)
+    storage = RocksStorage(claim_existing(path), read_only=True)
     assert [fault for p in range(PARTITIONS) for fault in storage.verify(p)] == []
     return storage
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 import pytest
 
-from allsource.storage.files.directory import claim_existing
+from allsource.storage.files.directory import claim_directory, claim_existing
 from allsource.storage.model.entry import NOOP, Entry, make_entry
 from allsource.storage.model.errors import (
     Corrupt,
@@ -44,8 +44,15 @@ def open_rocks(path: Path, **changed: object) -> RocksStorage:
         "partition_count": PARTITIONS,
         "options": SMALL,
         "disk_free_bytes_min": 0,
+        **changed,
     }
-    return RocksStorage(path, **{**wanted, **changed})
+    directory = claim_directory(
+        path,
+        cluster_id=wanted.pop("cluster_id"),
+        node_id=wanted.pop("node_id"),
+        partitions=wanted.pop("partition_count"),
+    )
+    return RocksStorage(directory, **wanted)
 
 
 def wal_sizes(path: Path) -> dict[str, int]:
@@ -227,7 +234,7 @@ def test_a_removed_mark_is_corruption_and_not_made_anew(tmp_path: Path, read_onl
     (path / "SYNCED").unlink()
     for _ in range(2):
         with pytest.raises(Corrupt, match="SYNCED is missing"):
-            RocksStorage.of_claimed(claim_existing(path), read_only=read_only)
+            RocksStorage(claim_existing(path), read_only=read_only)
     assert not (path / "SYNCED").exists()
 
 
@@ -348,7 +355,7 @@ def test_after_a_failed_sync_nothing_goes_on(tmp_path: Path, monkeypatch: pytest
     def refuse(sequence: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(storage._mark, "advance", refuse)
+    monkeypatch.setattr(storage._opened.mark, "advance", refuse)
     storage.write([log.write(log.noop())])
     with pytest.raises(StorageFault, match="must exit"):
         storage.sync()
@@ -431,12 +438,12 @@ def test_waiting_write_buffers_are_pressure(tmp_path: Path, monkeypatch: pytest.
 def test_durability_os_does_not_sync_each_time(tmp_path: Path) -> None:
     storage = open_rocks(tmp_path, durability="os")
     log = LogModel(0)
-    synced = storage._mark.sequence
+    synced = storage._opened.mark.sequence
     storage.write([log.write(log.noop())])
     storage.sync()
-    assert storage._mark.sequence == synced
+    assert storage._opened.mark.sequence == synced
     storage.put_meta({"a": b"1"})
-    assert storage._mark.sequence > synced
+    assert storage._opened.mark.sequence > synced
     storage.close()
 
 
@@ -540,12 +547,14 @@ def test_a_disk_without_inodes_is_full_too(tmp_path: Path) -> None:
 RUN_FULL = """
 import resource, sys
 from pathlib import Path
+from allsource.storage.files.directory import claim_directory
 from allsource.storage.model.errors import AllsourceError
 from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.rocksdb.storage import RocksStorage
 
 def opened():
-    return RocksStorage(Path(sys.argv[1]), cluster_id="c", node_id="n", partition_count=2)
+    claimed = claim_directory(Path(sys.argv[1]), cluster_id="c", node_id="n", partitions=2)
+    return RocksStorage(claimed)
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -1,0 +1,104 @@
+"""FORMAT: the file that says whose a data directory is, and whether it is a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from allsource.storage.files.durable import explained, fsync_directory, write_durably
+from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, FormatTooNew
+
+FORMAT_VERSION = 2
+"""The newest that is read. 2 is written for checkpoints, which versions that know only 1 must refuse."""
+_PLAIN, _CHECKPOINT = 1, 2
+_MAGIC = "allsource"
+FORMAT, FORMAT_NEW = "FORMAT", "FORMAT.new"
+STANDALONE = "standalone"
+"""Cluster and node id of a store that belongs to no cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMark:
+    """What makes a directory a checkpoint: a copy that stopped remembering at some time."""
+
+    id: str
+    """UUID (hex); the replica id of the store that it becomes when it is opened as a repository."""
+    taken: str
+    """RFC 3339, UTC. For people."""
+    incarnation: int
+    """Of the process that took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What FORMAT holds."""
+
+    cluster_id: str
+    node_id: str
+    replica_id: str
+    partitions: int
+    created: str
+    """RFC 3339, UTC. For people; nothing depends on it."""
+    checkpoint: CheckpointMark | None = None
+    magic: str = _MAGIC
+
+    @property
+    def source(self) -> str:
+        """Whose events these are, for people."""
+        if self.cluster_id == STANDALONE:
+            return "a repository"
+        return f"node {self.node_id!r} of cluster {self.cluster_id!r}"
+
+    def encode(self) -> bytes:
+        """FORMAT's content."""
+        value = {**asdict(self), "format": _PLAIN if self.checkpoint is None else _CHECKPOINT}
+        if self.checkpoint is None:
+            del value["checkpoint"]
+        return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def read_format(directory: Path) -> Format | None:
+    """What a directory's FORMAT says, None if there is no such file; raises `FormatTooNew`, `Corrupt`."""
+    path = directory / FORMAT
+    with explained(directory, "read"):
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        value = json.loads(raw)
+        magic, version = value["magic"], value.pop("format")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        magic, version = None, None
+    if magic != _MAGIC or not isinstance(version, int):
+        raise Corrupt(f"{path} is unreadable; {NO_COPY_HELPS}")
+    if version > FORMAT_VERSION:
+        raise FormatTooNew(
+            f"{path} has format {version}, this version of allsource reads up to {FORMAT_VERSION};"
+            " start the newer version that wrote it",
+            found=version,
+            supported=FORMAT_VERSION,
+        )
+    try:
+        if version == _CHECKPOINT:
+            value["checkpoint"] = CheckpointMark(**value["checkpoint"])
+        elif "checkpoint" in value:
+            raise TypeError(f"format {version} knows no checkpoints")
+        return Format(**value)
+    except (TypeError, KeyError) as error:
+        raise Corrupt(f"{path} lacks or has unknown fields ({error}); {NO_COPY_HELPS}") from error
+
+
+def write_format(directory: Path, format: Format) -> None:
+    """Put a FORMAT into a directory, in place of the one that is there, if any; all of it or nothing."""
+    write_durably(directory / FORMAT_NEW, format.encode())
+    os.rename(directory / FORMAT_NEW, directory / FORMAT)
+    fsync_directory(directory)
+
+
+def now_rfc3339() -> str:
+    """The time, for people."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,310 @@
+"""The half of `RocksStorage` that only reads: the log, its indexes, and whether they agree.
+
+What a start needs is never found by a scan: the end of a log by one reverse seek, terms and configurations
+by small marks in `meta`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rocksdict import RdictIter
+
+from allsource.storage.model.audit import IndexCounts, audit
+from allsource.storage.model.entry import Configuration, Entry, check_record, decode_entry, span_of
+from allsource.storage.model.errors import PEERS_GO_ON, Corrupt, StorageFault
+from allsource.storage.model.log import HardState, PartitionState, StreamHead, StreamSlice
+from allsource.storage.model.recent import Recent
+from allsource.storage.rocksdb import keys
+from allsource.storage.rocksdb.batch import CACHED_HEADS, HeadCache, Tail
+from allsource.storage.rocksdb.database import Database, fault_of, named_faults
+
+
+class RocksReads(ABC):
+    """Reads what the database holds. See `storage.interface` for what the methods promise.
+
+    Three things are kept in memory, and `RocksStorage.write` keeps them in step with the database:
+    `_tails`, `_heads`, and `_found`, for each partition the entry in which its last reader was (index,
+    first position, and the position behind it).
+    """
+
+    path: Path
+    _database: Database
+
+    def __init__(self) -> None:
+        self._tails: dict[int, Tail] = {}
+        self._heads: HeadCache = Recent(CACHED_HEADS)
+        self._found: dict[int, tuple[int, int, int]] = {}
+
+    @abstractmethod
+    def note_damage(self, fault: Corrupt) -> None:
+        """A block fails its checksum."""
+
+    # -- the start
+
+    @named_faults
+    def load(self, partition: int) -> PartitionState:
+        tail = self._tail(partition)
+        stored = self._database.meta.get(keys.hard_key(partition))
+        hard = keys.unpack_hard(stored) if stored else HardState()
+        if hard.commit > tail.last_index:
+            raise Corrupt(
+                f"{self.path}: partition {partition} was committed up to index {hard.commit}, but its log"
+                f" ends at {tail.last_index}; {PEERS_GO_ON}",
+                partition=partition,
+            )
+        marks = list(self._database.scan(keys.META, keys.term_key(partition, 0)[:3]))
+        return PartitionState(
+            partition=partition,
+            hard=hard,
+            last_index=tail.last_index,
+            last_term=tail.last_term,
+            terms=[(keys.index_of(key), keys.unpack_u64(term)) for key, term in marks],
+            next_position=tail.next_position,
+            last_timestamp_us=tail.last_timestamp_us,
+            configurations=self._configurations(partition),
+        )
+
+    def _configurations(self, partition: int) -> list[tuple[int, Configuration]]:
+        prefix = keys.configuration_key(partition, 0)[:3]
+        indexes = [keys.index_of(key) for key, _ in self._database.scan(keys.META, prefix)]
+        entries = self._entries_at(partition, indexes)
+        return [(entry.index, Configuration.decode(entry.payload())) for entry in entries]
+
+    # -- the log
+
+    @named_faults
+    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        records = self._raw(partition, first, last, bytes_max)
+        found = [self._decoded(partition, index, record) for index, record in enumerate(records, first)]
+        if found:
+            self._found[partition] = (found[-1].index, found[-1].first_position, found[-1].next_position)
+        return found
+
+    @named_faults
+    def records(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        found = self._raw(partition, first, last, bytes_max)
+        for index, record in enumerate(found, first):
+            check_record(record, partition, index)
+        return found
+
+    def _raw(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
+        last = min(last, self._tail(partition).last_index)
+        found: list[bytes] = []
+        if first > last:
+            return found
+        # The keys need not be read: each record says, under its CRC, which entry it is.
+        cursor = self._database.events.iter()
+        cursor.seek(keys.entry_key(partition, first))
+        size = 0
+        for index in range(first, last + 1):
+            if not cursor.valid():
+                cursor.status()
+                raise self._missing(partition, index)
+            record = cursor.value()
+            size += len(record)
+            if found and size > bytes_max:
+                break
+            found.append(record)
+            cursor.next()
+        return found
+
+    @named_faults
+    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        return self._entries_at(partition, indexes)
+
+    def _entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
+        get = self._database.events.get
+        records: list[bytes | None]
+        if len(indexes) == 1:
+            records = [get(keys.entry_key(partition, indexes[0]))]
+        else:
+            records = get([keys.entry_key(partition, index) for index in indexes]) or []
+        return [
+            self._decoded(partition, index, record) for index, record in zip(indexes, records, strict=True)
+        ]
+
+    def _decoded(self, partition: int, index: int, record: bytes | None) -> Entry:
+        if record is None:
+            raise self._missing(partition, index)
+        entry = decode_entry(record)
+        if entry.index != index or entry.partition != partition:
+            raise Corrupt(
+                f"{self.path}: at {partition}/{index} lies the entry {entry.partition}/{entry.index};"
+                f" {PEERS_GO_ON}"
+            )
+        return entry
+
+    def _missing(self, partition: int, index: int) -> Corrupt:
+        return Corrupt(
+            f"{self.path}: partition {partition} has no entry {index}, its log ends at"
+            f" {self._tail(partition).last_index}; {PEERS_GO_ON}"
+        )
+
+    @named_faults
+    def index_of_position(self, partition: int, position: int) -> int | None:
+        """Interpolation search: with one event an entry, the first guess is right.
+
+        Every other step halves the range, so that no log, however uneven, takes more than twice the
+        steps of a binary search. What was found last narrows the range: readers go on where they were.
+        """
+        tail = self._tail(partition)
+        if not 1 <= position < tail.next_position:
+            return None
+        low, low_position = 1, 1
+        high, high_position = tail.last_index, tail.next_position
+        guess, halve = 0, False
+        if known := self._found.get(partition):
+            guess, first, behind = known
+        while True:
+            if guess:
+                if position < first:
+                    high, high_position = guess - 1, first
+                elif position < behind:
+                    self._found[partition] = (guess, first, behind)
+                    return guess
+                else:
+                    low, low_position = guess + 1, behind
+            if low > high:
+                raise self._missing(partition, low)
+            if halve:
+                guess = (low + high) // 2
+            else:
+                ahead, span = position - low_position, high_position - low_position
+                guess = low + ahead * (high - low + 1) // span
+            halve = not halve
+            first, behind = self._span(partition, guess)
+
+    def _span(self, partition: int, index: int) -> tuple[int, int]:
+        record = self._database.events.get(keys.entry_key(partition, index))
+        if record is None:
+            raise self._missing(partition, index)
+        first, count = span_of(record)
+        return first, first + count
+
+    # -- the indexes
+
+    @named_faults
+    def head(self, partition: int, stream: str) -> StreamHead | None:
+        key = keys.stream_key(partition, stream)
+        head = self._heads[key]
+        if head is None:
+            stored = self._database.streams.get(key)
+            if stored is None:
+                return None
+            head = keys.unpack_head(stored)
+            self._heads.put(key, head)
+        return head
+
+    @named_faults
+    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+        stored = self._database.ids.get(keys.id_key(partition, first_event_id))
+        return None if stored is None else keys.unpack_u64(stored)
+
+    @named_faults
+    def slices(
+        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
+    ) -> list[StreamSlice]:
+        prefix = keys.version_prefix(partition, stream)
+        from_version = min(max(from_version, 0), keys.INDEX_MAX)
+        cursor = self._database.partition_index.iter()
+        cursor.seek_for_prev(prefix + keys.pack_u64(from_version))
+        found: list[StreamSlice] = []
+        if forward and not _holds(cursor, prefix, from_version):
+            cursor.seek(prefix + keys.pack_u64(from_version))
+        step = cursor.next if forward else cursor.prev
+        while len(found) < slices_max and cursor.valid():
+            key = cursor.key()
+            if not key.startswith(prefix):
+                return found
+            index, count = keys.unpack_slice(cursor.value())
+            found.append(StreamSlice(keys.index_of(key), count, index))
+            step()
+        cursor.status()
+        return found
+
+    @named_faults
+    def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
+        """The slice that begins with exactly this version."""
+        stored = self._database.partition_index.get(
+            keys.version_prefix(partition, stream) + keys.pack_u64(first_version)
+        )
+        if stored is None:
+            return None
+        index, count = keys.unpack_slice(stored)
+        return StreamSlice(first_version, count, index)
+
+    @named_faults
+    def streams(
+        self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, StreamHead]]:
+        begin = keys.stream_key(partition, prefix)
+        cursor = self._database.streams.iter()
+        # 0x00 sorts behind the stream itself and before every other one that begins with it.
+        cursor.seek(max(begin, keys.stream_key(partition, after) + b"\0" if after else begin))
+        found: list[tuple[str, StreamHead]] = []
+        while len(found) < limit and cursor.valid():
+            key = cursor.key()
+            if not key.startswith(begin):
+                return found
+            found.append((keys.stream_of(key), keys.unpack_head(cursor.value())))
+            cursor.next()
+        cursor.status()
+        return found
+
+    # -- whether they agree
+
+    def verify(self, partition: int) -> Iterator[str]:
+        try:
+            state = self.load(partition)
+            yield from audit(state, self._records(partition), self)
+        except StorageFault as fault:
+            yield f"partition {partition}: {fault.message}"
+
+    def _records(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        try:
+            for key, record in self._database.scan(keys.EVENTS, keys.partition_prefix(partition)):
+                yield keys.index_of(key), record
+        except Exception as error:
+            fault = fault_of(error, self.path)
+            if isinstance(fault, Corrupt):
+                self.note_damage(fault)
+            raise fault from error
+
+    @named_faults
+    def count_indexes(self, partition: int) -> IndexCounts:
+        """How many rows each index holds (by walking them)."""
+        prefix = keys.partition_prefix(partition)
+        scan = self._database.scan
+        return IndexCounts(
+            sum(1 for _ in scan(keys.STREAMS, prefix)),
+            sum(1 for _ in scan(keys.PARTITION_INDEX, prefix)),
+            sum(1 for _ in scan(keys.IDS, prefix)),
+        )
+
+    # -- within
+
+    def _tail(self, partition: int) -> Tail:
+        """The end of a partition's log; the first time, it is looked up and its last record verified."""
+        tail = self._tails.get(partition)
+        if tail is None:
+            cursor = self._database.events.iter()
+            cursor.seek_for_prev(keys.entry_key(partition, keys.INDEX_MAX))
+            if cursor.valid() and cursor.key().startswith(keys.partition_prefix(partition)):
+                entry = self._decoded(partition, keys.index_of(cursor.key()), cursor.value())
+                tail = Tail(entry.index, entry.term, entry.next_position, entry.timestamp_us)
+            else:
+                cursor.status()
+                tail = Tail()
+            self._tails[partition] = tail
+        return tail
+
+
+def _holds(cursor: RdictIter, prefix: bytes, version: int) -> bool:
+    """Whether the cursor stands on the slice (of the stream with this prefix) that holds the version."""
+    if not cursor.valid() or not (key := cursor.key()).startswith(prefix):
+        return False
+    _, count = keys.unpack_slice(cursor.value())
+    return version < int(keys.index_of(key)) + int(count)
