@@ -8,8 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import NamedTuple
 
 from allsource.storage.model.errors import QueueFull
+
+
+class _Place(NamedTuple):
+    """One who waits for room."""
+
+    turn: asyncio.Future[None]
+    size: int
+    deadline: float
 
 
 class Gate:
@@ -20,7 +29,7 @@ class Gate:
         self.bytes = 0
         self._calls_max = calls_max
         self._bytes_max = bytes_max
-        self._waiting: deque[tuple[asyncio.Future[None], int, float]] = deque()
+        self._waiting: deque[_Place] = deque()
 
     def try_enter(self, size: int) -> bool:
         """Enter at once if there is room and nobody waits."""
@@ -33,7 +42,7 @@ class Gate:
     async def enter(self, size: int, deadline: float) -> None:
         """Wait for room; raises `QueueFull` at `deadline` (see `expire`)."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, size, deadline))
+        self._waiting.append(_Place(turn, size, deadline))
         try:
             await turn
         except asyncio.CancelledError:
@@ -57,7 +66,7 @@ class Gate:
 
     def expire(self, now: float) -> None:
         """Refuse those who have waited until their deadline."""
-        late = [turn for turn, _, deadline in self._waiting if deadline <= now and not turn.done()]
+        late = [place.turn for place in self._waiting if place.deadline <= now and not place.turn.done()]
         for turn in late:
             turn.set_exception(
                 QueueFull("too many calls of this client are on their way; this one was never sent")

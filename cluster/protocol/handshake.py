@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from allsource.cluster.protocol.acquaintance import (
     REGRESSED,
@@ -135,6 +136,20 @@ class AcceptorConfig:
         return self.secret if role == PEER else self.client_secret
 
 
+class DiallerStep(NamedTuple):
+    """What a dialler does with a payload: what to send, and at the end what it knows."""
+
+    answer: bytes | None
+    welcome: Welcome | None
+
+
+class AcceptorStep(NamedTuple):
+    """What an acceptor does with a payload: what to send, and at the end who is there."""
+
+    answer: bytes
+    hello: Hello | None
+
+
 class DiallerHandshake:
     """The side that opened the connection. `start()` gives HELLO; feed payloads until a `Welcome`."""
 
@@ -153,14 +168,14 @@ class DiallerHandshake:
         """The first payload."""
         return self._hello
 
-    def receive(self, payload: bytes | memoryview) -> tuple[bytes | None, Welcome | None]:
-        """`(payload to send, welcome)`; the `Welcome` comes at the end, and then both sides are sure."""
+    def receive(self, payload: bytes | memoryview) -> DiallerStep:
+        """Take the next payload. The `Welcome` comes at the end, and then both sides are sure."""
         _check_refusal(payload, is_proved=self._welcome is not None)
         if self._challenge is None:
-            return self._prove(payload), None
+            return DiallerStep(self._prove(payload), None)
         if self._welcome is None:
             return self._meet(payload, self._challenge)
-        return None, self._conclude(payload, self._welcome)
+        return DiallerStep(None, self._conclude(payload, self._welcome))
 
     def _prove(self, payload: bytes | memoryview) -> bytes:
         challenge = read_challenge(unpack(payload))
@@ -171,9 +186,7 @@ class DiallerHandshake:
         name = self._config.identity.node_id if self._config.role == CLIENT else ""
         return self._said.seal(self._config.secret, (Kind.PROOF, name))
 
-    def _meet(
-        self, payload: bytes | memoryview, challenge: Challenge
-    ) -> tuple[bytes | None, Welcome | None]:
+    def _meet(self, payload: bytes | memoryview, challenge: Challenge) -> DiallerStep:
         config, me = self._config, self._config.identity
         frame = self._said.open(config.secret, Kind.WELCOME, payload)
         if frame is None:
@@ -196,9 +209,9 @@ class DiallerHandshake:
             body.peer.start if body.peer is not None else None,
         )
         if body.peer is None:
-            return None, welcome
+            return DiallerStep(None, welcome)
         self._welcome, self._peer = welcome, body.peer
-        return self._introduce(body, body.peer), None
+        return DiallerStep(self._introduce(body, body.peer), None)
 
     def _introduce(self, acceptor: WelcomeBody, peer: PeerPart) -> bytes:
         config, me, memory = self._config, self._config.identity, self._config.memory
@@ -242,11 +255,11 @@ class AcceptorHandshake:
         self.is_proved = False
         """Whether the other side has shown that it knows the key of its role."""
 
-    def receive(self, payload: bytes | memoryview) -> tuple[bytes, Hello | None]:
-        """`(payload to send, hello)`; the `Hello` comes at the end, with the last payload."""
+    def receive(self, payload: bytes | memoryview) -> AcceptorStep:
+        """Take the next payload. The `Hello` comes at the end, with the last answer."""
         _check_refusal(payload, is_proved=self.is_proved)
         if self._opening is None:
-            return self._challenge(payload), None
+            return AcceptorStep(self._challenge(payload), None)
         if not self.is_proved:
             return self._welcome(payload, self._opening)
         return self._accept(payload, self._opening)
@@ -264,7 +277,7 @@ class AcceptorHandshake:
         self._said.add(challenge)
         return challenge
 
-    def _welcome(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello | None]:
+    def _welcome(self, payload: bytes | memoryview, opening: Opening) -> AcceptorStep:
         config, role = self._config, opening.role
         key = config.key_of(role)
         frame = self._said.open(key, Kind.PROOF, payload)
@@ -286,7 +299,7 @@ class AcceptorHandshake:
             {peer: start.incarnation for peer, start in self._asked.items()},
         )
         hello = None if is_peer else Hello(self._version, role, opening.channel, name)
-        return self._said.seal(key, welcome.listed()), hello
+        return AcceptorStep(self._said.seal(key, welcome.listed()), hello)
 
     def _wrong_key(self, role: Role, payload: bytes | memoryview) -> ProtocolError:
         """Somebody who shows the other role's key belongs here, and is told which one to take."""
@@ -306,7 +319,7 @@ class AcceptorHandshake:
             "(`allsource config client-secret FILE` prints it)",
         )
 
-    def _accept(self, payload: bytes | memoryview, opening: Opening) -> tuple[bytes, Hello]:
+    def _accept(self, payload: bytes | memoryview, opening: Opening) -> AcceptorStep:
         config = self._config
         frame = self._said.open(config.secret, Kind.IDENTITY, payload)
         if frame is None:
@@ -321,7 +334,7 @@ class AcceptorHandshake:
         check_history(body.node_id, asked, body.answer)
         _meet(config.memory, body.node_id, body.peer, asked)
         accepted = self._said.seal(config.secret, (Kind.ACCEPTED, _answer(config.memory, body.asks)))
-        return accepted, Hello(self._version, PEER, opening.channel, body.node_id, start)
+        return AcceptorStep(accepted, Hello(self._version, PEER, opening.channel, body.node_id, start))
 
 
 _KEYS = {PEER: "the nodes' key (`secret`)", CLIENT: "the clients' key (`client_secret`)"}

@@ -15,7 +15,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
@@ -66,6 +66,14 @@ class LinkSettings:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
 
 
+class _Pending(NamedTuple):
+    """A request whose answer is waited for."""
+
+    deadline: float
+    """Of the loop's clock, in seconds."""
+    reply: Reply
+
+
 class LinkConnection(Connection[DiallerEvent]):
     """The dialling side of one connection."""
 
@@ -73,7 +81,7 @@ class LinkConnection(Connection[DiallerEvent]):
         super().__init__(loop, session)
         self.session = session
         self._link = link
-        self._pending: dict[int, tuple[float, Reply]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._unsent: list[int] = []
         self._next_id = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -95,7 +103,7 @@ class LinkConnection(Connection[DiallerEvent]):
             reply(error)
             return
         deadline = self._loop.time() + timeout_ms / 1000 + ANSWER_GRACE_S
-        self._pending[self._next_id] = (deadline, reply)
+        self._pending[self._next_id] = _Pending(deadline, reply)
         self._unsent.append(self._next_id)
         self.schedule_flush()
         if self._sweep_timer is None:
@@ -106,7 +114,7 @@ class LinkConnection(Connection[DiallerEvent]):
             for request_id, result in event.items:
                 waiting = self._pending.pop(request_id, None)
                 if waiting is not None:
-                    waiting[1](result)
+                    waiting.reply(result)
         else:
             assert isinstance(event, Established)
             assert isinstance(event.by, Welcome)
@@ -126,22 +134,22 @@ class LinkConnection(Connection[DiallerEvent]):
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}
         unsent = set(self._unsent)
-        for request_id, (_, reply) in pending.items():
+        for request_id, waiting in pending.items():
             if request_id in unsent:
-                reply(unconnected(self._link.peer))
+                waiting.reply(unconnected(self._link.peer))
             else:
-                reply(
+                waiting.reply(
                     OutcomeUnknown(f"the connection to node {self._link.peer} was lost before it answered")
                 )
 
     def _sweep(self) -> None:
         """Give up on answers that are overdue: the peer should have answered by itself."""
         now = self._loop.time()
-        overdue = [request_id for request_id, (deadline, _) in self._pending.items() if deadline < now]
+        overdue = [id_ for id_, waiting in self._pending.items() if waiting.deadline < now]
         for request_id in overdue:
             waiting = self._pending.pop(request_id, None)
             if waiting is not None:
-                waiting[1](OutcomeUnknown(f"node {self._link.peer} did not answer in time"))
+                waiting.reply(OutcomeUnknown(f"node {self._link.peer} did not answer in time"))
         self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep) if self._pending else None
 
 

@@ -66,7 +66,9 @@ def asked(nodes: Nodes) -> Counter[bytes]:
         return counted
 
     for node in nodes.running.values():
-        node._front.submit = counting(node._front.submit)
+        member = node.parts.part.member
+        assert member is not None
+        member.submit = counting(member.submit)
     return asked
 
 

@@ -21,7 +21,8 @@ from allsource.cluster.protocol.requests import (
     Result,
 )
 from allsource.cluster.protocol.session import Results
-from allsource.cluster.transport.server import Server, ServerConnection
+from allsource.cluster.transport.server import Server
+from allsource.cluster.transport.server_connection import ServerConnection
 from allsource.storage.model.errors import AllsourceError
 from tests.cluster.protocol.wire_samples import acceptor
 

@@ -22,7 +22,7 @@ from allsource.cluster.protocol import (
 )
 from allsource.cluster.protocol.acquaintance import REGRESSED
 from allsource.cluster.sockets import connection
-from allsource.cluster.transport import server
+from allsource.cluster.transport import server, server_connection
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "cluster" / "protocol" / "PROTOCOL.md").read_text()
@@ -97,10 +97,7 @@ def test_refusals() -> None:
     """Each code that the sources raise is on the page, and none that they do not."""
     listed = {code.strip("`") for code, _ in table("| code | meaning |")}
     raised = set()
-    sources = [*(ROOT / "cluster" / "protocol").glob("*.py")]
-    sources += [ROOT / "cluster" / "transport" / f"{name}.py" for name in ("server", "link")]
-    sources += [ROOT / "cluster" / "sockets" / "connection.py"]
-    for path in (*sources, ROOT / "node" / "acquaintances.py"):
+    for path in (*(ROOT / "cluster").rglob("*.py"), *(ROOT / "node").rglob("*.py")):
         raised |= set(re.findall(r'ProtocolError\(\s*"(\w+)"', path.read_text()))
     assert raised | {REGRESSED, PeerNonsense("").code} == listed
 
@@ -125,7 +122,7 @@ def test_refusals() -> None:
         ("leaves (\\d+) MiB of answers unread", server.OUTGOING_BYTES_MAX >> 21),
         ("(\\d+) clients are served", server.CONNECTIONS_MAX),
         ("not through yet, (\\d+) are kept", strangers.STRANGERS_MAX),
-        ("moved for (\\d+) seconds", int(server.STALLED_S)),
+        ("moved for (\\d+) seconds", int(server_connection.STALLED_S)),
         ("This is version (\\d+)", handshake_frames.VERSION_MAX),
     ],
 )

@@ -24,7 +24,7 @@ from allsource.cluster.protocol.requests import (
     ReadPartition,
 )
 from allsource.cluster.sockets import connection as connection_module
-from allsource.cluster.transport import server as server_module
+from allsource.cluster.transport import server_connection
 from allsource.cluster.transport.server import CannotListen, Server
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from tests.cluster.live import _OPENED, Caller, Recorder, ended, serve, until
@@ -464,7 +464,7 @@ async def test_frames_that_are_never_completed_are_bounded_in_sum(handler: Recor
 async def test_who_neither_reads_nor_goes_on_is_let_go(
     handler: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "STALLED_S", 0.3)
+    monkeypatch.setattr(server_connection, "STALLED_S", 0.3)
     view = ClusterView({"much": "x" * 1_000_000})
     handler.answer = lambda _: view
     server = await serve(handler)
