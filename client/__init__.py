@@ -34,7 +34,7 @@ from allsource.client.blocking import BlockingClient
 from allsource.client.client import Client
 from allsource.client.errors import ConnectionRefused, UnreadableAnswer
 from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.storage.model.answers import AppendedStream, AppendResult, StreamInfo
+from allsource.storage.model.answers import AppendedStream, AppendResult, StreamAppend, StreamInfo
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
@@ -69,6 +69,7 @@ __all__ = [
     "PartitionEvents",
     "QueueFull",
     "Rejected",
+    "StreamAppend",
     "StreamEvents",
     "StreamInfo",
     "TooLarge",

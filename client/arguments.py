@@ -12,7 +12,7 @@ from typing import TypeAlias
 from allsource.client.addresses import read_address
 from allsource.client.cluster_map import Address
 from allsource.cluster.protocol.requests import ReadPartition, ReadStream, parse_token
-from allsource.storage.model.append import AppendPart, append_part, partition_of_append
+from allsource.storage.model.append import AppendPart, append_parts, partition_of_append
 from allsource.storage.model.arguments import flag, seconds, shown, text, whole_number
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import Events
@@ -74,17 +74,11 @@ def _has_surrogates(value: str) -> bool:
 # -- appending
 
 
-def append_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:
+def packed_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:
     """The events for several streams of one partition, packed."""
     if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
-        raise InvalidRequest(f"parts must be (stream, events, expected_version) tuples, not {shown(parts)}")
-    packed = []
-    for number, part in enumerate(parts):
-        if not isinstance(part, tuple | list) or len(part) != 3:
-            raise InvalidRequest(
-                f"parts[{number}] must be (stream, events, expected_version), not {shown(part)}"
-            )
-        packed.append(append_part(*part))
+        raise InvalidRequest(f"parts must be several StreamAppend, not {shown(parts)}")
+    packed = append_parts("parts", parts)
     partition_of_append(packed, partitions)
     return tuple(packed)
 

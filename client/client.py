@@ -179,10 +179,10 @@ class Client:
     ) -> AppendResult:
         """Append to several streams of one partition (same `{tag}`), all or nothing.
 
-        `parts`: `(stream, events, expected_version)` for each stream.
+        `parts`: a `StreamAppend`, or `(stream, events, expected_version)`, for each stream.
         """
         wait_s = arguments.timeout(timeout_s, self._timeout_s)
-        packed = arguments.append_parts(parts, self._open_dispatcher().map.partitions)
+        packed = arguments.packed_parts(parts, self._open_dispatcher().map.partitions)
         return await self._append(packed, wait_s)
 
     async def _append(self, parts: tuple[AppendPart, ...], wait_s: float) -> AppendResult:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from time import time_ns
 from types import TracebackType
@@ -250,11 +249,11 @@ class LogRepository(EventStreamRepository):
     async def _partition_stats(self, partition: int) -> PartitionStats:
         """By walking the heads of the partition's streams."""
         versions: list[int] = []
-        updates: list[datetime] = []
+        updates: list[int] = []
         wanted = StreamsRead(partition, "", "", _PAGE)
         while page := await self._streams(wanted):
             versions += [info.current_version for info in page]
-            updates += (min(info.updated_at for info in page), max(info.updated_at for info in page))
+            updates += (min(info.updated_us for info in page), max(info.updated_us for info in page))
             wanted = wanted._replace(after=page[-1].stream)
             await asyncio.sleep(0)
         return PartitionStats(
@@ -263,8 +262,8 @@ class LogRepository(EventStreamRepository):
             total_events=sum(versions),
             avg_events_per_stream=sum(versions) / len(versions) if versions else 0.0,
             max_events_per_stream=max(versions, default=0),
-            oldest_update=min(updates, default=None),
-            newest_update=max(updates, default=None),
+            oldest_update_us=min(updates, default=None),
+            newest_update_us=max(updates, default=None),
         )
 
     # -- small things

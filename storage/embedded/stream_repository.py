@@ -31,7 +31,7 @@ from allsource.storage.embedded.questions import (
     checked_partition,
 )
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
-from allsource.storage.model.append import AppendPart, append_part, check_append, partition_of_append
+from allsource.storage.model.append import AppendPart, append_parts, check_append, partition_of_append
 from allsource.storage.model.errors import NotFound
 from allsource.storage.model.events import Event, Events
 from allsource.storage.model.partition import EntityId
@@ -124,7 +124,7 @@ class EventStreamRepository(ABC):
         `WrongExpectedVersion`, `EventIdConflict`, `InvalidRequest`, `TooLarge`, `Overloaded`,
         `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with the same ids).
         """
-        parts = [append_part(*append) for append in appends]
+        parts = append_parts("appends", appends)
         partition = partition_of_append(parts, self.partition_count)
         return await self._append(partition, parts, check_append(parts, self._limits))
 

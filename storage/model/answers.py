@@ -72,12 +72,23 @@ class StreamInfo(NamedTuple):
 
 
 class PartitionStats(NamedTuple):
-    """Figures of one partition; the times are None if it holds no stream."""
+    """Figures of one partition. Times are microseconds since 1970 (UTC), and `datetime`s beside them; None
+    if the partition holds no stream."""
 
     partition: int
     stream_count: int
     total_events: int
     avg_events_per_stream: float
     max_events_per_stream: int
-    oldest_update: datetime | None
-    newest_update: datetime | None
+    oldest_update_us: int | None
+    newest_update_us: int | None
+
+    @property
+    def oldest_update(self) -> datetime | None:
+        """When the stream was appended to that has been left alone for longest."""
+        return None if self.oldest_update_us is None else as_datetime(self.oldest_update_us)
+
+    @property
+    def newest_update(self) -> datetime | None:
+        """When its newest event was appended."""
+        return None if self.newest_update_us is None else as_datetime(self.newest_update_us)

@@ -23,11 +23,12 @@ Pure, and on the path of every append: measure before and after a change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from allsource.storage.model.answers import AppendedStream, AppendResult
+from allsource.storage.model.arguments import shown
 from allsource.storage.model.entry import Part
 from allsource.storage.model.errors import EventIdConflict, InvalidRequest, TooLarge, WrongExpectedVersion
 from allsource.storage.model.events import (
@@ -107,6 +108,19 @@ def append_part(stream: str, events: Events, expected_version: str | int) -> App
     check_stream_id(stream)
     blob = encode_blob(as_events(events))
     return AppendPart(stream, ANY if expected_version == "any" else parse_expected(expected_version), blob)
+
+
+def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
+    """The same for several streams. `argument` is what the caller's argument is called."""
+    packed = []
+    for number, append in enumerate(appends):
+        if not isinstance(append, tuple | list) or len(append) != 3:
+            raise InvalidRequest(
+                f"{argument}[{number}] must be a StreamAppend, or (stream, events, expected_version),"
+                f" not {shown(append)}"
+            )
+        packed.append(append_part(*append))
+    return packed
 
 
 def partition_of_append(parts: Sequence[AppendPart], partition_count: int) -> int:

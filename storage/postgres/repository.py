@@ -210,7 +210,15 @@ class PostgresEventStreamRepository(EventStreamRepository):
         if not rows:
             return PartitionStats(partition, 0, 0, 0.0, 0, None, None)
         number, streams, events, average, largest, oldest, newest = rows[0]
-        return PartitionStats(number, streams, events, float(average), largest, oldest, newest)
+        return PartitionStats(
+            number,
+            streams,
+            events,
+            float(average),
+            largest,
+            as_microseconds(oldest),
+            as_microseconds(newest),
+        )
 
 
 def _info(row: Any) -> StreamInfo:

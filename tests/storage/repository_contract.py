@@ -23,6 +23,7 @@ from allsource.storage.model.errors import (
 )
 from allsource.storage.model.events import BINARY, NewEvent
 from allsource.storage.model.partition import partition_of
+from allsource.storage.model.times import as_microseconds as as_us
 from allsource.storage.repository import EventStreamRepository
 from tests.foreign import foreign_event
 from tests.storage.decision_contract import DecisionContract
@@ -132,7 +133,12 @@ class RepositoryContract(ReadingContract, WritingContract, DecisionContract):
             ):
                 with pytest.raises(kind):
                     await events.append_to_stream(*wrong)
-            for appends in ((), (StreamAppend("a", new()), StreamAppend("a", new()))):
+            for appends in (
+                (),
+                (StreamAppend("a", new()), StreamAppend("a", new())),
+                ("order-1", new()),  # as `append_to_stream` is called
+                (("order-1", new()),),
+            ):
                 with pytest.raises(InvalidRequest):
                     await events.append(*appends)
             assert await events.count_streams() == 0
@@ -252,9 +258,11 @@ class RepositoryContract(ReadingContract, WritingContract, DecisionContract):
             await events.append_to_stream(b, new(1))
             stats = await events.partition_stats(partition_of(a))
             assert stats[1:5] == (2, 5, 2.5, 3)
-            assert stats[5:] == (BEGIN, BEGIN + timedelta(hours=2))
+            assert (stats.oldest_update, stats.newest_update) == (BEGIN, BEGIN + timedelta(hours=2))
+            assert stats[5:] == (as_us(BEGIN), as_us(BEGIN + timedelta(hours=2)))
             empty = await events.partition_stats((partition_of(a) + 1) % 32)
             assert empty[1:] == (0, 0, 0.0, 0, None, None)
+            assert (empty.oldest_update, empty.newest_update) == (None, None)
 
     # -- many at once, over restarts, in the wrong state
 
