@@ -50,11 +50,13 @@ from allsource.node.observe.metrics import LockFreeMetrics
 from allsource.node.observe.prometheus import render
 from allsource.node.part import Part
 from allsource.node.requests.faults import Faults, Nonsense
+from allsource.node.requests.forwarding import Forwarding, Peers
 from allsource.node.requests.ingest import Ingest
 from allsource.node.requests.pages import Pages
+from allsource.node.requests.parking import Parking
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.reads import Reads
-from allsource.node.requests.service import Peers, Service
+from allsource.node.requests.service import Service
 from allsource.node.requests.tickets import Ticket
 from allsource.node.wire.door import WireDoor
 from allsource.storage.interface import Storage
@@ -198,27 +200,22 @@ def _build_requests(
     """The way of a request through this node: service, write path, reads."""
     settings, measures, clocks = ground.settings, ground.measures, ground.clocks
     faults = Faults(ground.log, measures, clocks.steady)
-    service = Service(
-        driver,
-        RequestRouter(driver.replica.registry, ground.node_id),
-        ground.network,
-        loop=ground.loop,
-        now_us=clocks.steady,
-        partition_count=settings.partitions,
-        parked_max=min(settings.limits.queue_capacity, PARKED_MAX),
-        describe=ground.describe,
-        measures=measures,
-        turns=ground.turns(AGAIN_US),
-        under_way_max=max(settings.limits.queue_capacity, UNDER_WAY_MAX),
-        held_bytes_max=settings.limits.held_bytes_max,
+    router = RequestRouter(
+        driver.replica.registry,
+        ground.node_id,
+        leads=driver.is_leader,
+        hosts=driver.hosts,
+        hands_over=driver.is_handing_over,
     )
+    parking = Parking(driver.leader_of, measures, min(settings.limits.queue_capacity, PARKED_MAX))
+    forwarding = Forwarding(ground.network, router, measures, clocks.steady, parking.retry)
     ingest = Ingest(
         driver,
         ground.storage,
         ground.queue,
         settings.limits,
         measures,
-        retry=service.retry,
+        retry=parking.retry,
         now_us=clocks.steady,
         wall_us=lambda: cluster_clock.time(clocks.wall(), clocks.steady()),
         turns=ground.turns(ANSWERS_US),
@@ -228,12 +225,26 @@ def _build_requests(
         driver,
         pages,
         measures,
-        retry=service.retry,
+        retry=parking.retry,
         now_us=clocks.steady,
         turns=ground.turns(READS_US),
         on_fault=faults.met,
     )
-    service.connect(ingest, reads)
+    service = Service(
+        router,
+        ingest,
+        reads,
+        forwarding,
+        parking,
+        loop=ground.loop,
+        now_us=clocks.steady,
+        partition_count=settings.partitions,
+        describe=ground.describe,
+        measures=measures,
+        turns=ground.turns(AGAIN_US),
+        under_way_max=max(settings.limits.queue_capacity, UNDER_WAY_MAX),
+        held_bytes_max=settings.limits.held_bytes_max,
+    )
     return service, ingest
 
 

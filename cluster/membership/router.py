@@ -1,20 +1,24 @@
-"""Where a request goes: here, to a node that can serve it, or nowhere, and then why.
+"""Where a request goes: here, to another node, back to the peer that sent it, or nowhere, and then why.
 
-The user's methods (`route_for_entity` and its kind) answer with nodes, for people and tools. The
-service asks `route` and `route_read` for each request; they answer with one of three small values,
-so that the service has no rule about ownership of its own.
+The router's word is final: `decide` is asked for each attempt of a request, and the service does what it
+says. The user's methods (`route_for_entity` and its kind) answer with nodes, for people and tools.
 
 A write or a linearizable read goes to the leader that *is*, not to the owner that should be: only the
 leader can serve it, and between an election and the hand-over to the preferred owner the two differ.
 A leader that looks down is not tried, so that its requests wait for the next one here, where they can
-be answered, and not in a dead connection. A node that leads a partition itself, but sees no majority
-of its replicas, refuses at once with a definite reason; what it took in would only hang until it
-steps down, and then be unknown.
+be answered, and not in a dead connection. A node that leads a partition serves it, also when it sees no
+majority of its replicas: it can still give a retry its first answer, and refuses what is new, with a reason
+(`node.requests.ingest`).
+
+A request that came from a peer makes no further hop, so that no request can go in circles. There is one
+exception, which a peer has to ask for: it cannot reach the leader, and this node can (`passes_on`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from allsource.cluster.membership.registry import Node, NodeRegistry
 from allsource.storage.model.errors import NoMajority, NoOwner, Unavailable
@@ -35,34 +39,124 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class SendBack:
+    """It came from a peer, and this node is not the one to ask: let the peer route it anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unroutable:
-    """Nobody can serve it now. `NoMajority`: refuse at once. `NoOwner`: worth a short wait."""
+    """Nobody can serve it now."""
 
     error: Unavailable
 
+    @property
+    def is_worth_a_wait(self) -> bool:
+        """Whether somebody may serve it soon (an election is under way). If not, refuse it at once."""
+        return not isinstance(self.error, NoMajority)
 
-Decision = Here | Forward | Unroutable
+
+Decision = Here | Forward | SendBack | Unroutable
 
 HERE = Here()
+SEND_BACK = SendBack()
+
+
+class Asked(Protocol):
+    """What of a request decides where it goes; `Ticket` has it."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def local(self) -> bool:
+        """A read that any replica may answer."""
+        ...
+
+    @property
+    def forwarded(self) -> bool:
+        """It came from a peer."""
+        ...
+
+    @property
+    def passes_on(self) -> bool:
+        """That peer asks for one more hop."""
+        ...
 
 
 class RequestRouter:
     """See the module's page. `self_id` is the asking node; empty for a mere onlooker."""
 
-    def __init__(self, registry: NodeRegistry, self_id: str = "") -> None:
+    def __init__(
+        self,
+        registry: NodeRegistry,
+        self_id: str = "",
+        *,
+        leads: Callable[[int], bool] | None = None,
+        hosts: Callable[[int], bool] | None = None,
+        hands_over: Callable[[int], bool] = lambda partition: False,
+    ) -> None:
+        """`leads`: whether the asking node leads a partition. `hosts`: whether it has a copy that may be
+        read. Without them the registry is asked, which hears of a change a moment after the node itself.
+        `hands_over`: whether it is giving the leadership of a partition away."""
         self.registry = registry
         self.self_id = self_id
+        self._leads = leads or (lambda partition: registry.leader_of(partition) == self_id != "")
+        self._hosts = hosts or (lambda partition: self_id in registry.replicas_of(partition))
+        self._hands_over = hands_over
         self._forward: dict[str, Forward] = {}
+        self._spread = 0
 
     # -- what the service asks
 
+    def decide(self, asked: Asked) -> Decision:
+        """Where an attempt of this request goes."""
+        partition = asked.partition
+        if asked.local:
+            decision = self.route_local(partition)
+            if decision is HERE:
+                return decision
+        elif self._leads(partition):
+            return HERE
+        else:
+            decision = self._elsewhere(partition)
+        if not asked.forwarded:
+            return decision
+        if asked.passes_on and isinstance(decision, Forward) and not decision.passes_on:
+            return decision
+        return SEND_BACK
+
     def route(self, partition: int) -> Decision:
-        """Who serves a write or a linearizable read of this partition."""
+        """Who serves a write or a linearizable read that did not come from a peer."""
+        return HERE if self._leads(partition) else self._elsewhere(partition)
+
+    def route_again(self, partition: int) -> Decision:
+        """The same for requests that found nobody before. While this node is handing the partition over, it
+        would only give them back."""
+        decision = self.route(partition)
+        if decision is HERE and self._hands_over(partition):
+            return Unroutable(self._no_owner(partition, None))
+        return decision
+
+    def route_local(self, partition: int) -> Decision:
+        """Who serves a local read: this node if it has a copy, else each of the replicas that are not down
+        in turn."""
+        if self._hosts(partition):
+            return HERE
+        healthy = [one for one in self.registry.healthy_replicas_of(partition) if one != self.self_id]
+        if not healthy:
+            return Unroutable(self._no_majority(partition))
+        self._spread += 1
+        return self._forward_to(healthy[self._spread % len(healthy)])
+
+    def could_not_pass_on(self, partition: int, peer: str) -> None:
+        """A peer that was asked to pass a request on sent it back: ask it no more until its next beat."""
+        self.registry.hearsay.doubt(peer, partition)
+
+    def _elsewhere(self, partition: int) -> Decision:
+        """This node does not lead, whatever the registry has heard of it."""
         registry = self.registry
         leader = registry.leader_of(partition)
-        if leader == self.self_id and leader is not None:
-            return HERE if registry.quorum_is_up(partition) else Unroutable(self._no_majority(partition))
-        if leader is not None and registry.is_healthy(leader):
+        if leader is not None and leader != self.self_id and registry.is_healthy(leader):
             return self._forward_to(leader)
         bridge = self._bridge_to(partition)
         if bridge is not None:
@@ -70,27 +164,6 @@ class RequestRouter:
         if not registry.quorum_is_up(partition):
             return Unroutable(self._no_majority(partition))
         return Unroutable(self._no_owner(partition, leader))
-
-    def could_not_pass_on(self, partition: int, peer: str) -> None:
-        """A peer that was asked to pass a request on sent it back: ask it no more until its next beat."""
-        self.registry.hearsay.doubt(peer, partition)
-
-    def route_read(
-        self, partition: int, *, local: bool = True, spread: int = 0, elsewhere: bool = False
-    ) -> Decision:
-        """Who serves a read. A local one: this node if it is a replica, else a replica that is not down.
-
-        `elsewhere`: not this node, though it is a replica (its copy is damaged). `spread` is any number
-        that the caller counts up; consecutive ones go to different replicas.
-        """
-        if not local:
-            return self.route(partition)
-        if not elsewhere and self.self_id in self.registry.replicas_of(partition):
-            return HERE
-        healthy = [one for one in self.registry.healthy_replicas_of(partition) if one != self.self_id]
-        if not healthy:
-            return Unroutable(self._no_majority(partition))
-        return self._forward_to(healthy[spread % len(healthy)])
 
     # -- what people ask
 

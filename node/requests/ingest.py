@@ -154,6 +154,8 @@ class Ingest:
             self._queue.try_push(ticket)
         except QueueFull as error:
             self._refuse(ticket, error)
+        else:
+            self._core.schedule()
 
     def pump(self) -> bool:
         """Propose what the queue holds; storage has everything of earlier turns. True if more can be."""

@@ -38,11 +38,13 @@ from allsource.cluster.protocol.requests import (
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
-from allsource.node.requests import service as node_service
+from allsource.node.requests.forwarding import Forwarding
 from allsource.node.requests.ingest import Ingest
 from allsource.node.requests.pages import Pages
+from allsource.node.requests.parking import Parking
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.reads import Reads
+from allsource.node.requests.service import Service as NodeService
 from allsource.storage.interface import Refusal
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import (
@@ -83,40 +85,49 @@ class NodeCode(Door):
         self._asked = 0
         log, limits = _Log(node), Limits()
         measures = Measures(LockFreeMetrics(clock=lambda: node.clock() / 1e6))
-        self._real = node_service.Service(
-            self._shell,
-            RequestRouter(node.core.registry, node.name),
-            self._links,
+        shell = self._shell
+        router = RequestRouter(
+            node.core.registry,
+            node.name,
+            leads=shell.is_leader,
+            hosts=shell.hosts,
+            hands_over=shell.is_handing_over,
+        )
+        parking = Parking(shell.leader_of, measures, PARKED_MAX)
+        ingest = Ingest(
+            shell,
+            log,
+            LockFreeEventQueue(QUEUE_CAPACITY),
+            limits,
+            measures,
+            retry=parking.retry,
+            now_us=node.clock,
+            wall_us=node.clock,
+            turns=AtOnce(),
+        )
+        reads = Reads(
+            shell,
+            Pages(log, limits),
+            measures,
+            retry=parking.retry,
+            now_us=node.clock,
+            turns=AtOnce(),
+        )
+        self._real = NodeService(
+            router,
+            ingest,
+            reads,
+            Forwarding(self._links, router, measures, node.clock, parking.retry),
+            parking,
             loop=_Timers(node),  # type: ignore[arg-type]  # it asks a loop for timers alone
             now_us=node.clock,
             partition_count=node.plan.partitions,
-            parked_max=PARKED_MAX,
             describe=dict,
             measures=measures,
             turns=AtOnce(),
             under_way_max=Limits().queue_capacity,
             held_bytes_max=Limits().held_bytes_max,
         )
-        ingest = Ingest(
-            self._shell,
-            log,
-            LockFreeEventQueue(QUEUE_CAPACITY),
-            limits,
-            measures,
-            retry=self._real.retry,
-            now_us=node.clock,
-            wall_us=node.clock,
-            turns=AtOnce(),
-        )
-        reads = Reads(
-            self._shell,
-            Pages(log, limits),
-            measures,
-            retry=self._real.retry,
-            now_us=node.clock,
-            turns=AtOnce(),
-        )
-        self._real.connect(ingest, reads)
 
     # -- requests
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 
 from allsource.cluster.membership.registry import Node, NodeRegistry
-from allsource.cluster.membership.router import HERE, Decision, Forward, RequestRouter, Unroutable
+from allsource.cluster.membership.router import (
+    HERE,
+    SEND_BACK,
+    Decision,
+    Forward,
+    RequestRouter,
+    Unroutable,
+)
 from allsource.storage.model.errors import InvalidRequest, NoMajority, NoOwner
 from allsource.storage.model.partition import PartitionKey, partition_of
 
@@ -116,10 +124,87 @@ def test_no_majority_names_who_is_down(registry: NodeRegistry) -> None:
     assert "down: b, c" in error.message
 
 
-def test_a_leader_that_sees_no_majority_refuses_at_once(registry: NodeRegistry) -> None:
+def test_a_leader_serves_whatever_it_sees_of_the_others(registry: NodeRegistry) -> None:
+    """Retries have answers here still; what is new it refuses itself (`ingest`)."""
     registry.record_leader(P, "a", 3)
     down(registry, "b", "c")
-    assert isinstance(refusal(RequestRouter(registry, "a").route(P)), NoMajority)
+    assert RequestRouter(registry, "a").route(P) is HERE
+
+
+def test_a_node_knows_sooner_than_its_registry_whether_it_leads(registry: NodeRegistry) -> None:
+    registry.record_leader(P, "a", 3)
+    deposed = RequestRouter(registry, "a", leads=lambda partition: False)
+    assert isinstance(refusal(deposed.route(P)), NoOwner), "never back to itself"
+    registry.record_leader(P, "b", 3)
+    assert RequestRouter(registry, "a", leads=lambda partition: True).route(P) is HERE
+
+
+class Asked(NamedTuple):
+    partition: int = P
+    local: bool = False
+    forwarded: bool = False
+    passes_on: bool = False
+
+
+APPEND, LOCAL = Asked(), Asked(local=True)
+FROM_PEER, LOCAL_FROM_PEER = Asked(forwarded=True), Asked(local=True, forwarded=True)
+TO_PASS_ON = Asked(forwarded=True, passes_on=True)
+STORY = {
+    "leads": {APPEND: HERE, LOCAL: HERE, FROM_PEER: HERE, LOCAL_FROM_PEER: HERE, TO_PASS_ON: HERE},
+    "knows the leader": {
+        APPEND: Forward("b"),
+        LOCAL: HERE,
+        FROM_PEER: SEND_BACK,
+        LOCAL_FROM_PEER: HERE,
+        TO_PASS_ON: Forward("b"),
+    },
+    "knows a peer that reaches the leader": {
+        APPEND: Forward("c", passes_on=True),
+        LOCAL: HERE,
+        FROM_PEER: SEND_BACK,
+        TO_PASS_ON: SEND_BACK,  # two hops, and never three
+    },
+    "knows nobody": {APPEND: Unroutable, LOCAL: HERE, FROM_PEER: SEND_BACK, TO_PASS_ON: SEND_BACK},
+}
+
+
+@pytest.mark.parametrize("case", STORY)
+def test_every_request_has_one_decision(registry: NodeRegistry, case: str) -> None:
+    if case == "leads":
+        registry.record_leader(P, "a", 3)
+    elif case == "knows the leader":
+        registry.record_leader(P, "b", 3)
+    elif case == "knows a peer that reaches the leader":
+        heard(registry, "c", "b")
+    router = RequestRouter(registry, "a")
+    for asked, expected in STORY[case].items():
+        decision = router.decide(asked)
+        assert expected in (decision, type(decision)), (case, asked, decision)
+
+
+def test_a_local_read_without_a_copy_goes_to_a_replica_unless_it_came_from_a_peer(
+    registry: NodeRegistry,
+) -> None:
+    registry.record_leader(P, "b", 3)
+    router = RequestRouter(registry, "a", hosts=lambda partition: False)
+    assert {router.decide(LOCAL) for _ in range(2)} == {Forward("b"), Forward("c")}
+    assert router.decide(LOCAL_FROM_PEER) is SEND_BACK
+
+
+def test_what_found_nobody_is_not_tried_here_while_the_leadership_is_handed_over(
+    registry: NodeRegistry,
+) -> None:
+    registry.record_leader(P, "a", 3)
+    moving = {P}
+    router = RequestRouter(registry, "a", hands_over=moving.__contains__)
+    assert router.route(P) is HERE, "retries have their answers here still"
+    decision = router.route_again(P)
+    assert isinstance(decision, Unroutable)
+    assert decision.is_worth_a_wait
+    moving.clear()
+    assert router.route_again(P) is HERE
+    registry.record_leader(P, "b", 4)
+    assert router.route_again(P) == Forward("b")
 
 
 def test_a_healthy_leader_elsewhere_judges_its_majority_itself(registry: NodeRegistry) -> None:
@@ -132,8 +217,11 @@ def test_a_healthy_leader_elsewhere_judges_its_majority_itself(registry: NodeReg
 def test_a_local_read_stays_here_if_it_can(registry: NodeRegistry) -> None:
     router = RequestRouter(registry, "a")
     down(registry, "b", "c")
-    assert router.route_read(P) is HERE, "without owner and majority too"
-    assert isinstance(refusal(router.route_read(P, local=False)), NoMajority)
+    assert router.route_local(P) is HERE, "without owner and majority too"
+    decision = router.route(P)
+    assert isinstance(refusal(decision), NoMajority)
+    assert isinstance(decision, Unroutable)
+    assert not decision.is_worth_a_wait
 
 
 def test_local_reads_from_elsewhere_spread_over_the_healthy_replicas() -> None:
@@ -141,15 +229,15 @@ def test_local_reads_from_elsewhere_spread_over_the_healthy_replicas() -> None:
     replicas = registry.replicas_of(P)
     outsider = next(node.id for node in registry.all_nodes() if node.id not in replicas)
     router = RequestRouter(registry, outsider)
-    taken = Counter(router.route_read(P, spread=i) for i in range(30))
+    taken = Counter(router.route_local(P) for _ in range(30))
     assert taken == {Forward(member): 10 for member in replicas}
     down(registry, replicas[1])
-    assert {router.route_read(P, spread=i) for i in range(30)} == {
+    assert {router.route_local(P) for _ in range(30)} == {
         Forward(replicas[0]),
         Forward(replicas[2]),
     }
     down(registry, replicas[0], replicas[2])
-    assert isinstance(refusal(router.route_read(P)), NoMajority)
+    assert isinstance(refusal(router.route_local(P)), NoMajority)
 
 
 def test_route_for_entity_is_the_leader_else_the_owner(registry: NodeRegistry) -> None:
@@ -184,7 +272,7 @@ def test_no_healthy_node_is_an_error_that_names_the_partition(registry: NodeRegi
 
 def test_bad_input_is_refused(registry: NodeRegistry) -> None:
     router = RequestRouter(registry, "a")
-    for call in (router.route, router.route_read, router.route_for_partition):
+    for call in (router.route, router.route_local, router.route_for_partition):
         with pytest.raises(InvalidRequest, match="out of range"):
             call(32)
     for method in (router.route_for_entity, router.nodes_for_read):

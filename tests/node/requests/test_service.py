@@ -17,7 +17,7 @@ from allsource.cluster.protocol.requests import (
 )
 from allsource.config.schema import Limits
 from allsource.node.observe import metrics as names
-from allsource.node.requests import service as service_module
+from allsource.node.requests import forwarding
 from allsource.storage.interface import Refusal
 from allsource.storage.model.errors import (
     DiskFull,
@@ -582,7 +582,7 @@ async def test_room_for_parking_comes_back() -> None:
 
 async def test_no_more_is_sent_to_a_peer_than_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was sent and not answered in time ends as unknown; what is refused here did not happen."""
-    monkeypatch.setattr(service_module, "FORWARDED_MAX", 10)
+    monkeypatch.setattr(forwarding, "FORWARDED_MAX", 10)
     async with Cluster(3) as cluster:
         stream = streams_in(0, 1)[0]
         owner, other = owner_of(cluster, stream), not_owner_of(cluster, stream)
@@ -597,7 +597,7 @@ async def test_no_more_is_sent_to_a_peer_than_it_answers(monkeypatch: pytest.Mon
         for named in kept:
             assert named["timeout_ms"] < 190, "the owner's word arrives before this node must guess"
             named["reply"](NoOwner("too late"))
-        await until(lambda: not cluster.members[other].service._ways[owner].under_way)
+        await until(lambda: not cluster.members[other].service._forwarding._ways[owner].under_way)
         assert isinstance(await cluster.ask(other, append((stream, events()))), AppendResult)
 
 
