@@ -7,7 +7,7 @@ node reads it as one: what a caller got wrong costs nobody else on the same conn
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from allsource.client.addresses import read_address
 from allsource.client.cluster_map import Address
@@ -16,9 +16,10 @@ from allsource.storage.model.append import AppendPart, append_parts, partition_o
 from allsource.storage.model.arguments import flag, seconds, shown, text, whole_number
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import Events
+from allsource.storage.model.expected import Expectation
 from allsource.storage.model.partition import check_stream_id
 
-Expected: TypeAlias = str | int
+Consistency: TypeAlias = Literal["linearizable", "local"]
 
 TIMEOUT_S_MAX = 600.0
 """Nodes give up on a request that is older, whatever its caller says."""
@@ -74,7 +75,9 @@ def _has_surrogates(value: str) -> bool:
 # -- appending
 
 
-def packed_parts(parts: Iterable[tuple[str, Events, Expected]], partitions: int) -> tuple[AppendPart, ...]:
+def packed_parts(
+    parts: Iterable[tuple[str, Events, Expectation]], partitions: int
+) -> tuple[AppendPart, ...]:
     """The events for several streams of one partition, packed."""
     if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
         raise InvalidRequest(f"parts must be several StreamAppend, not {shown(parts)}")
@@ -92,7 +95,7 @@ def stream_read(
     limit: int,
     *,
     backward: bool,
-    consistency: str,
+    consistency: Consistency,
     token: str,
     limit_name: str = "limit",
 ) -> ReadStream:
@@ -109,7 +112,7 @@ def stream_read(
     )
 
 
-def stream_facts(stream: str, *, consistency: str, token: str) -> ReadStream:
+def stream_facts(stream: str, *, consistency: Consistency, token: str) -> ReadStream:
     """A stream's facts without its events."""
     check_stream_id(stream)
     return ReadStream(stream, limit=0, local=is_local(consistency), token=text("token", token))
@@ -120,7 +123,7 @@ def partition_read(
     from_position: int,
     limit: int,
     *,
-    consistency: str,
+    consistency: Consistency,
     token: str = "",
     limit_name: str = "limit",
 ) -> ReadPartition:
@@ -154,7 +157,7 @@ def check_token(token: str, partition: int) -> None:
         parse_token(token, partition)
 
 
-def is_local(consistency: str) -> bool:
+def is_local(consistency: Consistency) -> bool:
     """Whether any replica may answer."""
     if isinstance(consistency, str) and consistency in ("linearizable", "local"):
         return consistency == "local"

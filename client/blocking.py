@@ -13,13 +13,14 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
-from allsource.client.arguments import Expected
+from allsource.client.arguments import Consistency
 from allsource.client.client import PAGE_EVENTS, Client
 from allsource.client.pages import PartitionEvents, StreamEvents
 from allsource.cluster.protocol.requests import AppendResult, PartitionPage
 from allsource.storage.model.answers import StreamInfo
 from allsource.storage.model.errors import InvalidRequest, Unavailable
 from allsource.storage.model.events import Event, Events
+from allsource.storage.model.expected import Expectation
 
 _T = TypeVar("_T")
 
@@ -122,7 +123,7 @@ class BlockingClient:
         self,
         stream: str,
         events: Events,
-        expected_version: Expected = "any",
+        expected_version: Expectation = "any",
         *,
         timeout_s: float | None = None,
     ) -> AppendResult:
@@ -130,7 +131,7 @@ class BlockingClient:
         return self._wait(self._client.append(stream, events, expected_version, timeout_s=timeout_s))
 
     def append_many(
-        self, parts: Iterable[tuple[str, Events, Expected]], *, timeout_s: float | None = None
+        self, parts: Iterable[tuple[str, Events, Expectation]], *, timeout_s: float | None = None
     ) -> AppendResult:
         """See `Client.append_many`."""
         return self._wait(self._client.append_many(parts, timeout_s=timeout_s))
@@ -142,7 +143,7 @@ class BlockingClient:
         from_version: int | None = None,
         limit: int = 100,
         backward: bool = False,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> StreamEvents:
@@ -163,7 +164,7 @@ class BlockingClient:
         self,
         stream: str,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> StreamInfo:
@@ -178,7 +179,7 @@ class BlockingClient:
         *,
         from_version: int | None = None,
         backward: bool = False,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         page: int = PAGE_EVENTS,
     ) -> Iterator[Event]:
@@ -200,7 +201,7 @@ class BlockingClient:
         *,
         from_position: int = 1,
         limit: int = PAGE_EVENTS,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> PartitionEvents:
@@ -220,7 +221,7 @@ class BlockingClient:
         self,
         partitions: Iterable[int] | None = None,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         page: int = PAGE_EVENTS,
     ) -> Iterator[Event]:
         """See `Client.scan`."""
@@ -230,7 +231,7 @@ class BlockingClient:
         self,
         partitions: Iterable[int] | None = None,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         page: int = PAGE_EVENTS,
     ) -> Iterator[PartitionPage]:
         """See `Client.scan_pages`."""

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from allsource.client import arguments, paging
-from allsource.client.arguments import Expected
+from allsource.client.arguments import Consistency
 from allsource.client.calls import Call
 from allsource.client.cluster_map import Address
 from allsource.client.dialler import Dialler
@@ -45,6 +45,7 @@ from allsource.storage.model.append import append_part
 from allsource.storage.model.arguments import seconds, whole_number
 from allsource.storage.model.errors import InvalidRequest, Unavailable
 from allsource.storage.model.events import Event, Events
+from allsource.storage.model.expected import Expectation
 from allsource.storage.model.partition import partition_of
 
 PAGE_EVENTS = 1000
@@ -161,7 +162,7 @@ class Client:
         self,
         stream: str,
         events: Events,
-        expected_version: Expected = "any",
+        expected_version: Expectation = "any",
         *,
         timeout_s: float | None = None,
     ) -> AppendResult:
@@ -175,7 +176,7 @@ class Client:
         return await self._append((append_part(stream, events, expected_version),), wait_s)
 
     async def append_many(
-        self, parts: Iterable[tuple[str, Events, Expected]], *, timeout_s: float | None = None
+        self, parts: Iterable[tuple[str, Events, Expectation]], *, timeout_s: float | None = None
     ) -> AppendResult:
         """Append to several streams of one partition (same `{tag}`), all or nothing.
 
@@ -204,7 +205,7 @@ class Client:
         from_version: int | None = None,
         limit: int = 100,
         backward: bool = False,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> StreamEvents:
@@ -225,7 +226,7 @@ class Client:
         self,
         stream: str,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> StreamInfo:
@@ -240,7 +241,7 @@ class Client:
         *,
         from_version: int | None = None,
         backward: bool = False,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         page: int = PAGE_EVENTS,
     ) -> AsyncGenerator[Event, None]:
@@ -262,7 +263,7 @@ class Client:
         *,
         from_position: int = 1,
         limit: int = PAGE_EVENTS,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         token: str = "",
         timeout_s: float | None = None,
     ) -> PartitionEvents:
@@ -277,7 +278,7 @@ class Client:
         self,
         partitions: Iterable[int] | None = None,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         page: int = PAGE_EVENTS,
     ) -> AsyncGenerator[Event, None]:
         """Every committed event of these partitions (all of them by default) up to where each ends.
@@ -290,14 +291,14 @@ class Client:
         self,
         partitions: Iterable[int] | None = None,
         *,
-        consistency: str = "linearizable",
+        consistency: Consistency = "linearizable",
         page: int = PAGE_EVENTS,
     ) -> AsyncGenerator[PartitionPage, None]:
         """As `scan`, but pages of events still packed; `.events()` unpacks one's."""
         return paging.without_calls(self._scan(partitions, consistency, page))
 
     def _scan(
-        self, partitions: Iterable[int] | None, consistency: str, page: int
+        self, partitions: Iterable[int] | None, consistency: Consistency, page: int
     ) -> AsyncGenerator[tuple[Call, PartitionPage], None]:
         first = arguments.partition_read(0, 1, page, consistency=consistency, limit_name="page")
         chosen = arguments.partition_numbers(partitions)

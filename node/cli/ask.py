@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from allsource.client import Client
+from allsource.client.arguments import Consistency
 from allsource.client.client import PAGE_EVENTS
 from allsource.cluster.protocol.requests import AppendResult
 from allsource.config.backends import BACKENDS
@@ -219,7 +220,7 @@ class _Wanted(NamedTuple):
     """None: the natural end."""
     limit: int | None
     backward: bool
-    consistency: str
+    consistency: Consistency
 
 
 async def _read(target: Target, wanted: _Wanted, *, as_json: bool) -> None:

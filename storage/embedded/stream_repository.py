@@ -34,6 +34,7 @@ from allsource.storage.model.answers import AppendResult, PartitionStats, Stream
 from allsource.storage.model.append import AppendPart, append_parts, check_append, partition_of_append
 from allsource.storage.model.errors import NotFound
 from allsource.storage.model.events import Event, Events
+from allsource.storage.model.expected import Expectation
 from allsource.storage.model.partition import EntityId
 from allsource.storage.model.streams import EventStream
 
@@ -112,7 +113,7 @@ class EventStreamRepository(ABC):
     # -- appending
 
     async def append_to_stream(
-        self, entity_id: str, events: Events, expected_version: str | int = "any"
+        self, entity_id: str, events: Events, expected_version: Expectation = "any"
     ) -> AppendResult:
         """Append one event or several to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))

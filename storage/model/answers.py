@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from allsource.storage.model.events import Events
+from allsource.storage.model.expected import Expectation
 from allsource.storage.model.times import as_datetime
 
 
@@ -14,7 +15,7 @@ class StreamAppend(NamedTuple):
 
     stream: str
     events: Events
-    expected_version: str | int = "any"
+    expected_version: Expectation = "any"
 
 
 class AppendedStream(NamedTuple):

@@ -40,7 +40,7 @@ from allsource.storage.model.events import (
     same_content,
     too_many_events,
 )
-from allsource.storage.model.expected import ANY, EXISTS, is_met, parse_expected, show_expected
+from allsource.storage.model.expected import ANY, EXISTS, Expectation, is_met, parse_expected, show_expected
 from allsource.storage.model.partition import check_stream_id, partition_of
 
 STREAMS_MAX = 1024
@@ -103,7 +103,7 @@ class Stored(Protocol):
 # -- 1. is it well formed?
 
 
-def append_part(stream: str, events: Events, expected_version: str | int) -> AppendPart:
+def append_part(stream: str, events: Events, expected_version: Expectation) -> AppendPart:
     """The events for one stream, packed, from a caller's values; raises `InvalidRequest`."""
     check_stream_id(stream)
     blob = encode_blob(as_events(events))

@@ -7,6 +7,8 @@ the words. The words are those of the HTTP API.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from allsource.storage.model.arguments import NUMBER_MAX, shown
 from allsource.storage.model.errors import InvalidRequest
 
@@ -18,6 +20,10 @@ NO_STREAM = 0
 """The stream has no event."""
 
 ExpectedVersion = int
+
+Expectation: TypeAlias = str | int
+"""How callers say it: one of the words, or the version. `parse_expected` reads it. (Not a `Literal` of the
+words: callers compute what they expect, and their type checker would know it as `str | int`.)"""
 
 _WORDS = {"any": ANY, "exists": EXISTS, "no_stream": NO_STREAM}
 _NAMES = {value: word for word, value in _WORDS.items()}

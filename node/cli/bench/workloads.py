@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from allsource.client import Client
+from allsource.client.arguments import Consistency
 from allsource.node.cli.bench.measure import Measured, Meter, Operation, closed_loop
 from allsource.node.cli.control.cluster import ClusterProcess, Node
 from allsource.storage.model.events import NewEvent
@@ -109,7 +110,7 @@ async def batches(bench: Bench) -> Measured:
     return measured
 
 
-async def _read(bench: Bench, name: str, workers: int, consistency: str) -> Measured:
+async def _read(bench: Bench, name: str, workers: int, consistency: Consistency) -> Measured:
     await _make_readable(bench)
     random = Random(1)
     read, streams = bench.client.read_stream, bench.readable
