@@ -94,9 +94,6 @@ def wall_us() -> int:
 class PeerNetwork(Links, Peers, Protocol):
     """The part of `PeerLinks` that a member sends on."""
 
-    def renew(self, peer: str) -> None:
-        """The peer is silent: dial it afresh. Of no effect on what is being dialled anyway."""
-
 
 class Clocks(NamedTuple):
     """What a member takes the time from."""

@@ -8,7 +8,8 @@ partition to and fro for ever, a no-op in the log each time. So leadership moves
 wants it, and who wants it does not give it away.
 
 A node wants a partition only if it exchanges beats with a majority of the voters, both ways: a peer's beat
-names whom that peer hears. Who could not keep the leadership does not ask for it.
+names whom that peer hears. And its data connections to them must carry (`lanes`). Who could not keep the
+leadership does not ask for it.
 
 Views change, though, with a link that flutters. So a leadership stays where it is for a minimum time, which
 doubles whenever it was given away and came back soon (or was refused): a partition that cannot be kept by
@@ -99,10 +100,10 @@ class Balance:
         if group.leadership is not None or self._registry.owner_of(group.partition) != self._node_id:
             return False
         configuration = group.log.configuration
-        exchanging = {self._node_id, *(self._heard_by & self._up_since.keys())}
+        reached = [p for p in self._heard_by & self._up_since.keys() if self._registry.is_reached(p)]
         return (
             self._node_id in configuration.voters
-            and has_majority(configuration, exchanging)
+            and has_majority(configuration, {self._node_id, *reached})
             and not group.lets_others_lead(now)
         )
 

@@ -57,6 +57,10 @@ class Environment(Protocol):
         """Whether what we send the peer has arrived lately, given how much is under way."""
         ...
 
+    def lane_carries(self, peer: str, now: int) -> bool:
+        """Whether something that is sent to the peer now would arrive, if it lives, as far as is known."""
+        ...
+
     def may_stand(self) -> bool:
         """Whether this node may campaign: not leaving, and it trusts itself (rule 26)."""
         ...

@@ -319,6 +319,8 @@ class Group:
         asked = self.term + 1 if reply.pre else self.term
         if self.role != standing or (reply.granted and reply.term != asked):
             return
+        if sender != self.node_id:
+            self._environment.lane_moved(sender, now)
         (self._granted if reply.granted else self._refused).add(sender)
         if has_majority(self.log.configuration, self._granted):
             self._won(now)

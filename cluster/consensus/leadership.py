@@ -105,7 +105,8 @@ class Leadership:
         return stored_by_majority(self._log.configuration, contacts) + self._config.suspicion_us
 
     def cannot_replicate(self, commit: int, now: int) -> bool:
-        """Rule 35: whether entries or reads have waited in vain for a suspicion time. To be asked often.
+        """Rule 35: whether entries or reads have waited in vain for a suspicion time, or would, if there
+        were any: a lane that nothing is under way on shows by echoes that it carries. To be asked often.
 
         Being heard is not enough: beats have a connection of their own, and the one that carries
         entries, and the questions of reads, may hang while they pass. But who is merely slow is not
@@ -114,7 +115,23 @@ class Leadership:
         When even so nothing is committed, or no read confirmed, for many suspicion times, somebody
         else may try.
         """
-        return self._entries_wait_in_vain(commit, now) or self._reads_wait_in_vain(now)
+        return (
+            self._reaches_no_majority(now)
+            or self._entries_wait_in_vain(commit, now)
+            or self._reads_wait_in_vain(now)
+        )
+
+    def _reaches_no_majority(self, now: int) -> bool:
+        """Whether a majority lives, as far as this node can know, and what is sent to it does not arrive.
+        Where none lives, CheckQuorum is the one to judge."""
+        environment, configuration = self._environment, self._log.configuration
+        living = [peer for peer in self.progress if environment.reaches(peer)]
+        reached = [peer for peer in living if environment.lane_carries(peer, now)]
+        return (
+            len(reached) < len(living)
+            and has_majority(configuration, (environment.node_id, *living))
+            and not has_majority(configuration, (environment.node_id, *reached))
+        )
 
     def _entries_wait_in_vain(self, commit: int, now: int) -> bool:
         if commit != self._seen_commit or self._owed is None:

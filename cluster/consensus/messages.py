@@ -110,15 +110,39 @@ class ReadRoundReply:
     """`(partition, term)`, as they were asked."""
 
 
+@dataclass(slots=True)
+class Echo:
+    """ "Does this arrive?" Asked on a data connection that was silent for a while (rule 35)."""
+
+    number: int
+    """Higher than that of any echo that the sender sent before. Numbers begin at `incarnation << 32`."""
+
+
+@dataclass(slots=True)
+class EchoReply:
+    """It did: on the receiver's own data connection, the way of its acknowledgements."""
+
+    number: int
+    """Of the echo, or of the newest of several that came together."""
+
+
 GroupMessage = RequestVote | VoteReply | Append | AppendReply | CommitNotice | TimeoutNow
 """What one group says to its like at another node."""
 
-Message = GroupMessage | ReadRound | ReadRoundReply
+NodeMessage = ReadRound | ReadRoundReply | Echo | EchoReply
+"""What one node says to another, for all of its groups or for none."""
+
+Message = GroupMessage | NodeMessage
 
 
 def is_of(message: Message, partition: int) -> bool:
     """Whether the message is one of this partition alone."""
-    return not isinstance(message, ReadRound | ReadRoundReply) and message.partition == partition
+    return not isinstance(message, NodeMessage) and message.partition == partition
+
+
+def size_of(message: Message) -> int:
+    """The bytes of the entries that the message carries."""
+    return sum([len(entry.record) for entry in message.entries]) if isinstance(message, Append) else 0
 
 
 class GroupBeat(NamedTuple):
@@ -226,3 +250,5 @@ class Ready:
     """6. Serve or refuse these reads, after 5."""
     damaged: list[Damage] = field(default_factory=list)
     """7. This node takes no part in these partitions any more: remember it durably, and tell people."""
+    renew: list[str] = field(default_factory=list)
+    """8. Dial these peers afresh: they are heard, and what this node sends them does not arrive."""

@@ -21,15 +21,18 @@ from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.flow import SendBudget
 from allsource.cluster.consensus.group import NEVER, Group
-from allsource.cluster.consensus.lanes import Lanes
+from allsource.cluster.consensus.lanes import Lanes, Traffic
 from allsource.cluster.consensus.log import LogReader
 from allsource.cluster.consensus.messages import (
     AppendReply,
     Beat,
     Damage,
+    Echo,
+    EchoReply,
     GroupBeat,
     GroupMessage,
     Message,
+    NodeMessage,
     ReadRound,
     ReadRoundReply,
     Ready,
@@ -38,9 +41,10 @@ from allsource.cluster.consensus.messages import (
     TimeoutNow,
     VoteReply,
     is_of,
+    size_of,
 )
 from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
-from allsource.cluster.consensus.sense import PeerNonsense, check_term
+from allsource.cluster.consensus.sense import PeerNonsense, check_echo, check_term
 from allsource.cluster.membership.liveness import FailureDetector
 from allsource.cluster.membership.registry import NodeRegistry
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
@@ -49,6 +53,8 @@ from allsource.storage.model.log import PartitionState
 
 __all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
 
+OF_A_NODE = (ReadRound, ReadRoundReply, Echo, EchoReply)
+"""`NodeMessage` as a tuple, which is the quicker to ask about."""
 BOOTSTRAP_INDEX = 1
 """The entry that every replica writes alike when its log is new: the first configuration."""
 SYNC_MEMORY_SHIFT = 3
@@ -117,7 +123,11 @@ class MultiRaft:
         self._leaving = False
         self._led: set[int] = set()
         self._peers_leaving: set[str] = set()
-        self._lanes = Lanes(config.suspicion_us)
+        self._lanes = Lanes(self._peers, config.suspicion_us, incarnation << INCARNATION_SHIFT)
+        self._echoes_out: dict[str, int] = {}
+        self._echoes_in: dict[str, int] = {}
+        """By peer, the newest echo that came in this turn. However many come, one answer goes."""
+        self._renew: list[str] = []
         self._budget = SendBudget(config.catch_up_bytes_per_s, now)
         self._starved: dict[int, None] = {}
         self.groups: dict[int, Group] = {}
@@ -162,8 +172,15 @@ class MultiRaft:
         self._lanes.moved(peer, now)
 
     def lane_moves(self, peer: str, now: int) -> bool:
-        inflight_bytes = sum([group.inflight_bytes(peer) for group in self.groups.values()])
-        return self.reaches(peer) and self._lanes.moves(peer, inflight_bytes, now)
+        return self.reaches(peer) and self._lanes.moves(peer, self._inflight_bytes(peer), now)
+
+    def lane_carries(self, peer: str, now: int) -> bool:
+        if not self._lanes.awaits_echo(peer):
+            return True
+        return self._lanes.carries(peer, self._inflight_bytes(peer), now)
+
+    def _inflight_bytes(self, peer: str) -> int:
+        return sum([group.inflight_bytes(peer) for group in self.groups.values()])
 
     def may_stand(self) -> bool:
         return not self._leaving and not self.detector.distrusts_itself(self._now)
@@ -192,16 +209,28 @@ class MultiRaft:
         """Messages from a peer's data connection, in order. Raises `PeerNonsense` at the first that no
         peer in order sends; what came before it counts, what comes behind it does not."""
         self._now = now
+        if self._lanes.awaits_echo(sender):
+            self._lanes.arrived(sender, sum(map(size_of, messages)))
         for message in messages:
-            if isinstance(message, ReadRound):
-                self._on_read_round(sender, message)
-            elif isinstance(message, ReadRoundReply):
-                if self._rounds.on_reply(sender, message, now):
-                    self._lanes.moved(sender, now)
+            if isinstance(message, OF_A_NODE):
+                self._hear_node(sender, message, now)
             else:
                 group = self.groups.get(message.partition)
                 if group is not None:
                     self._step(group, sender, message, now)
+
+    def _hear_node(self, sender: str, message: NodeMessage, now: int) -> None:
+        if isinstance(message, ReadRound):
+            self._on_read_round(sender, message)
+        elif isinstance(message, ReadRoundReply):
+            if self._rounds.on_reply(sender, message, now):
+                self._lanes.moved(sender, now)
+        elif isinstance(message, Echo):
+            self._echoes_in[sender] = max(message.number, self._echoes_in.get(sender, 0))
+        else:
+            check_echo(message, self._lanes.newest)
+            if self._lanes.echoed(sender, message.number, now):
+                self.registry.set_node_reached(sender, True)
 
     def _step(self, group: Group, sender: str, message: GroupMessage, now: int) -> None:
         try:
@@ -251,7 +280,8 @@ class MultiRaft:
         self._now = now
         self._peers_leaving.discard(peer)
         self.detector.heard(peer, now)
-        self._lanes.moved(peer, now)
+        self._lanes.connected(peer, now)
+        self.registry.set_node_reached(peer, True)
         self._judge(now)
         for group in self.groups.values():
             group.peer_reachable(peer, now)
@@ -301,10 +331,32 @@ class MultiRaft:
     def _beat(self, now: int) -> None:
         self._beat_now = True
         self._beat_due = now + self.config.heartbeat_us
+        self._look_at_lanes(now)
         for partition, group in self.groups.items():
             if group.commit_is_unsaved:
                 self.touch(partition)
         self._rebalance(now)
+
+    def _look_at_lanes(self, now: int) -> None:
+        """Ask silent lanes for an echo, note which do not carry, and have those renewed."""
+        for peer in self._peers:
+            if not self.reaches(peer):
+                continue
+            number = self._lanes.echo_due(peer, now)
+            if number is not None:
+                self._echoes_out[peer] = number
+            carries = self.lane_carries(peer, now)
+            self.registry.set_node_reached(peer, carries)
+            if not carries and self._lanes.renewal_due(peer, now):
+                self._renew.append(peer)
+
+    def lanes_in_doubt(self) -> list[str]:
+        """The peers of whose data connections the core wants to know more: see `lane_traffic`."""
+        return list(self._lanes.in_doubt())
+
+    def lane_traffic(self, peer: str, traffic: Traffic, now: int) -> None:
+        """What the data connection to a peer tells of itself."""
+        self._lanes.traffic(peer, traffic, now)
 
     def _send_notices(self) -> None:
         self._notice_due = NEVER
@@ -430,6 +482,8 @@ class MultiRaft:
         for peer, state in changes:
             if state == "down":
                 self._balance.peer_down(peer)
+                self._lanes.forget_echoes(peer)
+                self.registry.set_node_reached(peer, True)
                 for group in self.groups.values():
                     group.leader_down(peer, now)
             elif state == "up":
@@ -490,11 +544,24 @@ class MultiRaft:
         if self._beat_now:
             self._beat_now = False
             ready.beats = self._make_beats()
+        if self._echoes_out or self._echoes_in:
+            self._send_echoes()
+        if self._renew:
+            ready.renew, self._renew = self._renew, []
         if self._out:
             ready.send, self._out = self._out, {}
         if ready.writes or ready.send or ready.beats or ready.changes or ready.committed or ready.reads:
             return ready
-        return ready if ready.damaged else None
+        return ready if ready.damaged or ready.renew else None
+
+    def _send_echoes(self) -> None:
+        """Ask, and answer, behind everything else of this turn."""
+        for peer, number in self._echoes_out.items():
+            self._send(peer, Echo(number))
+        for peer, number in self._echoes_in.items():
+            self._send(peer, EchoReply(number))
+        self._echoes_out.clear()
+        self._echoes_in.clear()
 
     def _collect(
         self,

@@ -15,6 +15,7 @@ from allsource.cluster.consensus.messages import (
     Append,
     AppendReply,
     CommitNotice,
+    EchoReply,
     GroupBeat,
     RequestVote,
 )
@@ -102,3 +103,9 @@ def check_commit(said: CommitNotice | GroupBeat) -> None:
     """Refuse a commit index that no log has."""
     if said.commit > INDEX_MAX:
         raise PeerNonsense(f"partition {said.partition}: a commit index of {said.commit}")
+
+
+def check_echo(reply: EchoReply, newest: int) -> None:
+    """Refuse an answer to an echo that this node has not sent yet. `newest`: the number of its last."""
+    if reply.number > newest:
+        raise PeerNonsense(f"it answers echo {reply.number}, and none above {newest} was sent")

@@ -12,6 +12,15 @@ same for a peer whose word turned out to be old.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Followed(NamedTuple):
+    """A peer says that it follows a leader in this term."""
+
+    term: int
+    peer: str
+    leader: str
 
 
 class Hearsay:
@@ -40,9 +49,9 @@ class Hearsay:
         """The peer could not pass on what it was asked to; until its next beat it is not asked again."""
         self._said.get(peer, {}).pop(partition, None)
 
-    def of(self, partition: int) -> Iterator[tuple[int, str, str]]:
-        """What the peers say of a partition: `(term, peer, leader)`."""
+    def of(self, partition: int) -> Iterator[Followed]:
+        """What the peers say of a partition."""
         for peer, said in self._said.items():
             if partition in said:
                 term, leader = said[partition]
-                yield term, peer, leader
+                yield Followed(term, peer, leader)

@@ -71,6 +71,7 @@ class NodeRegistry:
         """Whom the peers follow, by their beats."""
         self._rank = {member: rank for rank, member in enumerate(members)}
         self._nodes = {member: Node(member) for member in members}
+        self._out_of_reach: set[str] = set()
         self._replicas: placement.ReplicaSets = ()
         self._owners: placement.Owners = ()
         self._quorum: tuple[bool, ...] = ()
@@ -101,6 +102,10 @@ class NodeRegistry:
             if not healthy:
                 self.hearsay.forget(node_id)
             self._health_changed()
+
+    def set_node_reached(self, node_id: str, reached: bool) -> None:
+        """Whether what this process sends the node arrives there; it may be heard and not be reached."""
+        (self._out_of_reach.discard if reached else self._out_of_reach.add)(node_id)
 
     def set_node_yields(self, node_id: str, yields: bool) -> None:
         """A node wants no leadership, or takes it again. An unknown id, or no change, does nothing."""
@@ -169,6 +174,10 @@ class NodeRegistry:
         """Whether it is a member that is not down."""
         node = self._nodes.get(node_id)
         return node is not None and node.healthy
+
+    def is_reached(self, node_id: str) -> bool:
+        """Whether it gets what this process sends it, if it lives; so it is until the contrary is known."""
+        return node_id not in self._out_of_reach
 
     def yields(self, node_id: str) -> bool:
         """Whether it is a member that should lead only where no other healthy replica can."""

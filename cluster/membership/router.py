@@ -6,9 +6,10 @@ says. The user's methods (`route_for_entity` and its kind) answer with nodes, fo
 A write or a linearizable read goes to the leader that *is*, not to the owner that should be: only the
 leader can serve it, and between an election and the hand-over to the preferred owner the two differ.
 A leader that looks down is not tried, so that its requests wait for the next one here, where they can
-be answered, and not in a dead connection. A node that leads a partition serves it, also when it sees no
-majority of its replicas: it can still give a retry its first answer, and refuses what is new, with a reason
-(`node.requests.ingest`).
+be answered, and not in a dead connection. One that lives and is not reached (its data connection does not
+carry) is asked through a peer that follows it, or named in a refusal (`NotOwner`), so that the caller may
+ask it. A node that leads a partition serves it, also when it sees no majority of its replicas: it can
+still give a retry its first answer, and refuses what is new, with a reason (`node.requests.ingest`).
 
 A request that came from a peer makes no further hop, so that no request can go in circles. There is one
 exception, which a peer has to ask for: it cannot reach the leader, and this node can (`passes_on`).
@@ -20,8 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from allsource.cluster.membership.hearsay import Followed
 from allsource.cluster.membership.registry import Node, NodeRegistry
-from allsource.storage.model.errors import NoMajority, NoOwner, Unavailable
+from allsource.storage.model.errors import NoMajority, NoOwner, NotOwner, Unavailable
 from allsource.storage.model.partition import EntityId, PartitionKey, partition_of
 
 
@@ -45,14 +47,14 @@ class SendBack:
 
 @dataclass(frozen=True, slots=True)
 class Unroutable:
-    """Nobody can serve it now."""
+    """From here nobody can be asked now."""
 
-    error: Unavailable
+    error: Unavailable | NotOwner
 
     @property
     def is_worth_a_wait(self) -> bool:
         """Whether somebody may serve it soon (an election is under way). If not, refuse it at once."""
-        return not isinstance(self.error, NoMajority)
+        return isinstance(self.error, NoOwner)
 
 
 Decision = Here | Forward | SendBack | Unroutable
@@ -145,8 +147,11 @@ class RequestRouter:
         healthy = [one for one in self.registry.healthy_replicas_of(partition) if one != self.self_id]
         if not healthy:
             return Unroutable(self._no_majority(partition))
+        reached = [one for one in healthy if self.registry.is_reached(one)]
+        if not reached:
+            return Unroutable(_not_reached(partition, healthy[0]))
         self._spread += 1
-        return self._forward_to(healthy[self._spread % len(healthy)])
+        return self._forward_to(reached[self._spread % len(reached)])
 
     def could_not_pass_on(self, partition: int, peer: str) -> None:
         """A peer that was asked to pass a request on sent it back: ask it no more until its next beat."""
@@ -156,13 +161,19 @@ class RequestRouter:
         """This node does not lead, whatever the registry has heard of it."""
         registry = self.registry
         leader = registry.leader_of(partition)
-        if leader is not None and leader != self.self_id and registry.is_healthy(leader):
+        lives = leader is not None and leader != self.self_id and registry.is_healthy(leader)
+        if leader is not None and lives and registry.is_reached(leader):
             return self._forward_to(leader)
-        bridge = self._bridge_to(partition)
+        followed = [one for one in registry.hearsay.of(partition) if self._counts(one)]
+        bridge = self._bridge(followed)
         if bridge is not None:
             return bridge
         if not registry.quorum_is_up(partition):
             return Unroutable(self._no_majority(partition))
+        if leader is not None and lives:
+            return Unroutable(_not_reached(partition, leader))
+        if followed:
+            return Unroutable(_not_reached(partition, max(followed).leader))
         return Unroutable(self._no_owner(partition, leader))
 
     # -- what people ask
@@ -220,18 +231,16 @@ class RequestRouter:
         assert node is not None, "replicas are members"
         return node
 
-    def _bridge_to(self, partition: int) -> Forward | None:
-        """The healthy peer that follows the partition's newest leader, if one can be reached through it."""
-        registry = self.registry
-        heard = [
-            (term, peer)
-            for term, peer, leader in registry.hearsay.of(partition)
-            if leader != self.self_id and registry.is_healthy(peer)
-        ]
-        if not heard:
+    def _counts(self, said: Followed) -> bool:
+        return said.leader != self.self_id and self.registry.is_healthy(said.peer)
+
+    def _bridge(self, followed: list[Followed]) -> Forward | None:
+        """The peer within reach that follows the newest leader, if there is one."""
+        reached = [one for one in followed if self.registry.is_reached(one.peer)]
+        if not reached:
             return None
-        newest = max(term for term, _ in heard)
-        return Forward(min(peer for term, peer in heard if term == newest), passes_on=True)
+        newest = max(one.term for one in reached)
+        return Forward(min(one.peer for one in reached if one.term == newest), passes_on=True)
 
     def _forward_to(self, node_id: str) -> Forward:
         decision = self._forward.get(node_id)
@@ -259,3 +268,12 @@ class RequestRouter:
             "under way, retry soon",
             partition=partition,
         )
+
+
+def _not_reached(partition: int, node_id: str) -> NotOwner:
+    return NotOwner(
+        f"partition {partition} is served by {node_id}, and this node's connection to it carries nothing "
+        f"just now; nothing was done, ask {node_id} or another node",
+        partition=partition,
+        owner=node_id,
+    )

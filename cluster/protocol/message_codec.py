@@ -19,6 +19,8 @@ from allsource.cluster.consensus.messages import (
     AppendReply,
     Beat,
     CommitNotice,
+    Echo,
+    EchoReply,
     GroupBeat,
     Message,
     ReadRound,
@@ -149,6 +151,8 @@ MESSAGES = (
     _row(6, TimeoutNow, {"partition": PARTITION, "term": UINT}),
     _row(7, ReadRound, {"round": UINT, "groups": array(SHARE, into=list)}),
     _row(8, ReadRoundReply, {"round": UINT, "groups": array(SHARE, into=list)}),
+    _row(9, Echo, {"number": UINT}),
+    _row(10, EchoReply, {"number": UINT}),
 )
 
 BEAT = Shape(

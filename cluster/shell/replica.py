@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from allsource.cluster.consensus.lanes import Traffic
 from allsource.cluster.consensus.messages import (
     Beat,
     Damage,
@@ -56,6 +57,11 @@ class Links(Protocol):
     def send_messages(self, peer: str, messages: list[Message]) -> None: ...
 
     def send_beat(self, peer: str, beat: Beat) -> None: ...
+
+    def traffic(self, peer: str) -> Traffic: ...
+
+    def renew(self, peer: str) -> None:
+        """Dial the peer afresh. Of no effect on what is being dialled anyway."""
 
 
 class Syncs(Protocol):
@@ -172,6 +178,8 @@ class Replica:
     def tick(self) -> None:
         """Time has passed."""
         if self._unwritten is None:
+            for peer in self.core.lanes_in_doubt():
+                self.core.lane_traffic(peer, self._links.traffic(peer), self._clock())
             self.core.tick(self._clock())
 
     def persisted(self, number: int) -> None:
@@ -263,6 +271,8 @@ class Replica:
                 committed = [one for one in committed if one[0] in applied]
         for partition, _ in ready.damaged:
             applied.pop(partition, None)
+        for peer in ready.renew:
+            self._links.renew(peer)
         took_us = self._sync(number) if number and syncs is None else None
         return Outcome(ready.changes, committed, ready.reads, ready.damaged, beats, took_us)
 

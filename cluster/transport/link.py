@@ -84,6 +84,8 @@ class LinkConnection(Connection[DiallerEvent]):
         self._pending: dict[int, _Pending] = {}
         self._unsent: list[int] = []
         self._next_id = 0
+        self.answers = 0
+        """Batches of answers that it has brought."""
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -111,6 +113,7 @@ class LinkConnection(Connection[DiallerEvent]):
 
     def on_event(self, event: DiallerEvent) -> None:
         if isinstance(event, Results):
+            self.answers += 1
             for request_id, result in event.items:
                 waiting = self._pending.pop(request_id, None)
                 if waiting is not None:
@@ -234,7 +237,7 @@ class Link:
     # -- what others notice
 
     def renew(self) -> None:
-        """The peer is silent: dial beside the connection that is up, until a new one stands."""
+        """The connection that is up carries nothing: dial beside it, until a new one stands."""
         if self.connection is not None and not self._renews and not self._closed:
             self._renews = True
             self._dialling.redial.begin_anew()

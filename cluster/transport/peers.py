@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from allsource.cluster.consensus.lanes import Traffic
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
 from allsource.cluster.protocol.kinds import BEAT, DATA
@@ -86,10 +87,17 @@ class PeerLinks:
                 links[peer].nudge(again=again)
 
     def renew(self, peer: str) -> None:
-        """The peer is silent: dial it afresh, and end what is silent when something better stands."""
+        """The peer is silent or not reached: dial it afresh; what stands ends when something better does.
+
+        Of no effect on what is being dialled anyway."""
         for links in (self._data, self._beat):
             if peer in links:
                 links[peer].renew()
+
+    def traffic(self, peer: str) -> Traffic:
+        """What the data connection tells of itself."""
+        connection = self._data[peer].connection
+        return Traffic(connection.answers, connection.outgoing_bytes()) if connection else Traffic(0, 0)
 
     def send_messages(self, peer: str, messages: list[Message]) -> None:
         """Send now, in one frame if it fits; dropped if the link is down (consensus repeats itself)."""

@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.protocol.codec import pack
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import DiallerConfig, Welcome
+from allsource.cluster.protocol.kinds import BEAT, DATA
 from allsource.cluster.protocol.node_session import PeerSession
 from allsource.cluster.protocol.requests import (
     AppendedStream,
@@ -180,6 +182,7 @@ class Route:
         self._port = port
         self._pumps: set[asyncio.Task[None]] = set()
         self._cut = asyncio.Event()
+        self._channels = {channel: asyncio.Event() for channel in (DATA, BEAT)}
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -188,9 +191,14 @@ class Route:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    def cut(self) -> None:
-        """Hold every byte of the connections that there are, for ever; none ends."""
-        self._cut.set()
+    def cut(self, channel: str = "") -> None:
+        """Hold every byte of the connections that there are, for ever; none ends. `channel`: of those alone
+        that peers opened for it; new ones are carried."""
+        if channel:
+            self._channels[channel].set()
+            self._channels[channel] = asyncio.Event()
+        else:
+            self._cut.set()
 
     def heal(self) -> None:
         """New connections are carried again. The old ones stay silent."""
@@ -201,24 +209,35 @@ class Route:
         return self._cut.is_set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        _OPENED.extend((writer, there_writer))
-        cut = self._cut
+        _OPENED.append(writer)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.close()
+            return
+        _OPENED.append(there_writer)
+        hello = await reader.read(1 << 16)
+        channel = DATA if pack(DATA) in hello else BEAT
+        cuts = (self._cut, self._channels[channel])
+        there_writer.write(hello)
         for source, target in ((reader, there_writer), (there_reader, writer)):
-            pump = asyncio.create_task(self._pump(source, target, cut))
+            pump = asyncio.create_task(self._pump(source, target, cuts))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
     async def _pump(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, cut: asyncio.Event
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, cuts: tuple[asyncio.Event, ...]
     ) -> None:
+        def is_cut() -> bool:
+            return any(cut.is_set() for cut in cuts)
+
         with suppress(ConnectionError):
-            while (data := await source.read(1 << 16)) or not cut.is_set():
-                if not cut.is_set():
+            while (data := await source.read(1 << 16)) or not is_cut():
+                if not is_cut():
                     target.write(data)
                     if not data:
                         break
-        if not cut.is_set():
+        if not is_cut():
             target.close()
 
     async def close(self) -> None:

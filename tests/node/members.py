@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from allsource.cluster.consensus.lanes import Traffic
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.codec import decode_requests, encode_request
 from allsource.cluster.protocol.kinds import Kind
@@ -121,6 +122,9 @@ class Link:
     def send_beat(self, peer: str, beat: Beat) -> None:
         arrived = decode_beat(unpack(encode_beat(beat)))
         self._deliver(peer, lambda member: member.beat(self.node_id, arrived))
+
+    def traffic(self, peer: str) -> Traffic:
+        return Traffic(0, 0)
 
     def renew(self, peer: str) -> None:
         self.cluster.renewed.append((self.node_id, peer))

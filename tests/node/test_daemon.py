@@ -25,7 +25,8 @@ from allsource.node.daemon import EXIT_LISTEN, EXIT_OK, EXIT_SETTINGS, Node, run
 from allsource.node.member.ending import EXIT_STORAGE
 from allsource.storage.model.errors import AllsourceError, NoOwner, StorageFault
 from allsource.storage.model.events import NewEvent
-from tests.node.members import settings_for, until
+from tests.cluster.live import Route
+from tests.node.members import settings_for, streams_in, until
 
 DEADLINE_S = 60.0
 """Of the wall clock, for three whole nodes in this process on a busy machine."""
@@ -158,6 +159,34 @@ async def test_a_node_goes_and_comes_back(three: Nodes) -> None:
         for number in range(20):
             result = await client.append(f"s-{number}", [NewEvent.json("T", number)])
             assert result.streams[0][2] == 2
+
+
+async def test_a_data_connection_that_hangs_beside_living_beats_is_dialled_afresh(tmp_path: Path) -> None:
+    """n1 reaches n2 and n3 over routes: its data connections fall silent for ever, and none ends."""
+    settings = settings_in(tmp_path, 3)
+    routes = {node.id: await Route(node.port).open() for node in settings.nodes[1:]}
+    nodes = Nodes(settings)
+    detours = tuple(
+        replace(node, port=routes[node.id].port) if node.id in routes else node for node in settings.nodes
+    )
+    try:
+        await nodes.start("n2", "n3")
+        nodes.settings = replace(settings, nodes=detours)
+        await nodes.start("n1")
+        await nodes.ready()
+        led_by_n2 = streams_in(1, 1)[0]
+        url = f"/v1/streams/{led_by_n2}/events?timeout=8s"
+        body = {"expected_version": "any", "events": [{"type": "T", "data": 1}]}
+        assert (await nodes.http("n1", url, body))[0] == 201
+        for route in routes.values():
+            route.cut("data")
+        assert (await nodes.http("n1", url, body))[0] == 201
+        view = (await nodes.http("n1", "/v1/cluster"))[1]
+        assert [node["state"] for node in view["nodes"]] == ["up"] * 3
+    finally:
+        await nodes.stop()
+        for route in routes.values():
+            await route.close()
 
 
 async def test_a_node_that_stops_does_not_suspect_those_on_whom_it_hangs_up(tmp_path: Path) -> None:

@@ -103,15 +103,21 @@ class Availability:
         )
 
     def _is_led(self, partition: int, well: list[str]) -> bool:
-        """Whether somebody leads and owes nobody a commit or a read: where nobody asks for anything, nobody
-        is kept waiting."""
+        """Whether somebody leads who could commit, and owes nobody a commit or a read: where nobody asks
+        for anything, nobody is kept waiting."""
         for name in well:
             group = self._nodes[name].core.groups.get(partition)
-            if group is None or partition in self._old_reads[name]:
+            if group is None or partition in self._old_reads[name] or not self._reaches(name, partition):
                 continue
             if group.committed_in_term and group.log.last_index == group.commit:
                 return True
         return False
+
+    def _reaches(self, name: str, partition: int) -> bool:
+        """Whether data connections carry between this replica and a majority, itself counted."""
+        replicas = self._replicas[partition]
+        reached = [one for one in replicas if one == name or self._network.carries(name, one)]
+        return 2 * len(reached) > len(replicas)
 
 
 def _waiting_reads(node: SimNode) -> Iterator[tuple[int, object]]:

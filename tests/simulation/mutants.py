@@ -15,6 +15,7 @@ from unittest import mock
 
 from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.log import RaftLog
 from allsource.cluster.consensus.messages import (
@@ -306,6 +307,19 @@ def _no_read_counts(_self: Leadership, _now: int) -> bool:
     return False
 
 
+def _no_echo(_self: Lanes, _peer: str, _now: int) -> None:
+    return None
+
+
+@contextmanager
+def _deaf_to_reads() -> Iterator[None]:
+    with (
+        mock.patch.object(Leadership, "_reads_wait_in_vain", _no_read_counts),
+        mock.patch.object(Lanes, "echo_due", _no_echo),
+    ):
+        yield
+
+
 def _give_without_consent(self: Balance, group: Group, now: int) -> str | None:
     """What the leader sees is enough, as long as the other is up and has everything."""
     leadership, owner = group.leadership, self._registry.owner_of(group.partition)
@@ -415,9 +429,14 @@ MUTANTS: dict[str, Mutant] = {
         theme="gray",
     ),
     "rule-35-reads-only": Mutant(
-        "A leader that owes answers to reads alone stays",
-        broken=_patched(Leadership, "_reads_wait_in_vain", _no_read_counts),
+        "A leader that owes answers to reads alone stays, where no echo tells of it",
+        broken=_deaf_to_reads,
         theme="gray",
+    ),
+    "rule-35-no-echoes": Mutant(
+        "Nobody asks whether an idle connection carries",
+        broken=_patched(Lanes, "echo_due", _no_echo),
+        theme="idle",
     ),
     "rule-36-polite": Mutant(
         "Leadership is given to whom one's own view names, without consent",

@@ -45,6 +45,8 @@ class Endpoint(Protocol):
 
     def peer_connected(self, peer: str) -> None: ...
 
+    def peer_renewed(self, peer: str) -> None: ...
+
     def peer_lost(self, peer: str) -> None: ...
 
     def peer_refused(self, peer: str) -> None: ...
@@ -60,6 +62,7 @@ class Link:
         "epoch",
         "held",
         "hoard",
+        "renewing",
         "slowness",
         "source",
         "stale",
@@ -80,6 +83,8 @@ class Link:
         self.stale = False
         """The connection is dead, and its owner has not noticed (an EOF could not reach it)."""
         self.dialing = False
+        self.renewing = False
+        """A fresh connection is being dialled beside the one that is up."""
         self.arrival = [0, 0]
         """When the newest message of each lane arrives."""
         self.held: list[tuple[int, Any, int, int]] = []
@@ -244,8 +249,9 @@ class Network:
             self._dial_later(link, self._plan.reconnect_us)
         else:
             link.dialing = True
-            round_trip = self._delay(link) + self._delay(self._links[target.name, source.name])
-            self._world.after(round_trip, self._shake_hands, link, incarnation, target.incarnation)
+            self._world.after(
+                self._round_trip(link), self._shake_hands, link, incarnation, target.incarnation
+            )
 
     def _shake_hands(self, link: Link, incarnation: int, target_incarnation: int) -> None:
         source, target = link.source, link.target
@@ -259,6 +265,29 @@ class Network:
         link.up = True
         link.epoch += 1
         source.peer_connected(target.name)
+
+    def renew(self, source: str, target: str) -> None:
+        """`source` dials `target` afresh, beside its connection, which ends when the new one stands."""
+        link = self._links[source, target]
+        if link.up and not link.renewing:
+            link.renewing = True
+            self._world.after(self._round_trip(link), self._renewed, link, link.epoch)
+
+    def _renewed(self, link: Link, epoch: int) -> None:
+        link.renewing = False
+        source, target = link.source, link.target
+        if not link.up or link.epoch != epoch or not source.alive:
+            return
+        if self._is_cut(link) or source.paused or not target.alive or target.paused:
+            link.renewing = True
+            self._world.after(self._plan.reconnect_us, self._renewed, link, epoch)
+            return
+        link.epoch += 1
+        link.stale = False
+        source.peer_renewed(target.name)
+
+    def _round_trip(self, link: Link) -> int:
+        return self._delay(link) + self._delay(self._links[link.target.name, link.source.name])
 
     def _is_cut(self, link: Link, lanes: Sequence[int] = BOTH) -> bool:
         """Whether one of the lanes is cut, in one direction or the other: no handshake ends then."""
@@ -304,6 +333,11 @@ class Network:
         """Whether both lanes work in both directions between two nodes, as fast as ever."""
         there, back = self._links[one, other], self._links[other, one]
         return not (self._is_cut(there) or there.slowness > 1 or back.slowness > 1) and there.up and back.up
+
+    def carries(self, one: str, other: str) -> bool:
+        """Whether data gets through between two nodes, and back, however slowly."""
+        there, back = self._links[one, other], self._links[other, one]
+        return there.up and back.up and not self._is_cut(there, (DATA,))
 
     def slow_down(self, source: str, target: str, factor: int) -> None:
         """Multiply the delays of one direction."""

@@ -268,6 +268,11 @@ class SimNode:
         else:
             self.do(lambda: self.core.peer_connected(peer, self.clock()))
 
+    def peer_renewed(self, peer: str) -> None:
+        """A new connection stands in the place of the old one; requests on that have no answer."""
+        self.peer_connected(peer)
+        self.do(lambda: self.service.peer_lost(peer))
+
     def peer_lost(self, peer: str) -> None:
         """See `MultiRaft.peer_lost`."""
         if self.driver is not None:
@@ -349,6 +354,8 @@ class SimNode:
             self.commit_moved(partition, commit, led=partition in led)
         for result in ready.reads:
             self.service.read_confirmed(result)
+        for peer in ready.renew:
+            self.network.renew(self.name, peer)
 
     def send(self, peer: str, messages: list[Any]) -> None:
         """Messages of the core go out."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import allsource.node.member.driver as driver_module
+from allsource.cluster.consensus.lanes import Traffic
 from allsource.cluster.consensus.messages import Beat, Message, Role
 from allsource.cluster.shell.replica import Outcome
 from allsource.node.member.driver import Driver
@@ -121,6 +122,12 @@ class _Links:
     def send_beat(self, peer: str, beat: Beat) -> None:
         self._node.speak()
         self._node.network.send_beat(self._node.name, peer, beat)
+
+    def traffic(self, peer: str) -> Traffic:
+        return Traffic(0, 0)
+
+    def renew(self, peer: str) -> None:
+        self._node.network.renew(self._node.name, peer)
 
 
 class _Work:

@@ -58,7 +58,7 @@ class Simulation:
         self.history = History()
         self.invariants = Invariants(self.world, self.history, plan.partitions)
         self.members = tuple(f"n{number + 1}" for number in range(plan.nodes))
-        self.drivers = replica_sets(self.members, plan.partitions, plan.replication_factor)
+        self.replicas = replica_sets(self.members, plan.partitions, plan.replication_factor)
         tools = tools or Tools()
         self.nodes = [
             SimNode(number, self.world, plan, self.members, self._hosted(name), tools, self.invariants)
@@ -77,13 +77,13 @@ class Simulation:
             node.elected = self.faults.elected
             node.has_committed = self.faults.committed
         self.availability = Availability(
-            self.world, plan, self.nodes, self.network, self.invariants, self.drivers
+            self.world, plan, self.nodes, self.network, self.invariants, self.replicas
         )
         self.recovery_us = 0
         """How long the healed majority needed until every partition took a write."""
 
     def _hosted(self, name: str) -> tuple[int, ...]:
-        return tuple(p for p, replicas in enumerate(self.drivers) if name in replicas)
+        return tuple(p for p, replicas in enumerate(self.replicas) if name in replicas)
 
     # -- the phases
 
@@ -133,7 +133,7 @@ class Simulation:
         order = self.world.random.sample(self.nodes, len(self.nodes))
         for count in range(len(order) // 2 + 1, len(order) + 1):
             names = [node.name for node in order[:count]]
-            if all(sum(voter in names for voter in voters) > len(voters) // 2 for voters in self.drivers):
+            if all(sum(voter in names for voter in voters) > len(voters) // 2 for voters in self.replicas):
                 return sorted(order[:count], key=lambda node: node.number)
         return list(self.nodes)
 
@@ -193,7 +193,7 @@ class Simulation:
             self._demand_quiet(PARTLY_QUIET_SUSPICIONS, PARTLY_ELECTIONS_MAX)
         elif self.plan.minority != "as_is":
             healthy = {node.name for node in survivors}
-            wanted = owners(self.drivers, healthy)
+            wanted = owners(self.replicas, healthy)
             self._wait("owners are who placement says", lambda: self._owners(survivors) == wanted)
 
     def _demand_quiet(self, suspicions: int, elections_max: int) -> None:
@@ -246,7 +246,7 @@ class Simulation:
 
     def _demand_agreement(self) -> None:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
-        wanted = owners(self.drivers, self.members)
+        wanted = owners(self.replicas, self.members)
         self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted, late=self._shyness())
         self._demand_quiet(QUIET_SUSPICIONS, 0)
         self._demand_that_leadership_yields()
@@ -263,10 +263,11 @@ class Simulation:
         node = self.world.random.choice(self.nodes)
         before = self._terms(self.nodes)
         node.yield_leadership(True)
-        wanted = owners(self.drivers, self.members, {node.name})
-        self._wait(f"{node.name} yields", lambda: self._owners(self.nodes) == wanted)
+        wanted = owners(self.replicas, self.members, {node.name})
+        yielded = f"{node.name} yields"
+        self._wait(yielded, lambda: self._owners(self.nodes) == wanted, late=self._shyness())
         node.yield_leadership(False)
-        wanted = owners(self.drivers, self.members)
+        wanted = owners(self.replicas, self.members)
         self._wait(f"{node.name} leads again", lambda: self._owners(self.nodes) == wanted)
         took = [now - then for then, now in zip(before, self._terms(self.nodes), strict=True)]
         if max(took) > HAND_OVER_TERMS_MAX:
@@ -304,8 +305,8 @@ class Simulation:
         return look
 
     def _shyness(self) -> int:
-        """How long an owner that led in vain lets others lead: it asks for its partitions no sooner
-        (rules 35 and 36)."""
+        """How long whoever led in vain lets others lead: it asks for partitions that it should own, and for
+        those of a node that yields, no sooner (rules 35 and 36)."""
         return max(
             (
                 group.lets_others_lead_for(node.clock())

@@ -12,7 +12,8 @@ from allsource.cluster.consensus.messages import Append
 from allsource.cluster.consensus.multiraft import ConsensusConfig
 from tests.simulation.clients import Client
 from tests.simulation.draw import draw_plan
-from tests.simulation.history import OK, AppendOperation
+from tests.simulation.history import OK, REFUSED, AppendOperation
+from tests.simulation.network import DATA
 from tests.simulation.node import SimNode
 from tests.simulation.plan import DiskPlan, LoadPlan, NetworkPlan
 from tests.simulation.simulation import Simulation
@@ -25,7 +26,9 @@ SUSPICION = ConsensusConfig().suspicion_us
 class Cluster:
     """A calm cluster of the simulation, with every partition in its owner's hands."""
 
-    def __init__(self, nodes: int, *, factor: int = 3, partitions: int = 1) -> None:
+    def __init__(
+        self, nodes: int, *, factor: int = 3, partitions: int = 1, real_node: bool = False
+    ) -> None:
         self.plan = replace(
             draw_plan(1, "calm"),
             nodes=nodes,
@@ -40,7 +43,7 @@ class Cluster:
             skew=(1.0,) * nodes,
             duration_us=30 * SECOND,
             faults=(),
-            real_node=False,
+            real_node=real_node,
         )
         self.simulation = Simulation(self.plan)
         self.world = self.simulation.world
@@ -62,13 +65,13 @@ class Cluster:
         assert name is not None
         return self.nodes[name]
 
-    def append(self) -> AppendOperation:
-        """One append to partition 0, by a client of its own, which tries for ten seconds."""
+    def append(self, partition: int = 0, at: str = "") -> AppendOperation:
+        """One append, by a client of its own, which tries for ten seconds, at any node or at one."""
         self._clients += 1
-        living = [node for node in self.nodes.values() if node.alive]
+        living = [node for node in self.nodes.values() if node.alive and at in ("", node.name)]
         client = Client(self._clients, self.world, self.plan, living, self.simulation.history)
         client.stopped = True
-        return client.append_any(0, self.simulation._stream(0))
+        return client.append_any(partition, self.simulation._stream(partition))
 
     def time_to_commit(self) -> int:
         """Microseconds until an append to partition 0 succeeds, one being tried every 20 ms."""
@@ -92,6 +95,47 @@ class Cluster:
             send(source, target, kept)
 
         self.network.send_data = lossy  # type: ignore[method-assign]
+
+
+def test_an_idle_leader_whose_data_connections_hang_makes_room() -> None:
+    """Seed 102911 of 24 November: n2 leads partition 1, owes nobody anything, and is heard by all. It hears
+    n4 alone, and nothing that it would send n4 arrives. Requests for it hung until their deadlines."""
+    cluster = Cluster(4, partitions=3, real_node=True)
+    assert cluster.simulation.replicas[1] == ("n2", "n3", "n4")
+    assert cluster.owners()[1] == "n2"
+    cluster.network.cut("n1", "n2")
+    cluster.network.cut("n2", "n4", (DATA,))
+    cluster.network.cut("n3", "n2")
+    cluster.pass_time(3 * SUSPICION)
+    assert cluster.owners()[1] in ("n3", "n4")
+    settled = cluster.elections()
+    appended = [cluster.append(1, at=door) for door in ("n1", "n3", "n4")]
+    cluster.pass_time(SUSPICION)
+    assert [operation.outcome for operation in appended] == [OK] * 3
+    cluster.pass_time(30 * SECOND)
+    assert cluster.elections() == settled, "who does not reach a majority does not want the lead back"
+
+
+def test_a_door_whose_data_connection_to_a_well_leader_hangs_has_requests_passed_on() -> None:
+    cluster = Cluster(3, real_node=True)
+    assert cluster.owners() == ("n1",)
+    settled = cluster.elections()
+    cluster.network.cut("n2", "n1", (DATA,))
+    cluster.pass_time(2 * SUSPICION)
+    appended = cluster.append(at="n2")
+    cluster.pass_time(SUSPICION // 5)
+    assert appended.outcome == OK
+    assert cluster.elections() == settled
+
+
+def test_a_door_that_reaches_nobody_refuses_at_once() -> None:
+    cluster = Cluster(3, real_node=True)
+    for peer in ("n1", "n3"):
+        cluster.network.cut("n2", peer, (DATA,))
+    cluster.pass_time(2 * SUSPICION)
+    appended = cluster.append(at="n2")
+    cluster.pass_time(SUSPICION)
+    assert appended.outcome == REFUSED, "each of five attempts, and nothing happened"
 
 
 def test_one_dead_node_and_one_cut_link_do_not_make_two_polite_leaders() -> None:

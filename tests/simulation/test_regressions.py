@@ -51,7 +51,7 @@ def _hand_overs_on_slow_disks() -> Plan:
     """Rule 13, seed 300897 of 24 November: with a sync longer than a retry, who was handed a partition gave
     its candidacy up before a vote could be there; somebody else was elected terms later, and handed the
     partition on in vain again."""
-    plan = _small(5, nodes=5, replication_factor=5, skew=(1.0,) * 5, minority="crash")
+    plan = _small(16, nodes=5, replication_factor=5, skew=(1.0,) * 5, minority="crash")
     suspicion_us = plan.consensus.suspicion_us
     return replace(plan, duration_us=4 * suspicion_us, disk=DiskPlan(suspicion_us // 6, 1000))
 

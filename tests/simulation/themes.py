@@ -134,6 +134,21 @@ def _gray(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _idle(plan: Plan, random: Random) -> Plan:
+    """A leader whose data connections hang, both ways or one, and nobody asks it for anything (rule 35)."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    kind = random.choice(("data_lanes_leader", "replies_leader"))
+    return replace(
+        plan,
+        duration_us=40 * suspicion_us,
+        network=NetworkPlan(give_up_us=1000 * suspicion_us),
+        disk=DiskPlan(),
+        load=replace(plan.load, clients=0),
+        faults=(Fault(kind, 4 * suspicion_us, 32 * suspicion_us, (0,)),),
+    )
+
+
 def _views(plan: Plan, random: Random) -> Plan:
     """One node dead, one link cut, and many partitions: two leaders that see different owners must not hand
     one to and fro (rule 36)."""
@@ -329,5 +344,6 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "shell": (0.5, _shell),
     "node_code": (0, _node_code),
     "slow_disks": (0, _slow_disks),
+    "idle": (0, _idle),
 }
 """By name: how often a seed draws it, and how it shapes the mixed plan."""

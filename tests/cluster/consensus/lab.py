@@ -27,7 +27,7 @@ class FakeNode:
         self.sync = 0
         self.place: int | None = 0
         self.disk_budget = True
-        self.lanes = Lanes(self.config.suspicion_us)
+        self.lanes = Lanes("abcdefg", self.config.suspicion_us, 0)
 
     def touch(self, partition: int) -> None:
         self.touched += 1
@@ -46,6 +46,9 @@ class FakeNode:
 
     def lane_moves(self, peer: str, now: int) -> bool:
         return self.lanes.moves(peer, 0, now)
+
+    def lane_carries(self, peer: str, now: int) -> bool:
+        return self.lanes.carries(peer, 0, now)
 
     def may_stand(self) -> bool:
         return self.trusted

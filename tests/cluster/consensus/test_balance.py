@@ -119,6 +119,16 @@ def test_only_who_is_heard_by_a_majority_wants_to_lead(
     assert node.wants() is wants
 
 
+def test_who_does_not_reach_a_majority_does_not_want_to_lead() -> None:
+    """It hears them and they hear it; what it would send them does not arrive."""
+    node = Node(leads=False)
+    node.registry.set_node_health("b", False)
+    node.beat("c")
+    assert node.wants()
+    node.registry.set_node_reached("c", False)
+    assert not node.wants()
+
+
 def test_who_could_not_replicate_does_not_want_to_lead() -> None:
     node = Node(leads=False)
     node.registry.set_node_health("b", False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.messages import (
@@ -521,9 +523,45 @@ def test_rule_35_entries_that_wait_for_a_followers_disk_have_arrived() -> None:
 
 
 def test_rule_35_a_large_entry_has_the_time_that_a_slow_link_needs() -> None:
-    lanes = Lanes(500_000)
+    lanes = Lanes("bc", 500_000, 0)
     lanes.moved("b", 0)
     assert not lanes.moves("b", 0, 500_000)
     assert lanes.moves("b", 8 << 20, 2_400_000)
     assert not lanes.moves("b", 8 << 20, 2_500_000)
     assert not lanes.moves("c", 8 << 20, 0), "never seen to move"
+
+
+def silent(bench: Bench, *peers: str) -> None:
+    """The peers' beats pass, and their lanes answer no echo for a suspicion time."""
+    for peer in peers:
+        assert bench.node.lanes.echo_due(peer, bench.now + bench.node.config.suspicion_us) is not None
+    bench.now += 2 * bench.node.config.suspicion_us
+    for peer in ("b", "c"):
+        bench.group.beat(peer, GroupBeat(0, bench.group.term, "a", 0), bench.now)
+
+
+@pytest.mark.parametrize(
+    ("silent_ones", "down", "leads"),
+    [("b", "", True), ("bc", "", False), ("b", "c", False), ("", "bc", True), ("bc", "bc", True)],
+)
+def test_rule_35_an_idle_leader_steps_down_if_those_who_live_are_not_reached(
+    silent_ones: str, down: str, leads: bool
+) -> None:
+    """It owes nobody anything. Where no majority lives, CheckQuorum judges, in its own time."""
+    bench = Bench()
+    bench.elect()
+    for peer in ("b", "c"):
+        bench.accept(peer)
+    silent(bench, *silent_ones)
+    bench.node.unreachable = set(down)
+    bench.pass_time(1)
+    assert (bench.group.leadership is not None) is leads
+    assert bench.group.lets_others_lead(bench.now) is not leads
+
+
+def test_rule_35_a_vote_shows_that_the_voters_lane_carries() -> None:
+    bench = Bench()
+    silent(bench, "b", "c")
+    assert not bench.node.lane_carries("b", bench.now)
+    bench.elect("b")
+    assert bench.node.lane_carries("b", bench.now)

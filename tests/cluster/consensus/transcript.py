@@ -6,7 +6,7 @@ shows as a change of the story. `pytest tests/cluster/consensus/test_transcripts
 writes the answers anew; commit such a change only if you understand it.
 
 Time stands still except in `pass`, and messages arrive in the order in which they were sent; beats
-are delivered and not shown. Every write is synced at once, unless its node's disk is held.
+and echoes are delivered and not shown. Every write is synced at once, unless its node's disk is held.
 
     cluster 3 [partitions=N] [KNOB=N ...]   fresh nodes n1, n2, ..., all connected; knobs of ConsensusConfig
     pass 50ms                               time passes
@@ -34,6 +34,8 @@ from allsource.cluster.consensus.messages import (
     AppendReply,
     Beat,
     CommitNotice,
+    Echo,
+    EchoReply,
     Message,
     ReadRound,
     ReadRoundReply,
@@ -316,6 +318,8 @@ class Interpreter:
             messages = [sealed_message(message) for message in messages]
             self._mail.append((node.name, peer, messages))
             for message in messages:
+                if isinstance(message, Echo | EchoReply):
+                    continue
                 lost = " (lost)" if self._is_cut(node.name, peer) or not self._nodes[peer].core else ""
                 self._say(node.name, f"-> {peer} {_message(message)}{lost}")
         for peer, beat in ready.beats.items():

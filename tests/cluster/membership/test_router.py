@@ -16,7 +16,7 @@ from allsource.cluster.membership.router import (
     RequestRouter,
     Unroutable,
 )
-from allsource.storage.model.errors import InvalidRequest, NoMajority, NoOwner
+from allsource.storage.model.errors import InvalidRequest, NoMajority, NoOwner, NotOwner
 from allsource.storage.model.partition import PartitionKey, partition_of
 
 P = 1
@@ -98,6 +98,55 @@ def test_a_bridge_is_a_healthy_peer_with_the_newest_word_and_never_leads_back(
     assert router.route(P) == Forward("c", passes_on=True), "the next beat says so still"
     down(registry, "c")
     assert isinstance(refusal(router.route(P)), NoMajority)
+
+
+def test_a_leader_that_lives_and_is_not_reached_is_asked_through_a_peer_or_named(
+    registry: NodeRegistry,
+) -> None:
+    router = RequestRouter(registry, "a")
+    registry.record_leader(P, "b", 3)
+    registry.set_node_reached("b", False)
+    decision = router.route(P)
+    assert isinstance(decision, Unroutable)
+    assert isinstance(decision.error, NotOwner), "nothing to wait for: the caller may ask b"
+    assert decision.error.details == {"partition": P, "owner": "b"}
+    assert not decision.is_worth_a_wait
+    heard(registry, "c", "b")
+    assert router.route(P) == Forward("c", passes_on=True)
+    registry.set_node_reached("c", False)
+    assert isinstance(router.route(P), Unroutable)
+    registry.set_node_reached("b", True)
+    assert router.route(P) == Forward("b")
+
+
+def test_a_leader_that_is_down_here_and_followed_by_peers_out_of_reach_is_named(
+    registry: NodeRegistry,
+) -> None:
+    """Somebody leads, and there is no way to it from here: an election is not what to wait for."""
+    router = RequestRouter(registry, "a")
+    registry.record_leader(P, "b", 3)
+    down(registry, "b")
+    heard(registry, "c", "b")
+    registry.set_node_reached("c", False)
+    decision = router.route(P)
+    assert isinstance(decision, Unroutable)
+    assert isinstance(decision.error, NotOwner)
+    assert decision.error.details["owner"] == "b"
+    router.could_not_pass_on(P, "c")
+    assert isinstance(refusal(router.route(P)), NoOwner)
+
+
+def test_local_reads_go_to_replicas_within_reach() -> None:
+    registry = NodeRegistry(1, 2, members=("a", "b", "c"))
+    first, second = registry.replicas_of(0)
+    onlooker = RequestRouter(registry, ({"a", "b", "c"} - {first, second}).pop())
+    assert {onlooker.route_local(0) for _ in range(2)} == {Forward(first), Forward(second)}
+    registry.set_node_reached(first, False)
+    assert {onlooker.route_local(0) for _ in range(2)} == {Forward(second)}
+    registry.set_node_reached(second, False)
+    decision = onlooker.route_local(0)
+    assert isinstance(decision, Unroutable)
+    assert isinstance(decision.error, NotOwner)
 
 
 def test_a_leader_that_is_down_is_not_tried(registry: NodeRegistry) -> None:

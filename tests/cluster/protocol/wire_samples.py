@@ -9,6 +9,8 @@ from allsource.cluster.consensus.messages import (
     AppendReply,
     Beat,
     CommitNotice,
+    Echo,
+    EchoReply,
     GroupBeat,
     Message,
     ReadRound,
@@ -115,6 +117,8 @@ MESSAGES: list[Message] = [
     TimeoutNow(31, 2**63 - 1),
     ReadRound(77, [(1, 2), (3, 4)]),
     ReadRoundReply(77, [(1, 4), (3, 2)]),
+    Echo((3 << 32) + 5),
+    EchoReply((3 << 32) + 5),
 ]
 
 BEAT = Beat(

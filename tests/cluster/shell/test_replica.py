@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from allsource.cluster.consensus.lanes import Traffic
 from allsource.cluster.consensus.messages import (
     Beat,
     CommitNotice,
@@ -64,6 +65,12 @@ class World:
     def tick(self, now: int) -> None:
         self.ticks += 1
 
+    def lanes_in_doubt(self) -> list[str]:
+        return ["n3"]
+
+    def lane_traffic(self, peer: str, traffic: Traffic, now: int) -> None:
+        self.story.append(f"{peer} answered {traffic.answers}")
+
     def is_leader(self, partition: int) -> bool:
         return False
 
@@ -94,6 +101,12 @@ class World:
 
     def send_beat(self, peer: str, beat: Beat) -> None:
         self.story.append(f"beat {peer}")
+
+    def traffic(self, peer: str) -> Traffic:
+        return Traffic(answers=7, waiting_bytes=0)
+
+    def renew(self, peer: str) -> None:
+        self.story.append(f"renew {peer}")
 
 
 def full_ready(number: int = 1, *partitions: int) -> Ready:

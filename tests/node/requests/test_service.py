@@ -475,6 +475,29 @@ async def test_what_waits_for_a_leader_behind_a_cut_link_is_sent_the_other_way()
         assert (await cluster.ask("n1", ReadStream(stream))).current_version == 20
 
 
+async def test_a_leader_that_lives_and_is_not_reached_is_named_at_once_or_asked_through_a_peer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Cluster(3) as cluster:
+        partition = next(p for p in range(8) if cluster.leaders(p) == ["n3"])
+        stream = streams_in(partition, 1)[0]
+        core = cluster.members["n1"].core
+        monkeypatch.setattr(core, "lane_carries", lambda peer, _now: peer == "n2")
+        await until(lambda: not core.registry.is_reached("n3"))
+        assert core.registry.is_healthy("n3")
+        answer = None
+        while not isinstance(answer, AppendResult):  # where a beat of n2 is late, it is not known as a way
+            answer = await cluster.ask("n1", append((stream, events())))
+            assert isinstance(answer, AppendResult | NotOwner)
+        monkeypatch.setattr(core, "lane_carries", lambda _peer, _now: False)
+        await until(lambda: not core.registry.is_reached("n2"))
+        began = asyncio.get_running_loop().time()
+        error = await cluster.ask("n1", append((stream, events())), timeout_ms=60_000)
+        assert isinstance(error, NotOwner)
+        assert error.details["owner"] == "n3"
+        assert asyncio.get_running_loop().time() - began < 30
+
+
 async def test_what_a_node_was_asked_to_pass_on_goes_to_the_leader_or_back() -> None:
     """Whatever the nodes believe of each other: there is no third hop."""
     async with Cluster(3) as cluster:
