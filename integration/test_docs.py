@@ -20,7 +20,7 @@ from allsource.node.cli.control.cluster import ClusterProcess
 from allsource.node.cli.control.ports import free_ports
 from allsource.node.cli.targets import DEFAULT_CONFIG
 from integration.harness import Clusters
-from tests.examples import README, fenced, replaced
+from tests.examples import README, commands, fenced, replaced
 
 ROOT = README.parent
 DOCS = ROOT / "docs"
@@ -29,11 +29,6 @@ VARIES = {"created_at", "id", "path", "size_bytes", "taken", "timestamp", "token
 """Keys of answers whose values are other ones each time."""
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-
-
-def commands(block: str) -> list[str]:
-    """The commands of a block: a line that is indented belongs to the one before."""
-    return re.findall(r"^\S.*(?:\n\s.*)*", block, re.MULTILINE)
 
 
 async def shell(line: str, directory: Path, **environment: str) -> str:

@@ -21,7 +21,7 @@ from allsource.node.cli.control.scratch import copy_config
 from allsource.node.cli.targets import DEFAULT_CONFIG
 from integration.harness import Clusters, ask, greeting
 from integration.test_command_line import ALLSOURCE, launched
-from tests.examples import README, fenced, replaced
+from tests.examples import README, commands, fenced, replaced
 from tests.storage.postgres_server import PostgresServer
 
 TEXT = README.read_text()
@@ -39,11 +39,6 @@ def block(language: str, holding: str) -> str:
     """The one block of the README that holds these words."""
     (found,) = (one for one in fenced(TEXT, language) if holding in one)
     return found
-
-
-def commands(lines: str) -> list[str]:
-    """The commands of a shell block: a line that is indented belongs to the one before."""
-    return re.findall(r"^\S.*(?:\n\s.*)*", lines, re.MULTILINE)
 
 
 async def test_the_quick_start(clusters: Clusters, tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ def fenced(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def commands(lines: str) -> list[str]:
+    """The commands of a shell block: a line that is indented belongs to the one before."""
+    return re.findall(r"^\S.*(?:\n\s.*)*", lines, re.MULTILINE)
+
+
 def literal(docstring: str) -> list[str]:
     """The indented blocks behind a paragraph that ends with `::`."""
     found = re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", docstring)
