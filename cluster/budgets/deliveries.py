@@ -29,7 +29,7 @@ class Loop(Protocol):
 
 
 class Connection(Protocol):
-    """Whose data it is."""
+    """The connection that the data came on."""
 
     closing: bool
 
@@ -46,7 +46,7 @@ class Connection(Protocol):
         ...
 
     def read(self, reads: bool) -> None:
-        """Read the socket, or do not."""
+        """Read the socket from now on, or stop reading it."""
         ...
 
 
@@ -60,7 +60,7 @@ class Deliveries:
         self._loop = loop
         self._waiting: deque[bytes] = deque()
         self._events: Iterator[ServerEvent] | None = None
-        """Of the data that is worked on."""
+        """What is left of the data that is being taken in."""
         self._end: float | None = None
         """When this turn's time is over; None before its first work."""
 

@@ -22,7 +22,8 @@ RESERVED = 96
 besides, and connections that are accepted in the same turn in which others make room for them."""
 
 PER_PEER = 12
-"""Two connections each way, each for a moment twice, and attempts that go on."""
+"""Two connections in each direction, each of which may exist twice for a moment, and attempts to
+connect."""
 
 HTTP_MAX = 8_192
 CLIENTS_MAX = 8_192
@@ -45,7 +46,7 @@ class Caps(NamedTuple):
     clients: int
     """Native clients, who have proved who they are."""
     strangers: int
-    """Connections to the peer port that have not proved anything yet, besides."""
+    """Connections to the peer port that have not proved yet who they are, in addition to `clients`."""
 
 
 def caps_for(descriptors: int, nodes: int) -> Caps:

@@ -15,7 +15,7 @@ class Holder(Protocol):
     """A connection that bytes are held for."""
 
     def held_bytes(self) -> int:
-        """Exactly, now."""
+        """How many bytes are held for it now, exactly."""
         ...
 
     def drop_as_worst(self, total: int) -> None:
@@ -24,8 +24,8 @@ class Holder(Protocol):
 
 
 class Holdings:
-    """See the module's page. What is noted may be too much by what a transport has sent since; before
-    anybody is ended, all are asked."""
+    """See the module's page. What was noted may be too high by what a transport has sent since. So before a
+    connection is ended, all are counted anew."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -54,7 +54,7 @@ class Holdings:
         return tuple(self._of)
 
     def recount(self) -> None:
-        """Ask everybody."""
+        """Count anew: ask every connection."""
         self._of = {holder: size for holder in self._of if (size := holder.held_bytes())}
         self._set_total(sum(self._of.values()))
 

@@ -2,10 +2,10 @@
 
 A frame may hold a thousand requests and a loop turn the frames of a thousand connections. So frames are
 kept as they came until it is their turn (`turns`), are decoded one at a time, and handed over a few
-requests at a time. Meanwhile the socket of a client is not read, nor while it has as many requests under
-way as it may, nor while it does not read its answers: what waits here is one read of its socket and one
-decoded frame. A peer's socket is read on and its frames are decoded as they come (`deliveries`):
-consensus messages share it; only the requests in them wait here.
+requests at a time. A client's socket is not read while its frames wait here, while it has as many requests
+under way as it may, or while it does not read its answers. So what waits here for a client is one read of
+its socket and one decoded frame. A peer's socket is read on and its frames are decoded as they come
+(`deliveries`): consensus messages share it; only the requests in them wait here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Connection(Protocol):
         ...
 
     def read(self, reads: bool) -> None:
-        """Read the socket, or do not."""
+        """Read the socket from now on, or stop reading it."""
         ...
 
 
@@ -69,7 +69,7 @@ class Intake:
         self._turns = turns
         self._frames: deque[tuple[int, Payload]] = deque()
         self._backlog: deque[tuple[int, RequestItem]] = deque()
-        """Both with the time of their arrival: a request's own time runs from then."""
+        """Both with the time of their arrival, from which a request's timeout runs."""
         self._decoded_bytes = 0
         self.under_way = 0
         self.under_way_max = under_way_max

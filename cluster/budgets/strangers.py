@@ -51,8 +51,8 @@ class Strangers(Generic[T]):
 
 
 def origin_of(peername: object) -> str:
-    """What counts as one place to come from: an IPv4 address, or an IPv6 network of 64 bits, which is what
-    one machine is given whole."""
+    """What counts as one place to come from: an IPv4 address, or an IPv6 network of 64 bits, because one
+    machine may have all the addresses of such a network."""
     match peername:
         case (str(host), *_):
             try:

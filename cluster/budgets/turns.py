@@ -17,7 +17,8 @@ from typing import Protocol
 
 
 class Worker(Protocol):
-    """Somebody with work to do in steps. One who has none left, or cannot go on, is added again later."""
+    """Somebody with work to do in steps. When nothing is left, or it cannot go on, it has to be added
+    again."""
 
     def step(self) -> bool:
         """Do one small piece. True if there is more to do at once."""
@@ -25,7 +26,7 @@ class Worker(Protocol):
 
 
 class AtOnce:
-    """In the place of `Turns` where time stands still within a turn: in simulations, and in some tests."""
+    """Stands in for `Turns` where no time passes within a turn: in simulations, and in some tests."""
 
     def add(self, worker: Worker) -> None:
         """Let the worker do all that it has."""

@@ -53,7 +53,8 @@ def status(target: Target, as_json: bool) -> int:
 
 
 def _in_server(storage: str) -> bool:
-    """Whether a backend, which a newer node may know alone, keeps its events in a server."""
+    """Whether a backend keeps its events in a server. A newer node may name a backend that is unknown
+    here."""
     traits = BACKENDS.get(storage)
     return traits is not None and traits.in_server
 
@@ -217,7 +218,7 @@ class _Wanted(NamedTuple):
     stream: str | None
     partition: int | None
     start: int | None
-    """None: the natural end."""
+    """None: with the first event, or backward with the last."""
     limit: int | None
     backward: bool
     consistency: Consistency

@@ -1,7 +1,7 @@
 """What a user gives `allsource append` to store: on the command line, or piped in.
 
-JSON stays as it is written. What is piped in is read when there is no DATA, as any filter does; a terminal
-is not waited for in silence, and nothing at all is not an event.
+JSON stays as it is written. What is piped in is read when there is no DATA, as any filter does. A command
+that is run at a terminal without DATA does not wait in silence, and empty input is an error, not an event.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ def node(file: Path, node_id: str) -> int:
     if node_id not in known:
         raise click.UsageError(f"{file} has no node {node_id!r}; it has {', '.join(known)}")
     refuse_to_begin_empty(settings, file, [node_id])
-    # What this process makes holds the events: for its user alone, RocksDB's files too, that know no mode.
+    # The files that this process makes hold events, so they are for its user alone. RocksDB takes no mode.
     os.umask(0o077)
     from allsource.node.daemon import run_node  # the whole node: only who runs one pays for it
 
-    # What is wrong with the file is told once, by who starts many.
+    # `launch` starts many nodes of one file and tells once, itself, what is wrong with it.
     return run_node(settings, node_id, warnings=() if is_child else exposures(file))

@@ -1,4 +1,4 @@
-"""Results as bodies: JSON, or the same maps as msgpack for who sends `Accept: application/msgpack`.
+"""Results as bodies: JSON, or the same maps as msgpack for callers that send `Accept: application/msgpack`.
 
 Stored JSON is spliced into a JSON answer byte for byte, after a look whether it *is* JSON: the msgpack port
 does not parse what its clients call JSON, and a body must not be broken by what one of them stored. What is
@@ -54,7 +54,7 @@ def respond(
     if wants_msgpack(request):
         return _response(_pack(value, default=str), MSGPACK, status, headers)
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    # A line of its own: whoever uses curl has a prompt behind it.
+    # Ends its line: a terminal prints its prompt behind what curl shows.
     return _response(text.encode(errors="replace") + b"\n", JSON_TYPE, status, headers)
 
 

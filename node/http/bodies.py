@@ -1,4 +1,4 @@
-"""Request bodies: which are read, how much of them, and by whom.
+"""Request bodies: which kinds are read, and how much of them.
 
 Nothing is parsed here. A body is JSON or msgpack and says so; a compressed one, one without a type, and one
 that is larger than an append can be, is refused before it is read.

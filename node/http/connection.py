@@ -52,7 +52,7 @@ class HttpConnection(web.RequestHandler, Holder):
             server,
             loop=loop,
             logger=door.logger,
-            access_log=None,  # type: ignore[arg-type]  # none is meant; aiohttp's annotation forgets it
+            access_log=None,  # type: ignore[arg-type]  # None turns it off; aiohttp's annotation forgets that
             keepalive_timeout=10 * door.patience.idle_s,  # ours is shorter
             lingering_time=LINGER_S,
             auto_decompress=False,  # 16 KiB can become 16 MiB: `bodies` refuses what is compressed
@@ -87,7 +87,7 @@ class HttpConnection(web.RequestHandler, Holder):
             if len(self._queued) == 1 and self.transport is not None:
                 self.transport.pause_reading()
             self._door.packets.call(cost, self._feed_queued)
-        else:  # nothing is aiohttp's way to look again at what it has
+        else:  # without data: aiohttp asks itself to look again at what it has buffered
             self._feed(data)
 
     def _feed_queued(self) -> None:

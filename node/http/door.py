@@ -1,4 +1,4 @@
-"""What the connections of one HTTP door share: places, bytes, turns, patience, and a voice."""
+"""What the connections of one HTTP door share: places, bytes, turns of the loop, patience, and the log."""
 
 from __future__ import annotations
 
@@ -70,14 +70,15 @@ class Door:
         self._timer: TimerHandle | None = loop.call_later(limits.patience.look_s, self._look)
 
     async def work(self, size: int, run: Callable[[], _T]) -> _T:
-        """Do something that takes longer for a larger `size`; no more of it than the loop can bear."""
+        """What `run` returns or raises, which takes longer for a larger `size`: here when this loop has a
+        turn for it, or in the door's thread if it is too large for that."""
         if size > INLINE_BYTES:
             return await self._loop.run_in_executor(self._thread, run)
         await self.bytes.turn(size)
         return run()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking at connections, and end the door's thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._timer is not None:
             self._timer.cancel()

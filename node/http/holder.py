@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Holder:
-    """A connection that is told. This one keeps no account: that of a test's server."""
+    """The connection of a request. This base keeps no account; a test's server has such connections."""
 
     __slots__ = ()
 

@@ -53,7 +53,7 @@ class Listener:
             self._loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
-        """Listen no more. Who is inside stays."""
+        """Stop listening. Connections that were accepted stay."""
         if self._pause is not None:
             self._pause.cancel()
         for listening in self._sockets:
@@ -64,7 +64,7 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         for nth in range(ACCEPTS_PER_TURN):
             if nth and self._door.is_full:
-                return  # that another newcomer waits is not known; if one does, the loop calls again
+                return  # whether another newcomer waits is not known; if one does, the loop calls again
             if not self._door.take_place():
                 self._hold_off()
                 return

@@ -18,7 +18,7 @@ _SUB_BITS = 4
 _SUBS = 1 << _SUB_BITS
 _VALUE_BITS_MAX = 42
 _LONGEST_NS = (1 << _VALUE_BITS_MAX) - 1
-# So that the first duration is shorter and longer: no test for "none yet" on the hot path.
+# The first duration is below this minimum and above this maximum: no test for "none yet" is needed.
 _NONE_MIN, _NONE_MAX = 1 << 80, -1
 _BUCKETS = (_VALUE_BITS_MAX - _SUB_BITS + 1) * _SUBS
 

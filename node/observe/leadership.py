@@ -2,8 +2,8 @@
 
 A start or a failover moves a third of all partitions within milliseconds; a line for each would be the
 longest part of the log and the least read. So changes wait a moment for others of their kind and then share
-a line, which is that much late. What comes in the other direction meanwhile ends the wait, so that the
-lines tell what happened in the order in which it did.
+a line, which is that much late. A change in the other direction ends the wait at once, so that the lines
+keep the order of what happened.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LeadershipNews:
         self._timers = 0
 
     def changed(self, partition: int, term: int, *, gained: bool) -> None:
-        """This node leads the partition, or does no more."""
+        """This node has begun to lead the partition (`gained`), or has ceased to."""
         if gained != self._gained:
             self.tell()
         self._gained = gained
@@ -42,7 +42,7 @@ class LeadershipNews:
 
     def _window_is_over(self) -> None:
         self._timers -= 1
-        if not self._timers:  # else the window of newer ones is still open
+        if not self._timers:  # else the window of newer changes is still open
             self.tell()
 
     def tell(self) -> None:

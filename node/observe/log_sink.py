@@ -1,4 +1,4 @@
-"""Where log lines go: to a file descriptor, without ever raising into, or holding up, who logs.
+"""Where log lines go: to a file descriptor. Code that logs never waits for it and meets no exception of it.
 
 Standard error is not ours. Its reader may die (EPIPE), stop reading (a full pipe blocks), its disk may be
 full (ENOSPC). A node that waits there looks dead to its peers, and one that meets an exception in the
@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 QUEUED_BYTES_MAX = 1 << 20
-"""What may wait to be written. A node writes some kilobytes a minute; a reader that stands still for
-longer than this lasts has given up."""
+"""Bytes that may wait to be written. A node writes some kilobytes a minute, so a reader who is further
+behind has given up."""
 LINE_BYTES_MAX = 16 << 10
 """A longer line is cut: no single message is worth more of the queue."""
 _CUT = b" ... (cut)"
@@ -162,9 +162,9 @@ class SinkStream:
             self._sink.write(begun)
 
     def fileno(self) -> int:
-        """Of the stream that this stands for."""
+        """The descriptor of the stream in whose place this stands."""
         return self._instead_of.fileno()
 
     def isatty(self) -> bool:
-        """Never: whoever asks would draw on it."""
+        """False: a program that writes to a terminal would use colours and move the cursor."""
         return False

@@ -56,11 +56,11 @@ class PartitionFigures(NamedTuple):
     last_index: int
     """Index of the last entry in this node's log."""
     commit_lag_entries: int
-    """Between the highest commit index that a leader told and this node's own."""
+    """Entries between the highest commit index that a leader told and this node's own."""
     uncommitted_bytes: int
-    """Of the entries that this node, leading, waits for a majority with; else 0."""
+    """Bytes of the entries that this node, as the leader, proposed and no majority has yet; else 0."""
     followers: tuple[FollowerFigures, ...]
-    """If this node leads it."""
+    """Empty unless this node leads it."""
 
 
 class NodeView(Protocol):
@@ -103,7 +103,7 @@ class _Help(NamedTuple):
     text: str
     label: str = ""
     values: tuple[str, ...] = ()
-    """Those of the label that the daemon uses."""
+    """The values of the label that the daemon uses."""
 
 
 _REASONS = tuple(

@@ -1,4 +1,4 @@
-"""How often the log says what goes on and on: at once, and then ever more seldom.
+"""How often the log tells of a condition that lasts: at once, and then ever more seldom.
 
 A condition that holds for hours, or comes and goes four times a second, is worth a line when it begins and
 a reminder now and then; a line each time would fill the disk whose lack of room it reports.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 FIRST_US = 1_000_000
 LONGEST_US = 600_000_000
 CALM_US = 60_000_000
-"""What has been over for so long is news again."""
+"""A condition that was over for so long is news when it holds again."""
 
 
 class Reminder:

@@ -25,7 +25,7 @@ class Again:
         self._tickets: deque[Ticket] = deque()
 
     def add(self, tickets: Iterable[Ticket]) -> None:
-        """Begin these when it is their turn; at once, if there is time."""
+        """Have attempts of these begin when it is their turn; at once, if there is time."""
         self._tickets.extend(tickets)
         if self._tickets:
             self._turns.add(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -51,22 +52,31 @@ class Faults:
         return AllsourceError("an unexpected error, logged by the node; nothing was changed")
 
 
+class _Told(NamedTuple):
+    """When the log was last told of a peer, and how often it happened since."""
+
+    at_us: int
+    times: int
+
+
+_NEVER = _Told(-NONSENSE_EVERY_US, 0)
+
+
 class Nonsense:
-    """Peers that said what no peer in order says (RULES.md rule 38): it costs them their connection,
-    and the log a line in ten seconds for each."""
+    """Peers that said what no healthy peer says (RULES.md rule 38). Each such peer loses its connection,
+    and has one line in the log in ten seconds."""
 
     def __init__(self, log: FilteringBoundLogger, measures: Measures, now_us: Callable[[], int]) -> None:
         self._log = log
         self._measures = measures
         self._now_us = now_us
-        self._told: dict[str, tuple[int, int]] = {}
-        """By peer: when it was last told, and how often it happened since."""
+        self._told: dict[str, _Told] = {}
 
     def heard(self, peer: str, error: ProtocolError) -> None:
         """Count it, and log it now and then."""
         self._measures.failed()
         now = self._now_us()
-        told_us, times = self._told.get(peer, (-NONSENSE_EVERY_US, 0))
+        told_us, times = self._told.get(peer, _NEVER)
         times += 1
         if now - told_us >= NONSENSE_EVERY_US:
             self._log.error(
@@ -77,9 +87,9 @@ class Nonsense:
                 times=times,
             )
             told_us, times = now, 0
-        self._told[peer] = (told_us, times)
+        self._told[peer] = _Told(told_us, times)
 
 
 def not_expected(error: Exception) -> AllsourceError:
-    """In tests and simulations an error of ours is not met but raised."""
+    """For tests and simulations: an error of ours is raised, not answered."""
     raise error

@@ -8,14 +8,15 @@ waited for it is answered in one go.
 Invariant: an append is answered as committed only from `committed`, and only if the entry that is
 committed at its index is its own, term and all (RULES.md rules 6 and 32). A leadership that ends takes
 all its waiting answers with it: they become "in doubt" and are routed anew with the same event ids, never
-guessed. The two do not rest on each other: an answer is right also if the news of the end never came.
+guessed. The two do not rest on each other: answers are right even if the news that a leadership ended
+never came.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.consensus.messages import Role, RoleChange
@@ -54,7 +55,7 @@ ANSWERED_AT_ONCE = 64
 
 
 class Proposer(Protocol):
-    """The part of the core that the write path uses (`Replica` and `MultiRaft` have it)."""
+    """What the write path asks of consensus; `Driver` has it."""
 
     def is_leader(self, partition: int) -> bool: ...
 
@@ -85,6 +86,15 @@ class Store(Indexes, Protocol):
     def pressure(self) -> Refusal | None: ...
 
 
+class WaitingRetry(NamedTuple):
+    """A retry of an append that is in the log and not committed yet."""
+
+    term: int | None
+    """Of the entry, when the retry came."""
+    log_index: int
+    ticket: Ticket
+
+
 class Lane:
     """One partition's waiting answers. `answer` gives some of them, and says whether more can be given."""
 
@@ -97,8 +107,7 @@ class Lane:
         """Up to which index everything is committed, and is to be answered."""
         self.pending: deque[tuple[Entry, Ticket]] = deque()
         """Indexes only grow within a term, so commits pop from the left."""
-        self.waiting: list[tuple[int | None, int, Ticket]] = []
-        """Retries of appends that are in the log but not committed: `(term, index, ticket)`."""
+        self.waiting: list[WaitingRetry] = []
 
     def step(self) -> bool:
         """Answer some (`turns.Worker`)."""
@@ -158,7 +167,8 @@ class Ingest:
             self._core.schedule()
 
     def pump(self) -> bool:
-        """Propose what the queue holds; storage has everything of earlier turns. True if more can be."""
+        """Propose what the queue holds; storage has everything of earlier turns. True if more can be
+        proposed."""
         if self._touched:
             for view in self._touched.values():
                 view.written()
@@ -187,7 +197,7 @@ class Ingest:
         return room > 0 and len(self._queue) > 0
 
     def _room(self) -> int:
-        """How many more may be proposed; when there is none, answers make it, and ask for a turn."""
+        """How many more may be proposed. When none may, the next answers make room, and ask for a turn."""
         per_us = self._pace.per_us
         most = PENDING_MAX if per_us is None else max(PENDING_MAX, int(PENDING_US * per_us))
         return most - self._pending_count
@@ -293,8 +303,8 @@ class Ingest:
         while pending and pending[0][0].index <= commit and taken < ANSWERED_AT_ONCE:
             entry, ticket = pending.popleft()
             taken += 1
-            # What this node proposed in the term of the newest committed entry, and before it, is in
-            # the same log; of an older term, it has to be looked up.
+            # The newest committed entry is in the log of its term. What this node proposed earlier in that
+            # very term is in the same log; what it proposed in an older term has to be looked up.
             if entry.term != term and term_at(partition, entry.index) != entry.term:
                 self._lose(ticket)
                 continue
@@ -311,13 +321,13 @@ class Ingest:
 
     def _answer_waiting(self, lane: Lane) -> None:
         waiting, lane.waiting = lane.waiting, []
-        for known_term, index, ticket in waiting:
-            if index > lane.commit:
-                lane.waiting.append((known_term, index, ticket))
-            elif self._core.entry_term(lane.view.partition, index) == known_term:
-                self._answer_again(lane.view.partition, index, ticket)
+        for retry in waiting:
+            if retry.log_index > lane.commit:
+                lane.waiting.append(retry)
+            elif self._core.entry_term(lane.view.partition, retry.log_index) == retry.term:
+                self._answer_again(lane.view.partition, retry.log_index, retry.ticket)
             else:
-                self._lose(ticket)
+                self._lose(retry.ticket)
 
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed. Answers that wait on an older leadership are in
@@ -341,7 +351,7 @@ class Ingest:
         self._pending_count -= len(lost)
         self._core.schedule()
         waiting, lane.waiting = lane.waiting, []
-        lost += [ticket for _, _, ticket in waiting]
+        lost += [retry.ticket for retry in waiting]
         for ticket in lost:
             self._lose(ticket)
 
@@ -361,7 +371,7 @@ class Ingest:
         partition = ticket.partition
         if index > self._core.commit_index(partition):
             ticket.out = True
-            lane.waiting.append((self._core.entry_term(partition, index), index, ticket))
+            lane.waiting.append(WaitingRetry(self._core.entry_term(partition, index), index, ticket))
         else:
             self._answer_again(partition, index, ticket)
 

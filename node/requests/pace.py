@@ -1,12 +1,12 @@
 """How fast a queue is served just now, and so how long a newcomer would wait.
 
 A queue that its deadline cannot serve is too long: what waits in it costs memory and work, ends as
-"unknown", and keeps the loop from its beats. So who comes is told at once, definitely, that it would
+"unknown", and keeps the loop from its beats. So a newcomer is told at once, definitely, that it would
 not be served in time.
 
-The pace is what was served in the last window, and it is only believed while more was left over at
-the window's end than the window served: then the node did all that it could. A node that has served
-all there was could have done more, nobody knows how much, and refuses nothing.
+The pace is how much was served in the last window. It is believed only if more was left over at the
+window's end than was served in it: then the node did all that it could. A node that served all there was
+could have done more, nobody knows how much, so it refuses nothing.
 """
 
 from __future__ import annotations

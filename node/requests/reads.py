@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.protocol.requests import (
@@ -54,7 +54,17 @@ class Barrier(Protocol):
     """What the core's `ReadResult.ticket` is at this node: somebody who waits for a read barrier."""
 
     def confirmed(self, index: int, *, ok: bool) -> None:
-        """Everything up to `index` is committed and this node led until then; or (not `ok`) it did not."""
+        """`ok`: everything up to `index` is committed, and this node led when it was asked. Else it did
+        not."""
+
+
+class _Behind(NamedTuple):
+    """A local read that waits for an entry, in a heap: the smallest index comes first."""
+
+    log_index: int
+    order: int
+    """Of its arrival: tickets are not compared."""
+    ticket: Ticket
 
 
 class Reads:
@@ -81,7 +91,7 @@ class Reads:
         self._turns = turns
         self._lanes: dict[Source | None, _Lane] = {}
         self._ready_count = 0
-        self._waiting: dict[int, list[tuple[int, int, Ticket]]] = {}
+        self._waiting: dict[int, list[_Behind]] = {}
         self._waiting_count = 0
         self._order = 0
 
@@ -113,16 +123,16 @@ class Reads:
             self._waiting_count += 1
             ticket.stage = Stage.TOKEN
             waiting = self._waiting.setdefault(partition, [])
-            heapq.heappush(waiting, (ticket.min_index, self._order, ticket))
+            heapq.heappush(waiting, _Behind(ticket.min_index, self._order, ticket))
 
     def committed(self, partition: int, commit: int) -> None:
         """This replica's commit index moved: serve the local reads that waited for it."""
         waiting = self._waiting.get(partition)
         if waiting is None:
             return
-        while waiting and waiting[0][0] <= commit:
+        while waiting and waiting[0].log_index <= commit:
             self._waiting_count -= 1
-            self._ready(heapq.heappop(waiting)[2], commit)
+            self._ready(heapq.heappop(waiting).ticket, commit)
         if not waiting:
             del self._waiting[partition]
 
@@ -130,8 +140,8 @@ class Reads:
         """This replica will never have what these wait for: have them served elsewhere."""
         waiting = self._waiting.pop(partition, [])
         self._waiting_count -= len(waiting)
-        for _, _, ticket in waiting:
-            self._retry(ticket)
+        for behind in waiting:
+            self._retry(behind.ticket)
 
     def forget_finished(self) -> None:
         """Drop waiting reads whose deadline has passed."""
@@ -140,7 +150,7 @@ class Reads:
             if not lane.tickets:
                 del self._lanes[source]
         for partition, waiting in list(self._waiting.items()):
-            kept = [item for item in waiting if item[2].reply is not None]
+            kept = [behind for behind in waiting if behind.ticket.reply is not None]
             self._waiting_count -= len(waiting) - len(kept)
             if kept:
                 heapq.heapify(kept)
@@ -215,7 +225,7 @@ class Reads:
         except AllsourceError as error:
             answer = error
             self._measures.refused(error)
-        except Exception as error:  # a read changes nothing, so a bug in it is its own affair
+        except Exception as error:  # a read changes nothing, so a bug in it costs this read alone
             answer = self._on_fault(error)
         self._measures.read_took(self._now_us() - ticket.started_us)
         if ticket.source is None and not isinstance(answer, AllsourceError):
