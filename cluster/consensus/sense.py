@@ -19,8 +19,8 @@ from allsource.cluster.consensus.messages import (
     GroupBeat,
     RequestVote,
 )
-from allsource.cluster.protocol.frames import ProtocolError
 from allsource.storage.model.entry import Entry
+from allsource.storage.model.errors import AllsourceError
 
 TERM_JUMP_MAX = 1 << 32
 """How far above its own a replica believes a peer's term. Terms rise by one with each election, and only
@@ -34,11 +34,10 @@ TIMESTAMP_US_MAX = 253_402_300_799_999_999
 """The end of the year 9999, which is as far as dates go in most of the languages that read them."""
 
 
-class PeerNonsense(ProtocolError):
-    """A peer said what no peer in order can say; its connection ends."""
+class PeerNonsense(AllsourceError):
+    """A peer said what no peer in order can say; whoever carries its messages ends the connection."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("nonsense", message)
+    code = "nonsense"
 
 
 def check_term(term: int, own: int, partition: int) -> None:

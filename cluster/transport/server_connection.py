@@ -16,6 +16,7 @@ from allsource.cluster.budgets.intake import Intake, Payload
 from allsource.cluster.budgets.strangers import origin_of
 from allsource.cluster.budgets.turns import Turns
 from allsource.cluster.consensus.messages import Beat, Message
+from allsource.cluster.consensus.sense import PeerNonsense
 from allsource.cluster.protocol.codec import RequestItem
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.handshake import AcceptorConfig, Hello
@@ -54,11 +55,11 @@ class Handler(Protocol):
         ...
 
     def messages(self, peer: str, messages: list[Message]) -> None:
-        """Consensus messages, in the order in which the peer sent them."""
+        """Consensus messages, in the order in which the peer sent them. Raises `PeerNonsense`."""
         ...
 
     def beat(self, peer: str, beat: Beat) -> None:
-        """A heartbeat."""
+        """A heartbeat. Raises `PeerNonsense`."""
         ...
 
     def eased(self, connection: ServerConnection) -> None:
@@ -160,16 +161,19 @@ class ServerConnection(Connection[ServerEvent]):
         self._server.opened(self)
 
     def on_event(self, event: ServerEvent) -> None:
-        kind = type(event)
         if isinstance(event, Requests):
             self._intake.take_requests(event.items)
-        elif isinstance(event, Messages):
-            self._handler.messages(self._peer, event.items)
-        elif isinstance(event, BeatArrived):
-            self._handler.beat(self._peer, event.beat)
-        else:
-            assert kind is Established
-            self._admitted()
+            return
+        try:
+            if isinstance(event, Messages):
+                self._handler.messages(self._peer, event.items)
+            elif isinstance(event, BeatArrived):
+                self._handler.beat(self._peer, event.beat)
+            else:
+                assert isinstance(event, Established)
+                self._admitted()
+        except PeerNonsense as error:
+            raise ProtocolError(error.code, error.message) from error
 
     def data_received(self, data: bytes) -> None:
         if self.closing or not self.established:

@@ -39,6 +39,9 @@ class Core:
     def persisted(self, number: int, now: int) -> None:
         self.done.append(number)
 
+    def lanes_in_doubt(self) -> list[str]:
+        return []
+
     def tick(self, now: int) -> None:
         self.ticks += 1
         self.deadline = now + 60_000_000
