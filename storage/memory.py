@@ -21,12 +21,19 @@ from uuid import uuid4
 
 from allsource.storage.interface import Refusal
 from allsource.storage.model.audit import IndexCounts, audit
-from allsource.storage.model.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.entry import Entry
 from allsource.storage.model.errors import CheckpointsUnsupported, Corrupt, StorageFault
 from allsource.storage.model.identity import Identity
-from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.model.log import (
+    HardState,
+    LogMarks,
+    PartitionState,
+    PartitionWrite,
+    StreamHead,
+    StreamSlice,
+)
 from allsource.storage.model.partition import PARTITION_COUNT
-from allsource.storage.model.writes import combined
+from allsource.storage.model.writes import check_continues, combined
 
 
 class _Undo(NamedTuple):
@@ -65,17 +72,17 @@ class MemoryStorage:
             hard=log.hard,
             last_index=len(log.entries),
             last_term=last.term if last else 0,
-            terms=list(log.terms),
+            terms=list(log.marks.terms),
             next_position=last.next_position if last else 1,
             last_timestamp_us=last.timestamp_us if last else 0,
-            configurations=list(log.configurations),
+            configurations=list(log.marks.configurations),
         )
 
     def write(self, writes: Sequence[PartitionWrite]) -> None:
         self._check_open()
         writes = combined(writes)
         for write in writes:
-            self._logs[write.partition].check(write)
+            check_continues(write, len(self._logs[write.partition].entries))
         undo = []
         for write in writes:
             log = self._logs[write.partition]
@@ -237,19 +244,9 @@ class _Log:
     heads: dict[str, StreamHead] = field(default_factory=dict)
     slices: dict[str, list[StreamSlice]] = field(default_factory=dict)
     ids: dict[bytes, int] = field(default_factory=dict)
-    terms: list[tuple[int, int]] = field(default_factory=list)
-    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
+    marks: LogMarks = field(default_factory=LogMarks)
     names: list[bytes] | None = None
     """Streams in the order of their UTF-8 bytes; None when it must be sorted anew."""
-
-    def check(self, write: PartitionWrite) -> None:
-        """Raise before anything changes if the entries do not continue the log."""
-        end = len(self.entries)
-        if write.truncate_from is not None:
-            end = min(end, write.truncate_from - 1)
-        for index, entry in enumerate(write.entries, end + 1):
-            assert entry.index == index, f"entry {entry.partition}/{entry.index} where {index} is due"
-            assert entry.partition == write.partition, f"entry of partition {entry.partition}"
 
     def apply(self, write: PartitionWrite) -> list[Entry]:
         """Change the log as told; returns the entries that were truncated."""
@@ -263,10 +260,7 @@ class _Log:
         return removed
 
     def _append(self, entry: Entry) -> None:
-        if not self.terms or entry.term != self.terms[-1][1]:
-            self.terms.append((entry.index, entry.term))
-        if entry.kind == CONFIG:
-            self.configurations.append((entry.index, Configuration.decode(entry.payload())))
+        self.marks.append(entry)
         self.entries.append(entry)
         for part in entry.parts:
             head = self.heads.get(part.stream)
@@ -283,10 +277,7 @@ class _Log:
 
     def _truncate(self, index: int) -> list[Entry]:
         removed = self.entries[index - 1 :]
-        while self.terms and self.terms[-1][0] >= index:
-            self.terms.pop()
-        while self.configurations and self.configurations[-1][0] >= index:
-            self.configurations.pop()
+        self.marks.truncate(index)
         for entry in reversed(removed):
             for part in reversed(entry.parts):
                 del self.ids[part.first_id]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
-from allsource.storage.model.log import PartitionState
+from allsource.storage.model.log import ConfigurationAt, PartitionState
 
 TAIL_BYTES_MAX = 2 << 20
 """Newest entries kept in memory for each partition, so that replication does not read the disk."""
@@ -113,7 +113,7 @@ class RaftLog:
     @property
     def configuration(self) -> Configuration:
         """The newest configuration in the log, committed or not (rule 8)."""
-        return self._configurations[-1][1] if self._configurations else Configuration(())
+        return self._configurations[-1].configuration if self._configurations else Configuration(())
 
     # -- changing
 
@@ -125,7 +125,7 @@ class RaftLog:
             self._run_starts.append(entry.index)
             self._run_terms.append(entry.term)
         if entry.kind == CONFIG:
-            self._configurations.append((entry.index, Configuration.decode(entry.payload())))
+            self._configurations.append(ConfigurationAt(entry.index, Configuration.decode(entry.payload())))
         self._tail.append(entry)
         self._tail_bytes += len(entry.record)
         self._unwritten.append(entry)
@@ -140,7 +140,7 @@ class RaftLog:
         while self._run_starts and self._run_starts[-1] >= first:
             self._run_starts.pop()
             self._run_terms.pop()
-        while self._configurations and self._configurations[-1][0] >= first:
+        while self._configurations and self._configurations[-1].index >= first:
             self._configurations.pop()
         if first <= self._stored_last:
             self._stored_last = first - 1

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, decode_entry
+from allsource.storage.model.entry import Entry, Part, decode_entry
 from allsource.storage.model.errors import Corrupt, InvalidRequest
 from allsource.storage.model.events import check_blob
-from allsource.storage.model.log import PartitionState, StreamHead, StreamSlice
+from allsource.storage.model.log import LogMarks, PartitionState, StreamHead, StreamSlice
 
 
 class IndexCounts(NamedTuple):
@@ -76,8 +76,7 @@ class _Replay:
     last_timestamp_us: int = 0
     heads: dict[str, StreamHead] = field(default_factory=dict)
     parts: int = 0
-    terms: list[tuple[int, int]] = field(default_factory=list)
-    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
+    marks: LogMarks = field(default_factory=LogMarks)
     skipped: bool = False
 
     def say(self, fault: str) -> str:
@@ -99,10 +98,7 @@ class _Replay:
             yield self.say(f"{at} has an earlier timestamp than the entry before it")
         if entry.count != sum(part.count for part in entry.parts):
             yield self.say(f"{at} claims {entry.count} events, its parts hold another number")
-        if entry.term != self.last_term or not self.terms:
-            self.terms.append((entry.index, entry.term))
-        if entry.kind == CONFIG:
-            self.configurations.append((entry.index, Configuration.decode(entry.payload())))
+        self.marks.append(entry)
         for part in entry.parts:
             yield from self._part(entry, part)
         self.last_index, self.last_term = entry.index, entry.term
@@ -152,8 +148,8 @@ def _check_state(replay: _Replay, state: PartitionState) -> Iterator[str]:
         ("last index", state.last_index, replay.last_index),
         ("last term", state.last_term, replay.last_term),
         ("next position", state.next_position, replay.next_position),
-        ("term starts", state.terms, replay.terms),
-        ("configurations", state.configurations, replay.configurations),
+        ("term starts", state.terms, replay.marks.terms),
+        ("configurations", state.configurations, replay.marks.configurations),
     ):
         if loaded != replayed:
             yield replay.say(f"{what}: stored {loaded}, the log says {replayed}")

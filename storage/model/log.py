@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from allsource.storage.model.entry import Configuration, Entry
+from allsource.storage.model.entry import CONFIG, Configuration, Entry
 
 
 class HardState(NamedTuple):
@@ -23,6 +23,45 @@ class HardState(NamedTuple):
     commit: int = 0
 
 
+class TermStart(NamedTuple):
+    """From `index` on, entries are of `term`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+
+
+class ConfigurationAt(NamedTuple):
+    """The CONFIG entry at `index`."""
+
+    index: int  # type: ignore[assignment]
+    configuration: Configuration
+
+
+@dataclass(slots=True)
+class LogMarks:
+    """What a start wants to know of a whole log, however long: a handful of entries. A backend that keeps
+    them in memory keeps them in step with every write."""
+
+    terms: list[TermStart] = field(default_factory=list)
+    configurations: list[ConfigurationAt] = field(default_factory=list)
+
+    def append(self, entry: Entry) -> bool:
+        """The log has a further entry. Whether it opens a term."""
+        opens_term = not self.terms or entry.term != self.terms[-1].term
+        if opens_term:
+            self.terms.append(TermStart(entry.index, entry.term))
+        if entry.kind == CONFIG:
+            self.configurations.append(ConfigurationAt(entry.index, Configuration.decode(entry.payload())))
+        return opens_term
+
+    def truncate(self, first: int) -> None:
+        """The entries from `first` on are gone."""
+        while self.terms and self.terms[-1].index >= first:
+            self.terms.pop()
+        while self.configurations and self.configurations[-1].index >= first:
+            self.configurations.pop()
+
+
 @dataclass(slots=True)
 class PartitionState:
     """All that consensus needs to know of a partition's log when a node starts."""
@@ -31,13 +70,13 @@ class PartitionState:
     hard: HardState = field(default_factory=HardState)
     last_index: int = 0
     last_term: int = 0
-    terms: list[tuple[int, int]] = field(default_factory=list)
-    """`(first index, term)` of every run of entries of one term, ascending."""
+    terms: list[TermStart] = field(default_factory=list)
+    """Every run of entries of one term, ascending."""
     next_position: int = 1
     """The position that the next event would get."""
     last_timestamp_us: int = 0
-    configurations: list[tuple[int, Configuration]] = field(default_factory=list)
-    """`(index, configuration)` of every CONFIG entry in the log, ascending."""
+    configurations: list[ConfigurationAt] = field(default_factory=list)
+    """Every CONFIG entry in the log, ascending."""
 
 
 @dataclass(slots=True)

@@ -24,6 +24,16 @@ def combined(writes: Sequence[PartitionWrite]) -> Sequence[PartitionWrite]:
     return list(merged.values())
 
 
+def check_continues(write: PartitionWrite, last_index: int) -> None:
+    """Assert that the entries go on where the log ends, which has `last_index` entries now."""
+    end = last_index
+    if write.truncate_from is not None:
+        end = min(end, write.truncate_from - 1)
+    for index, entry in enumerate(write.entries, end + 1):
+        assert entry.index == index, f"entry {entry.partition}/{entry.index} where {index} is due"
+        assert entry.partition == write.partition, f"entry of partition {entry.partition}"
+
+
 def _folded(earlier: PartitionWrite, later: PartitionWrite) -> PartitionWrite:
     truncate_from, entries = earlier.truncate_from, list(earlier.entries)
     if later.truncate_from is not None:

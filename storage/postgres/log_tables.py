@@ -10,7 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from allsource.storage.model.entry import CONFIG, Configuration, decode_entry
-from allsource.storage.model.log import HardState, StreamHead, StreamSlice
+from allsource.storage.model.log import (
+    ConfigurationAt,
+    HardState,
+    LogMarks,
+    StreamHead,
+    StreamSlice,
+    TermStart,
+)
 from allsource.storage.postgres.overlay import Layer
 
 WRITE = f"SELECT write_log({', '.join(f'${n}' for n in range(1, 25))})"
@@ -91,8 +98,7 @@ class Loaded(NamedTuple):
     hard: HardState
     last_record: bytes | None
     last_index: int
-    terms: list[tuple[int, int]]
-    configurations: list[tuple[int, Configuration]]
+    marks: LogMarks
 
 
 async def load(connection: Any, partition: int) -> Loaded:
@@ -115,8 +121,13 @@ async def load(connection: Any, partition: int) -> Loaded:
         HardState(*hard) if hard else HardState(),
         last[0] if last else None,
         last[1] if last else 0,
-        [(index, term) for index, term in terms],
-        [(index, Configuration.decode(decode_entry(record).payload())) for index, record in configurations],
+        LogMarks(
+            [TermStart(index, term) for index, term in terms],
+            [
+                ConfigurationAt(index, Configuration.decode(decode_entry(record).payload()))
+                for index, record in configurations
+            ],
+        ),
     )
 
 

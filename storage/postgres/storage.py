@@ -35,7 +35,7 @@ from allsource.storage.model.errors import (
 from allsource.storage.model.log import PartitionState, PartitionWrite, StreamHead, StreamSlice
 from allsource.storage.model.partition import PARTITION_COUNT
 from allsource.storage.model.recent import Recent
-from allsource.storage.model.writes import combined
+from allsource.storage.model.writes import check_continues, combined
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import NO_CHECKPOINTS, Target
 from allsource.storage.postgres.migrate import NODE, Wanted
@@ -102,29 +102,20 @@ class PostgresStorage:
             hard=log.hard,
             last_index=log.last_index,
             last_term=log.last_term,
-            terms=list(log.terms),
+            terms=list(log.marks.terms),
             next_position=log.next_position,
             last_timestamp_us=log.timestamp_us,
-            configurations=list(log.configurations),
+            configurations=list(log.marks.configurations),
         )
 
     def write(self, writes: Sequence[PartitionWrite]) -> None:
         self._check_writable()
         writes = combined(writes)
         for write in writes:
-            self._check(write)
+            check_continues(write, self._log(write.partition).last_index)
         with self._lock:
             for write in writes:
                 self._apply(write)
-
-    def _check(self, write: PartitionWrite) -> None:
-        """Raise before anything changes if the entries do not continue the log."""
-        end = self._log(write.partition).last_index
-        if write.truncate_from is not None:
-            end = min(end, write.truncate_from - 1)
-        for index, entry in enumerate(write.entries, end + 1):
-            assert entry.index == index, f"entry {entry.partition}/{entry.index} where {index} is due"
-            assert entry.partition == write.partition, f"entry of partition {entry.partition}"
 
     def _apply(self, write: PartitionWrite) -> None:
         partition, log, layer = write.partition, self._logs[write.partition], self._layers[0]

@@ -15,7 +15,14 @@ from rocksdict import RdictIter
 from allsource.storage.model.audit import IndexCounts, audit
 from allsource.storage.model.entry import Configuration, Entry, check_record, decode_entry, span_of
 from allsource.storage.model.errors import PEERS_GO_ON, Corrupt, StorageFault
-from allsource.storage.model.log import HardState, PartitionState, StreamHead, StreamSlice
+from allsource.storage.model.log import (
+    ConfigurationAt,
+    HardState,
+    PartitionState,
+    StreamHead,
+    StreamSlice,
+    TermStart,
+)
 from allsource.storage.model.recent import Recent
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.batch import CACHED_HEADS, HeadCache, Tail
@@ -61,17 +68,17 @@ class RocksReads(ABC):
             hard=hard,
             last_index=tail.last_index,
             last_term=tail.last_term,
-            terms=[(keys.index_of(key), keys.unpack_u64(term)) for key, term in marks],
+            terms=[TermStart(keys.index_of(key), keys.unpack_u64(term)) for key, term in marks],
             next_position=tail.next_position,
             last_timestamp_us=tail.last_timestamp_us,
             configurations=self._configurations(partition),
         )
 
-    def _configurations(self, partition: int) -> list[tuple[int, Configuration]]:
+    def _configurations(self, partition: int) -> list[ConfigurationAt]:
         prefix = keys.configuration_key(partition, 0)[:3]
         indexes = [keys.index_of(key) for key, _ in self._database.scan(keys.META, prefix)]
         entries = self._entries_at(partition, indexes)
-        return [(entry.index, Configuration.decode(entry.payload())) for entry in entries]
+        return [ConfigurationAt(entry.index, Configuration.decode(entry.payload())) for entry in entries]
 
     # -- the log
 

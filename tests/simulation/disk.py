@@ -15,7 +15,13 @@ from random import Random
 import msgpack
 
 from allsource.storage.model.entry import CONFIG, Configuration, Entry
-from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
+from allsource.storage.model.log import (
+    ConfigurationAt,
+    HardState,
+    PartitionState,
+    PartitionWrite,
+    TermStart,
+)
 
 
 def blob_of(ids: Sequence[bytes]) -> bytes:
@@ -68,8 +74,8 @@ class Index:
     __slots__ = ("appends", "configurations", "streams")
 
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
-        self.configurations: list[tuple[int, Configuration]] = []
-        """`(index, configuration)`, ascending; the newest is the one in force (rule 8)."""
+        self.configurations: list[ConfigurationAt] = []
+        """Ascending; the newest is the one in force (rule 8)."""
         self.streams: dict[str, list[tuple[int, bytes]]] = {}
         """`(index of the entry, event id)` by version, of each stream."""
         self.appends: dict[bytes, int] = {}
@@ -79,7 +85,7 @@ class Index:
     def add(self, entry: Entry) -> None:
         """Index one more entry."""
         if entry.kind == CONFIG:
-            self.configurations.append((entry.index, Configuration.decode(entry.payload())))
+            self.configurations.append(ConfigurationAt(entry.index, Configuration.decode(entry.payload())))
         for part in entry.parts:
             events = self.streams.setdefault(part.stream, [])
             events.extend((entry.index, event_id) for event_id in ids_of(part.blob))
@@ -177,7 +183,7 @@ class SimDisk:
         state = PartitionState(partition, replica.hard, len(replica.entries))
         for entry in replica.entries:
             if entry.term != state.last_term or not state.terms:
-                state.terms.append((entry.index, entry.term))
+                state.terms.append(TermStart(entry.index, entry.term))
             state.last_term = entry.term
             state.next_position = entry.next_position
             state.last_timestamp_us = entry.timestamp_us

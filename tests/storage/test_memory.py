@@ -83,5 +83,5 @@ def test_verify_finds_what_was_tampered_with() -> None:
     assert "indexed at None" in faults(lambda inner: inner.ids.pop(log.entries[0].parts[0].first_id))[0]
     assert "version index" in faults(lambda inner: inner.slices["a"].pop())[0]
     assert "the indexes hold" in faults(lambda inner: inner.ids.update({bytes(16): 1}))[0]
-    assert "term starts" in faults(lambda inner: inner.terms.clear())[0]
+    assert "term starts" in faults(lambda inner: inner.marks.terms.clear())[0]
     assert "entries are missing" in " ".join(faults(lambda inner: inner.entries.pop(1)))

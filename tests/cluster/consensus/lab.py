@@ -9,7 +9,7 @@ from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
 from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
-from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
+from allsource.storage.model.log import HardState, LogMarks, PartitionState, PartitionWrite
 
 MEMBERS = ("a", "b", "c")
 SECOND = 1_000_000
@@ -142,19 +142,18 @@ class Bench:
         self.now = 0
         log = [first_entry(voters)] + [entry(i, term) for i, term in enumerate(terms, 2)]
         self.disk.log = log
-        runs: list[tuple[int, int]] = []
+        marks = LogMarks()
         for e in log:
-            if not runs or runs[-1][1] != e.term:
-                runs.append((e.index, e.term))
+            marks.append(e)
         state = PartitionState(
             0,
             hard or HardState(log[-1].term, "", 1),
             log[-1].index,
             log[-1].term,
-            runs,
+            marks.terms,
             log[-1].next_position,
             log[-1].timestamp_us,
-            [(1, Configuration(tuple(voters)))],
+            marks.configurations,
         )
         self.group = Group(state, self.disk, self.node, self.now)
 
