@@ -66,7 +66,6 @@ class _Line:
         self._opened_at = 0.0
         self._closed = False
         self._gone = asyncio.Event()
-        self._gone.set()
         self._dialling: Dialling[NodeConnection] = Dialling(
             address, self._make, self._failed, Manner(random.random, CONNECT_TIMEOUT_S)
         )
@@ -81,9 +80,9 @@ class _Line:
         """Hang up and dial no more; the socket is closed afterwards."""
         self._closed = True
         await self._dialling.stop()
-        if self._connection is not None:
-            self._connection.drop()
-        await self._gone.wait()
+        if self._dialling.trying is not None:
+            self._dialling.trying.drop()
+            await self._gone.wait()
 
     def _make(self) -> NodeConnection:
         return NodeConnection(self._dialler.config, self._dialler.listener, self)
@@ -94,7 +93,6 @@ class _Line:
     # -- called by the connection
 
     def opened(self, connection: NodeConnection) -> None:
-        self._gone.clear()
         self._opened_at = self._loop.time()
         self._connection = connection
         self._dialling.opened(connection)
@@ -103,7 +101,8 @@ class _Line:
         if not self._dialling.over(connection):
             return
         self._connection = None
-        self._gone.set()
+        if self._closed:
+            self._gone.set()
         if connection.welcome is None:
             self._dialling.failed(why)
             return

@@ -54,7 +54,7 @@ class Dialling(Generic[ConnectionT]):
         name: str = "",
     ) -> None:
         self.trying: ConnectionT | None = None
-        """The connection whose handshake is under way."""
+        """The connection that was made, until who dials says that it is `over`."""
         self.redial = Redial()
         self._address = address
         self._make = make
@@ -99,7 +99,8 @@ class Dialling(Generic[ConnectionT]):
         self.trying = connection
 
     def over(self, connection: ConnectionT) -> bool:
-        """The handshake has ended, well or not. False if it was not this one's that was waited for."""
+        """The connection has ended, or stands and is not dialling's concern any more. False if that was not
+        waited for: another one has been made since, or it was let go of."""
         if connection is not self.trying:
             return False
         self.trying = None
