@@ -2,6 +2,9 @@
 
 One thread runs an event loop for all callers, so that calls of many threads still share connections
 and writes. A call that is interrupted (Ctrl-C) is given up; an append may still happen.
+
+Each call repeats the signature of `Client`'s, and a test compares the pairs. They could be made from one
+another (`ParamSpec`), but then an editor shows a wrapper where it shows a signature and a docstring now.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One connection to one node: bytes in, answers out; calls in, one write per turn of the loop.
 
-A thin shell around `ClientSession`, which knows the protocol. It keeps no promises of its own: when it
-ends, for whatever reason, it hands back the calls that were not answered.
+A thin shell around `ClientSession`, which knows the protocol. A connection promises nothing: when it ends,
+for whatever reason, it hands back the calls that were not answered.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Listener(Protocol):
         ...
 
     def lost(self, connection: NodeConnection, why: Exception) -> None:
-        """The connection has ended. Its `pending` calls are whoever takes them over's now."""
+        """The connection has ended. The listener now answers for its `pending` calls."""
         ...
 
 

@@ -49,7 +49,7 @@ class Dispatcher:
     # -- calls
 
     def check_usable(self) -> None:
-        """Raise what tells a caller that it comes too late, or from a place that would wait for ever."""
+        """Raise if the client is closed, or if the caller runs in another event loop."""
         if self._closed:
             raise Unavailable("this client is closed")
         if self._loop is not asyncio.get_running_loop():
@@ -69,7 +69,7 @@ class Dispatcher:
         return call
 
     def ask(self, connection: NodeConnection, request: Request, timeout_s: float) -> Call:
-        """A question of our own to this very node: it goes nowhere else and takes no one's room."""
+        """Ask this very node a question of our own. It is sent nowhere else and waits for no room."""
         self.gate.calls += 1
         call = self._new_call(request, -1, timeout_s, 0, False)
         call.pinned = True
@@ -146,7 +146,7 @@ class Dispatcher:
         for id_, outcome in results:
             call = pending.pop(id_, None)
             if call is None:
-                continue  # ended by its deadline, or sent elsewhere meanwhile
+                continue  # its deadline has ended it, or it was sent elsewhere meanwhile
             if type(outcome) is call.answer:
                 self._settle(call, call.own(outcome))
             elif isinstance(outcome, AllsourceError):
@@ -214,10 +214,10 @@ class Dispatcher:
                 self._send_elsewhere(call, connection.node_id)
 
     def learn_view(self, view: ClusterView) -> None:
-        """A node says who leads what. What former owners have not answered goes to the new ones.
+        """A node says who leads what. Calls that a former owner has not answered go to the new one.
 
-        Only from them: a node that never led the partition has passed the call on and will answer it.
-        To learn of an owner for the first time is no reason to send anything twice.
+        Calls at other nodes stay: a node that never led the partition has passed the call on and will
+        answer it. And a first owner is not a new one: to learn of it is no reason to send anything twice.
         """
         changed = self.map.learn_view(view.value)
         self.routes.relink()
@@ -230,8 +230,8 @@ class Dispatcher:
         self._retry_all()
 
     def leave_silent(self) -> None:
-        """Take from nodes that say nothing what others can do: local reads, and calls for an owner that
-        answers (they were sent here to be passed on, before the owner was known or connected)."""
+        """Take away from silent nodes what others can do: local reads, and calls whose owner answers (they
+        were sent to the silent node to be passed on, before the owner was known or connected)."""
         routes = self.routes
         answering = len(routes.open) > len(routes.silent)
         for node_id in routes.silent:

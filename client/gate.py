@@ -1,7 +1,7 @@
 """Back-pressure: how many calls, and how many bytes of them, may be on their way at once.
 
-Without a bound a fast producer would fill its own memory with calls that wait for a slow cluster, and
-each would time out just before its turn.
+Without a bound, a fast producer would fill its own memory with calls that wait for a slow cluster, and each
+of them would time out before it was sent.
 """
 
 from __future__ import annotations

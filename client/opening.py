@@ -1,8 +1,8 @@
 """How a client opens: it waits for the first node, and knows when waiting has no point.
 
-A node that is down may come up, so it is waited for until the time is up. A node that answers and will not
-have this client (wrong secret, another cluster, no node at all) will not have it later either: then the
-caller hears so at once, and not that something timed out.
+A node that is down may come up, so the client waits for it until its time is over. A node that answers and
+refuses this client (wrong secret, another cluster) will refuse it later too, and so will what is no node at
+all. Then the caller is told why at once, and not that something timed out.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from allsource.cluster.protocol.frames import ProtocolError
 from allsource.storage.model.errors import AllsourceError, Unavailable
 
 OTHERS_S = 0.5
-"""How long other nodes have to do better when one has refused for good: their secret may be changed one
-after the other."""
+"""How long other nodes have to accept the client when one has refused it for good: an operator may be
+changing their secret, node after node."""
 
 _LASTING = frozenset(("frame_too_large", "malformed", "version", "wrong_cluster", "wrong_secret"))
-"""The protocol's codes for refusals that stay; any other may pass (too many connections, a timeout)."""
+"""The protocol's codes for refusals that last. Others may pass (too many connections, a timeout)."""
 
 
 async def connect_to_one(

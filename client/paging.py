@@ -1,8 +1,8 @@
 """Reads that go on over many pages, and what becomes of a page's bytes.
 
 The next page is asked for before the events of this one are handed out, and a scan reads several partitions
-at a time. What a node says is checked on the way: bytes that are no events, and a page that does not lead
-on, end the read instead of going round for ever.
+at a time. Pages are checked: bytes that are not events end the read, and so does a page that does not lead
+on, which would be asked for again for ever.
 """
 
 from __future__ import annotations

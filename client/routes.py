@@ -44,7 +44,7 @@ class Routes:
         return self._next(keepers) if keepers else self.other()
 
     def other(self, avoid: Collection[str] = ()) -> NodeConnection | None:
-        """Some node's connection, each in turn, but none to `avoid`; to a silent one only if need be."""
+        """Some node's connection, each in turn: none of `avoid`, a silent one only for want of others."""
         others = [c for node, c in self.open.items() if node not in avoid and node not in self.silent]
         others = others or [c for node, c in self.open.items() if node not in avoid]
         return self._next(others) if others else None

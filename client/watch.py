@@ -1,9 +1,9 @@
 """Keeps the client's picture of the cluster fresh: asks who leads what, and notices silent nodes.
 
-A process that is killed closes its connections, and one that is merely stopped (or behind a cut cable)
-does not: its calls would wait until their deadlines while another node has long taken over. So a node
-that owes answers and says nothing is asked a question of its own; while it stays silent the others are
-asked who leads now, and reads that any replica can answer go to those.
+A process that is killed closes its connections. One that is merely stopped, or behind a cut cable, does
+not: calls that were sent to it would wait until their deadlines while another node has long taken over. So
+a node that owes answers and says nothing is asked a question. While it stays silent, the others are asked
+who leads now, and reads that any replica can answer go to them.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class ProtocolError(Exception):
     """A connection broke the protocol, or was refused; the connection ends.
 
     `code` is one of the stable names listed in PROTOCOL.md, `message` one sentence for a person.
-    `by_peer`: the other side said so (it sent REFUSED); there is no use in answering.
+    `by_peer`: the other side sent it, as REFUSED; it needs no answer.
     """
 
     def __init__(self, code: str, message: str, *, by_peer: bool = False) -> None:
@@ -61,7 +61,7 @@ class FrameParser:
 
     `limit` is the largest payload allowed, in bytes; it may be changed between feeds (a connection
     that has not yet proved who it is gets a small one). After a `ProtocolError` the parser is of no
-    further use: there is no finding the next frame behind a length that was a lie.
+    further use: behind a wrong length nobody can tell where the next frame begins.
     """
 
     __slots__ = ("_partial", "limit")

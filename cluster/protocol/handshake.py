@@ -12,15 +12,15 @@
                                         <-   ACCEPTED   sealed
     (either side instead: REFUSED code, message; then it closes)
 
-Both prove that they know the key of the role without saying it (`handshake_frames` has the seals), and
-**who has proved nothing is told nothing**: names, replica ids, starts and addresses stand in sealed frames
-behind both proofs, or behind the reader's. The key of role peer is the cluster's `secret`; that of role
-client is the cluster's `client_secret` (by default derived from the other, one way): a client's key makes
-nobody a peer. The dialler proves first, so that who merely knocks gets nothing that he could try passwords
-against.
+Both sides prove that they know the key of the role without sending it (`handshake_frames` has the seals).
+**A side that has proved nothing is told nothing**: what a node says of itself (names, replica id, starts,
+addresses) is sent only after the other side's proof. The key of role peer is the cluster's `secret`. The
+key of role client is the cluster's `client_secret`, by default derived from the other one way, so that a
+client's key makes nobody a peer. The dialler proves first: a stranger without a key gets no mac to try
+guesses against.
 
-Peers also tell each other what they remember of one another, and show that their own data directory knows
-of it: an older copy is refused (`acquaintance` says how, and decides).
+Peers also ask each other about starts that they remember of one another. A peer whose data directory does
+not know such a start is an older copy and is refused (`acquaintance` says how, and decides).
 
 Each side is a pure machine: payloads in, payloads out, `ProtocolError` to refuse. Nonces are passed in. It
 authenticates the beginning of a connection; it does not encrypt what follows (PROTOCOL.md, "What this does
@@ -302,7 +302,7 @@ class AcceptorHandshake:
         return AcceptorStep(self._said.seal(key, welcome.listed()), hello)
 
     def _wrong_key(self, role: Role, payload: bytes | memoryview) -> ProtocolError:
-        """Somebody who shows the other role's key belongs here, and is told which one to take."""
+        """The refusal of a proof. Who used the key of the other role is told which one to take."""
         other: Role = CLIENT if role == PEER else PEER
         if self._said.open(self._config.key_of(other), Kind.PROOF, payload) is None:
             return ProtocolError(
@@ -347,7 +347,7 @@ def _peer_part(me: Identity, memory: Memory) -> PeerPart:
 
 
 def _answer(memory: Memory, number: int) -> bytes:
-    """What our directory knows of a start of ours that somebody remembers; empty if nothing."""
+    """The nonce of our own start of that number; empty if there is none, or none was asked for."""
     return (memory.nonce_of(number) or b"") if number else b""
 
 

@@ -3,9 +3,9 @@ why).
 
 HELLO and CHALLENGE are plain. The others are sealed: `[kind, mac, body]`, where `body` is a `bin` that
 holds the frame's own array, and the mac (HMAC-SHA-256) covers the kind, every payload of the handshake so
-far, byte for byte, and the body. So a seal proves the key, and it binds all that was said before: who
-changes anything on the way, or carries a frame to another connection or back to its maker, breaks the next
-seal.
+far, byte for byte, and the body. So a seal proves that its maker knows the key, and that both sides have
+seen the same bytes so far. If a frame was changed on the way, or comes from another connection, or is sent
+back to its maker, the next seal is wrong.
 
 Nothing here trusts its input: whatever the bytes, the answer is values of the types declared, or
 `ProtocolError`.
@@ -47,12 +47,12 @@ class WireLimits:
 
 
 class Opening(NamedTuple):
-    """HELLO: what somebody wants who has proved nothing yet. It says nothing of who that is."""
+    """HELLO: what the dialler wants. It has proved nothing yet, and does not say who it is."""
 
     version_min: int
     version_max: int
     cluster_id: str
-    """The cluster that the dialler means; of a client perhaps empty: any that knows its key."""
+    """The cluster that the dialler means. A client may leave it empty: any cluster that knows its key."""
     role: Role
     channel: Channel
     nonce: bytes
@@ -93,7 +93,7 @@ class WelcomeBody:
     addresses: dict[str, tuple[str, int]]
     peer: PeerPart | None = None
     remembers: Mapping[str, int] = field(default_factory=dict)
-    """Node id -> number of the start that the acceptor remembers: the peer shall say its nonce."""
+    """Node id -> number of the start that the acceptor remembers of it. The peer answers with its nonce."""
 
     def listed(self) -> tuple[Any, ...]:
         limits = {f.name: getattr(self.limits, f.name) for f in fields(self.limits)}
@@ -109,7 +109,7 @@ class IdentityBody(NamedTuple):
     node_id: str
     peer: PeerPart
     answer: bytes
-    """The nonce of its start that the acceptor remembers; empty: unknown, or none was asked for."""
+    """The nonce of the start that the acceptor asked for; empty if it is unknown, or none was asked for."""
     asks: int
     """The number of the acceptor's start that the dialler remembers; 0: none."""
 
@@ -128,14 +128,14 @@ class Transcript:
         self._said += _counted(bytes(payload))
 
     def seal(self, key: str, listed: Sequence[Any]) -> bytes:
-        """The payload of a sealed frame, which is added as well."""
+        """Seal a frame, add it to what was said, and return its payload."""
         body = pack(listed)
         payload = pack((listed[0], self._mac(key, listed[0], body), body))
         self.add(payload)
         return payload
 
     def open(self, key: str, kind: int, payload: bytes | memoryview) -> list[Any] | None:
-        """What a sealed frame holds; None if it was not made with this key. Nothing is added."""
+        """What a sealed frame holds, or None if it was not made with this key. Does not `add` it."""
         match unpack(payload):
             case [found, bytes(mac), bytes(body), *_] if found == kind:
                 if not hmac.compare_digest(mac, self._mac(key, kind, body)):
@@ -174,7 +174,7 @@ def check_not_refused(frame: list[Any]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Text from the other side, fit for a log line."""
+    """Text from the other side, made fit for a log line."""
     return printable(text[:MESSAGE_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
 
 
@@ -301,7 +301,7 @@ def _read_log_end(value: Any) -> LogEnd:
 
 
 def read_limits(value: dict[Any, Any]) -> WireLimits:
-    """Limits that this version does not know are for later versions."""
+    """Limits by name. Names that this version does not know are ignored: they are of later versions."""
     known = {f.name: value[f.name] for f in fields(WireLimits) if f.name in value}
     check_uints(known.values())
     return WireLimits(**known)

@@ -126,7 +126,7 @@ class ServerSession(Session[ServerEvent]):
         return self._payload(payload)
 
     def reply(self, request_id: int, result: Result | AllsourceError) -> None:
-        """Queue the answer to a request; in place of one that cannot be sent, an error that says so."""
+        """Queue the answer to a request. In place of an answer that cannot be sent, an error says why."""
         try:
             item = encode_result(request_id, result)
         except InvalidRequest as error:

@@ -1,4 +1,4 @@
-"""A payload before anybody reads what is in it: one msgpack array, packed and opened with care.
+"""A payload as a whole: one msgpack array, packed, and opened within bounds of memory.
 
 A payload is one msgpack array `[kind, ...]`. Messages, requests and results travel in batches, `[kind,
 [item, ...]]`: what is sent within one loop turn goes as one frame and is unpacked in one call (64 requests
@@ -62,8 +62,8 @@ def batch_prefix(kind: int, count: int) -> bytes:
 def unpack(payload: bytes | memoryview, *, answers: bool = False) -> list[Any]:
     """Open a payload: a list whose first element is an int, the kind. Raises `ProtocolError`.
 
-    `answers`: the payload is from a server that we chose and asked; its large pages hold as many
-    values as we asked for, and are not walked first.
+    `answers`: the payload comes from a node that we asked. Its large pages hold as many values as we asked
+    for, so they are not walked first.
     """
     size = len(payload)
     array_max = SMALL_ARRAY_MAX

@@ -1,7 +1,7 @@
-"""What can be asked of a cluster, and the answers: the one vocabulary of doors, peers and clients.
+"""What can be asked of a cluster, and the answers: one vocabulary for doors, peers and clients.
 
-The HTTP door, the msgpack door and a forwarding node all build these values and hand them to the
-same service; the codec carries them over the wire unchanged.
+The HTTP door, the msgpack door and a node that forwards all make these values and hand them to the same
+service. The codec carries them over the wire unchanged.
 """
 
 from __future__ import annotations

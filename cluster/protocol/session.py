@@ -112,13 +112,13 @@ class Session(Generic[EventT]):
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that `take` would give, but for finished frames."""
+        """Bytes of the items that wait to be cut into frames."""
         raise AssertionError("each side counts its own queues")
 
     def receive(self, data: bytes) -> Iterator[EventT]:
-        """What the bytes amount to, one event after the other: exhaust it before the next `receive`.
+        """The events that the bytes complete, in order. Exhaust the iterator before the next `receive`.
 
-        Whatever came before a `ProtocolError` is still given. After one: `refuse` it, send `take()`, close.
+        Events before a `ProtocolError` are still given. After one: `refuse` it, send `take()`, close.
         """
         for payload in self._parser.feed(data):
             event = self._payload(payload)
@@ -129,7 +129,7 @@ class Session(Generic[EventT]):
         raise AssertionError("each side reads its own frames")
 
     def refuse(self, error: ProtocolError) -> None:
-        """Queue the last word, unless the other side has had it."""
+        """Queue REFUSED with this error, unless it came from the other side."""
         if not error.by_peer:
             self._ready.append(encode_frame(encode_refused(error)))
 
@@ -144,7 +144,7 @@ class Session(Generic[EventT]):
 
 
 class ClientSession(Session[DiallerEvent]):
-    """The side that dialled: a client, and what a node does like one.
+    """The side that dialled, as far as clients and nodes do the same.
 
     `frame_bytes_max` bounds what we take; what we may send, the welcome says.
     """

@@ -28,7 +28,7 @@ _WRITELINES_PAUSES = not ((3, 12) <= _PYTHON < (3, 12, 9) or (3, 13) <= _PYTHON 
 
 
 class Connection(asyncio.Protocol, Generic[EventT]):
-    """One socket and its session. `error` says why it ended, if there was a reason to name."""
+    """One socket and its session. `error` says why the connection was ended, if there was a reason."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, session: Session[EventT]) -> None:
         self._loop = loop
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol, Generic[EventT]):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:  # discarded: reading on lets the last word arrive before a reset would
+        if self.closing:  # discard it: as long as we read, no reset overtakes our last word
             return
         try:
             for event in self._base_session.receive(data):
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol, Generic[EventT]):
 
 
 def set_options(sock: socket.socket) -> None:
-    """No waiting for fuller packets; and a machine that is gone is noticed without traffic too."""
+    """Send packets at once, and have the kernel notice a machine that is gone, with or without traffic."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):

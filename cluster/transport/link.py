@@ -1,12 +1,11 @@
 """One dialled connection to one peer, kept for ever: dial, handshake, up, lost, dial again.
 
-A path that is cut says nothing: the connection stays, what is sent on it waits, and the kernel tries again
-less and less often, so that a link stays silent for seconds when the path has long been whole. So a
-connection on which the peer has fallen silent is *renewed*: fresh ones are dialled beside it, a few a
-second and each for a short time only (the kernel repeats a lost first packet after a whole second), and the
-old one ends when a new one stands. Nothing need be known of the old one for that, and nothing is lost by it
-that was not lost or doubtful already: consensus repeats itself, and requests that were under way are
-answered with `OutcomeUnknown`.
+When a path is cut, nobody is told: the connection stays, what is sent on it waits, and the kernel tries
+again less and less often. So the connection can stay silent for seconds after the path is whole again.
+That is why a connection that carries nothing is *renewed*: new ones are dialled beside it, a few a second,
+each for a short time only (the kernel repeats a lost first packet after a whole second). The old one is
+ended when a new one stands. Ending it is safe whatever its state: consensus repeats its messages, and
+requests that were under way are answered with `OutcomeUnknown`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from allsource.cluster.sockets.dialling import Dialling, Manner
 from allsource.storage.model.errors import AllsourceError, OutcomeUnknown, Unavailable
 
 CONNECT_TIMEOUT_S = 0.3
-"""For the first answer of an address. A longer wait waits for the kernel to repeat a lost packet."""
+"""For the first answer of an address. Whoever waits longer waits for the kernel to repeat a lost packet."""
 HANDSHAKE_TIMEOUT_S = 2.0
 SWEEP_S = 0.25
 ANSWER_GRACE_S = 0.5
@@ -39,10 +38,10 @@ Reply = Callable[[Result | AllsourceError], None]
 
 
 class News(Protocol):
-    """Who is told what becomes of a link."""
+    """Whom a link tells what becomes of it."""
 
     def link_up(self, peer: str) -> None:
-        """A handshake has ended well: a new connection stands, perhaps in the place of a silent one."""
+        """A handshake has succeeded. The new connection may replace a silent one."""
         ...
 
     def link_lost(self, peer: str) -> None:
@@ -97,7 +96,7 @@ class LinkConnection(Connection[DiallerEvent]):
         super().connection_made(transport)
 
     def request(self, request: Request, timeout_ms: int, reply: Reply) -> None:
-        """Send a request of which `reply` hears once."""
+        """Send a request. `reply` is called once, with its result or error."""
         self._next_id += 1
         try:
             self.session.request(self._next_id, timeout_ms, request)
@@ -146,7 +145,7 @@ class LinkConnection(Connection[DiallerEvent]):
                 )
 
     def _sweep(self) -> None:
-        """Give up on answers that are overdue: the peer should have answered by itself."""
+        """Answer requests whose deadline is over with `OutcomeUnknown`: the peer has not kept it."""
         now = self._loop.time()
         overdue = [id_ for id_, waiting in self._pending.items() if waiting.deadline < now]
         for request_id in overdue:
@@ -196,7 +195,7 @@ class Link:
     # -- what became of it
 
     def up(self, connection: LinkConnection, welcome: Welcome) -> None:
-        """The handshake has ended well."""
+        """The handshake has succeeded."""
         silent, self.connection = self.connection, connection
         self.welcome = welcome
         self._dialling.over(connection)

@@ -4,11 +4,11 @@ a dials b and b dials a, and each speaks on what it dialled: consensus messages 
 the **data** connection (the answers to requests come back on it), heartbeats on the **beat** connection,
 because a beat must not wait behind a megabyte of entries (rule 25).
 
-What happens to the connections is news about the peer, and a failover waits for it, so it is told at once:
-`connected` when both handshakes have ended, `lost` at the first EOF or reset after that, `refused` when
-nobody listens there any more or the handshake was refused. Redialling begins in the same moment as the
-loss: after a SIGKILL the answer "refused" comes within a millisecond. Of a path that is cut nothing is
-heard; `renew` is for that (`link` says how).
+A failover begins with the end of a connection, so its listener is told at once: `connected` when both
+handshakes have succeeded, `lost` at the first EOF or reset after that, `refused` when nobody listens there
+any more or the handshake was refused. A lost connection is dialled again in the same moment: after a
+SIGKILL the answer "refused" comes within a millisecond. A path that is cut tells nothing; `renew` is for
+that (`link` says how).
 """
 
 from __future__ import annotations

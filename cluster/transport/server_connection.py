@@ -141,9 +141,9 @@ class ServerConnection(Connection[ServerEvent]):
         self.schedule_flush()
 
     def may_be_given_answers(self) -> bool:
-        """Whether it takes what is sent to it: the moment to do work whose answer may be large.
+        """Whether the caller reads what is sent to it. If not, work whose answer may be large is to wait.
 
-        If not, the handler is told (`eased`) when it does, or when the connection has ended.
+        The handler is told (`eased`) when the caller reads again, or when the connection has ended.
         """
         if self.closing:
             return True
@@ -224,8 +224,8 @@ class ServerConnection(Connection[ServerEvent]):
         return event.items
 
     def hand_over(self, item: RequestItem, waited_ms: int) -> None:
-        """Have one request answered. Whatever is wrong with it is its own failure, not the connection's:
-        a peer's link carries everybody's requests."""
+        """Have one request answered. Whatever is wrong with it fails it alone, and not the connection:
+        a peer's link carries the requests of many callers."""
         request_id, timeout_ms, request = item
         if isinstance(request, InvalidRequest):
             self.reply(request_id, request)
@@ -259,11 +259,11 @@ class ServerConnection(Connection[ServerEvent]):
         return self.outgoing_bytes() + self._session.partial_bytes + self._intake.held_bytes
 
     def drop_as_worst(self, total: int) -> None:
-        """Of all clients' unread answers and unfinished frames, which are too many, most are this one's."""
+        """End it: too much is held for all clients together, and most of that is held for this one."""
         self.drop(ProtocolError("slow_reader", f"{total} bytes are held for clients, most of them for it"))
 
     def look_if_stalled(self, now: float) -> None:
-        """Called now and then while anything is held: end it if nothing has moved for long."""
+        """Called now and then while anything is held: end the connection if nothing has moved for long."""
         held = self.held_bytes()
         if not held and self._waits_for_ease:  # it waited because much was held for all, not for itself
             self._ease()
