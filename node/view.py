@@ -12,6 +12,7 @@ from typing import Any
 
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.membership.placement import replica_sets
+from allsource.cluster.membership.registry import Readiness
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
 from allsource.node.member.member import Member
@@ -80,7 +81,7 @@ class View:
         return {
             "id": node_id,
             "state": self._state(node_id),
-            "yields": member is not None and member.core.registry.yields(node_id),
+            "yields": member is not None and member.core.registry.readiness(node_id) is Readiness.YIELDS,
             "damaged": list(member.core.damaged.get(node_id, ())) if member is not None else [],
             "incarnation": self._incarnations.get(node_id, 0),
             "address": f"{settings.host}:{settings.port}",

@@ -1,4 +1,5 @@
-"""Where leadership should go while nothing is wrong: back to the owners that placement names.
+"""To whom a node gives what it leads: while it stays, to the owners that placement names; if it leaves, to
+whoever has most of the log.
 
 Each node sees the cluster with its own eyes, and placement is a function of what is seen. With one node
 dead and one link cut, two leaders may each hold the other for the owner, and being polite would hand a
@@ -23,10 +24,11 @@ from dataclasses import dataclass
 
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.group import Group
+from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.messages import Beat
 from allsource.cluster.consensus.progress import REPLICATE
 from allsource.cluster.consensus.quorum import has_majority
-from allsource.cluster.membership.registry import NodeRegistry
+from allsource.cluster.membership.registry import NodeRegistry, Readiness
 
 STAY_BEATS = 2
 """Beats for which a leadership stays at least, and its new owner must have been up."""
@@ -112,6 +114,8 @@ class Balance:
         leadership = group.leadership
         if leadership is None or leadership.successor is not None:
             return None
+        if self._registry.readiness(self._node_id) is Readiness.LEAVES:
+            return self.heir(leadership, group.partition)
         owner = self._registry.owner_of(group.partition)
         if owner is None or owner == self._node_id:
             return None
@@ -135,11 +139,12 @@ class Balance:
         """The leadership is being handed over."""
         self._stay(partition).given_us = now
 
-    def preferred(self, partition: int) -> tuple[str, ...]:
-        """Who should take over when this node leaves, best first: who wants to comes first."""
+    def heir(self, leadership: Leadership, partition: int) -> str | None:
+        """Who takes over if this node must not go on: of those who lack least of the log, one who wants to,
+        or else the first in succession. None if nobody can."""
         succession = self._registry.succession(partition)
         wanting = [node for node in succession if partition in self._wanted_by.get(node, ())]
-        return (*wanting, *(node for node in succession if node not in wanting))
+        return leadership.best_successor((*wanting, *(node for node in succession if node not in wanting)))
 
     def _stay(self, partition: int) -> _Stay:
         return self._stays.setdefault(partition, _Stay(STAY_BEATS * self._config.heartbeat_us))

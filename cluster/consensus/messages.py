@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from allsource.cluster.membership.registry import Readiness
 from allsource.storage.model.entry import Entry
 from allsource.storage.model.log import PartitionWrite
 
@@ -172,10 +173,10 @@ class Beat:
     """Rises from beat to beat, and from process to process: it begins at `incarnation << 32`."""
     groups: list[GroupBeat]
     leaving: bool = False
-    """The sender is shutting down: give it no leadership, and take over the partitions it owned."""
+    """The sender is shutting down."""
     yields: bool = False
-    """The sender's disk is nearly full (rule 24): lead in its place, wherever another replica can. It
-    votes and stores as ever."""
+    """The sender's disk is nearly full (rule 24). Either way others lead in its place, wherever another
+    replica can; it votes and stores as ever."""
     hears: tuple[str, ...] = ()
     """The peers that the sender holds for alive, by name."""
     damaged: tuple[int, ...] = ()
@@ -183,6 +184,13 @@ class Beat:
     wall_us: int = 0
     """The sender's time, microseconds since 1970, for the dates of events (`clocks`); the core does not
     know it, and whoever sends the beat fills it in. 0: not told."""
+
+    @property
+    def readiness(self) -> Readiness:
+        """Whether the sender is ready to lead."""
+        if self.leaving:
+            return Readiness.LEAVES
+        return Readiness.YIELDS if self.yields else Readiness.WILLING
 
 
 class Role:

@@ -46,7 +46,7 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_echo, check_term
 from allsource.cluster.membership.liveness import FailureDetector
-from allsource.cluster.membership.registry import NodeRegistry
+from allsource.cluster.membership.registry import NodeRegistry, Readiness
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.log import PartitionState
@@ -120,9 +120,7 @@ class MultiRaft:
         self._notice_for: dict[int, None] = {}
         self._beat_now = False
         self._save_commits = False
-        self._leaving = False
         self._led: set[int] = set()
-        self._peers_leaving: set[str] = set()
         self._lanes = Lanes(self._peers, config.suspicion_us, incarnation << INCARNATION_SHIFT)
         self._echoes_out: dict[str, int] = {}
         self._echoes_in: dict[str, int] = {}
@@ -183,7 +181,11 @@ class MultiRaft:
         return sum([group.inflight_bytes(peer) for group in self.groups.values()])
 
     def may_stand(self) -> bool:
-        return not self._leaving and not self.detector.distrusts_itself(self._now)
+        return self._readiness is not Readiness.LEAVES and not self.detector.distrusts_itself(self._now)
+
+    @property
+    def _readiness(self) -> Readiness:
+        return self.registry.readiness(self.node_id)
 
     def sync_us(self) -> int:
         return self._sync_us
@@ -256,9 +258,7 @@ class MultiRaft:
         self._beats_heard[sender] = beat.sequence
         self._now = now
         self.detector.heard(sender, now)
-        if beat.leaving != (sender in self._peers_leaving):
-            (self._peers_leaving.add if beat.leaving else self._peers_leaving.discard)(sender)
-        self.registry.set_node_yields(sender, beat.yields)
+        self.registry.set_node_readiness(sender, beat.readiness)
         self.damaged[sender] = beat.damaged
         self._balance.beat(sender, beat)
         self._judge(now)
@@ -278,7 +278,6 @@ class MultiRaft:
     def peer_connected(self, peer: str, now: int) -> None:
         """A handshake with the peer finished (our connection to it): it is alive and hears us."""
         self._now = now
-        self._peers_leaving.discard(peer)
         self.detector.heard(peer, now)
         self._lanes.connected(peer, now)
         self.registry.set_node_reached(peer, True)
@@ -335,7 +334,7 @@ class MultiRaft:
         for partition, group in self.groups.items():
             if group.commit_is_unsaved:
                 self.touch(partition)
-        self._rebalance(now)
+        self._give_away(now)
 
     def _look_at_lanes(self, now: int) -> None:
         """Ask silent lanes for an echo, note which do not carry, and have those renewed."""
@@ -414,28 +413,24 @@ class MultiRaft:
         """Shutting down: move every leadership to a caught-up peer. True when none is left here (or
         none can be moved); call again after further Readys. Once called, this node no longer campaigns."""
         self._now = now
-        if not self._leaving:
-            self._leaving = True
-            self._beat_now = True
-            self.registry.set_node_health(self.node_id, False)
-        moving = False
-        for partition, group in self.groups.items():
-            if group.leadership is None:
-                continue
-            successor = group.leadership.best_successor(self._balance.preferred(partition))
-            if successor is not None:
-                group.transfer(successor, now)
-                moving = True
-        return not moving
+        self._set_readiness(Readiness.LEAVES)
+        self._give_away(now)
+        led = [group.leadership for group in self.groups.values() if group.leadership is not None]
+        return all(leadership.successor is None for leadership in led)
 
     def yield_leadership(self, yields: bool, now: int) -> None:
         """Lead only where no other healthy replica can, until told otherwise (rule 24). The others hear
         it with the next beat, and what is led here moves with it, as any partition does to its owner."""
-        if yields != self.registry.yields(self.node_id):
-            self._now = now
-            self.registry.set_node_yields(self.node_id, yields)
-            self._beat_due = now
-            self.wake_at(now)
+        self._now = now
+        if self._readiness is not Readiness.LEAVES:
+            self._set_readiness(Readiness.YIELDS if yields else Readiness.WILLING)
+
+    def _set_readiness(self, readiness: Readiness) -> None:
+        if readiness is not self._readiness:
+            self.registry.set_node_readiness(self.node_id, readiness)
+            self._beat_now = True
+            self._beat_due = self._now
+            self.wake_at(self._now)
 
     def quarantine(self, partition: int, reason: str, now: int) -> None:
         """A record of this node's copy of the partition is damaged: take no part in it any more (rule 17).
@@ -451,9 +446,9 @@ class MultiRaft:
         self._now = now
         self._forget_words_of(partition)
         if group.leadership is not None:
-            successor = group.leadership.best_successor(self.registry.succession(partition))
-            if successor is not None:
-                self._send(successor, TimeoutNow(partition, group.term))
+            heir = self._balance.heir(group.leadership, partition)
+            if heir is not None:
+                self._send(heir, TimeoutNow(partition, group.term))
         change = RoleChange(partition, group.term, Role.FOLLOWER, None)
         self._changes.append(change)
         self._role_changed(change)
@@ -477,8 +472,7 @@ class MultiRaft:
         """Let the detector speak, and the registry and the groups hear it."""
         changes = self.detector.tick(now)
         for peer in self._peers:  # first the registry: the groups ask it for their rank
-            healthy = self.detector.state(peer) != "down" and peer not in self._peers_leaving
-            self.registry.set_node_health(peer, healthy)
+            self.registry.set_node_health(peer, self.reaches(peer))
         for peer, state in changes:
             if state == "down":
                 self._balance.peer_down(peer)
@@ -492,10 +486,8 @@ class MultiRaft:
                     group.peer_reachable(peer, now)
         self.wake_at(self.detector.next_deadline())
 
-    def _rebalance(self, now: int) -> None:
-        """Hand each partition that another node should own, and wants, to it (see `balance`)."""
-        if self._leaving:
-            return
+    def _give_away(self, now: int) -> None:
+        """Hand each partition over that another node should lead by now (`balance` says which)."""
         for partition, group in self.groups.items():
             successor = self._balance.successor(group, now)
             if successor is not None:
@@ -619,10 +611,11 @@ class MultiRaft:
     def _make_beats(self) -> dict[str, Beat]:
         self._beat_sequence += 1
         hears = tuple([peer for peer in self._peers if self.reaches(peer)])
-        yields = self.registry.yields(self.node_id)
         lines = [self._line(group) for group in self.groups.values()]
         damaged = self.damaged[self.node_id]
-        beat = Beat(self._beat_sequence, lines, self._leaving, yields, hears, damaged)
+        readiness = self._readiness
+        leaving, yields = readiness is Readiness.LEAVES, readiness is Readiness.YIELDS
+        beat = Beat(self._beat_sequence, lines, leaving, yields, hears, damaged)
         return dict.fromkeys(self._peers, beat)
 
     def _line(self, group: Group) -> GroupBeat:

@@ -12,7 +12,8 @@ What `owners` promises:
 * All healthy: partition p belongs to `members[p % n]` (32; 16 and 16; 8 each of 4; 4 each of 8).
 * A healthy member that does not yield keeps all that it would own with everybody healthy. Only partitions
   whose first choice is down, or yields, are dealt to others, and they go home when it is back.
-* A member that yields (its disk is nearly full) leads only where no other healthy replica could.
+* A member that yields (its disk is nearly full, or it is shutting down) leads only where no other
+  healthy replica could.
 * The dealt counts are as even as the replica sets allow: no chain of moves of dealt partitions would
   even them out further. That costs one thing, and knowingly: when a *second* member goes down, a
   partition of the first one may be dealt once more, because a balanced deal that depends on the set

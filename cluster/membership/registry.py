@@ -21,11 +21,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from allsource.cluster.membership import placement
 from allsource.cluster.membership.hearsay import Hearsay
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.partition import PARTITION_COUNT
+
+
+class Readiness(Enum):
+    """Whether a node is ready to lead what placement would give it."""
+
+    WILLING = "willing"
+    YIELDS = "yields"
+    """It leads only where no other healthy replica can: its disk is nearly full."""
+    LEAVES = "leaves"
+    """The same, and it does not stand for election either: it is shutting down."""
+
 
 REPLICATION_FACTOR = 3
 """Unless configured; never more than there are members."""
@@ -36,8 +48,7 @@ class Node:
     """A member as the registry describes it.
 
     `assigned_partitions` are those that it should lead; the registry fills them in, and an unhealthy
-    node has none. `incarnation` counts its process starts (0: not heard of yet). One that `yields`
-    should lead only where no other healthy replica can.
+    node has none. `incarnation` counts its process starts (0: not heard of yet).
     """
 
     id: str
@@ -45,7 +56,7 @@ class Node:
     healthy: bool = True
     assigned_partitions: tuple[int, ...] = ()
     incarnation: int = 0
-    yields: bool = False
+    readiness: Readiness = Readiness.WILLING
 
 
 class NodeRegistry:
@@ -107,11 +118,11 @@ class NodeRegistry:
         """Whether what this process sends the node arrives there; it may be heard and not be reached."""
         (self._out_of_reach.discard if reached else self._out_of_reach.add)(node_id)
 
-    def set_node_yields(self, node_id: str, yields: bool) -> None:
-        """A node wants no leadership, or takes it again. An unknown id, or no change, does nothing."""
+    def set_node_readiness(self, node_id: str, readiness: Readiness) -> None:
+        """A node says whether it is ready to lead. An unknown id, or no change, does nothing."""
         node = self._nodes.get(node_id)
-        if node is not None and node.yields != yields:
-            self._nodes[node_id] = replace(node, yields=yields)
+        if node is not None and node.readiness is not readiness:
+            self._nodes[node_id] = replace(node, readiness=readiness)
             self._health_changed()
 
     def record_incarnation(self, node_id: str, incarnation: int) -> bool:
@@ -179,10 +190,10 @@ class NodeRegistry:
         """Whether it gets what this process sends it, if it lives; so it is until the contrary is known."""
         return node_id not in self._out_of_reach
 
-    def yields(self, node_id: str) -> bool:
-        """Whether it is a member that should lead only where no other healthy replica can."""
+    def readiness(self, node_id: str) -> Readiness:
+        """Whether a node is ready to lead, as it said last."""
         node = self._nodes.get(node_id)
-        return node is not None and node.yields
+        return node.readiness if node is not None else Readiness.WILLING
 
     def is_cluster_healthy(self) -> bool:
         """Whether every partition has a healthy replica that should lead it.
@@ -272,7 +283,7 @@ class NodeRegistry:
         self.version += 1
 
     def _yielding(self) -> set[str]:
-        return {node.id for node in self._nodes.values() if node.yields}
+        return {node.id for node in self._nodes.values() if node.readiness is not Readiness.WILLING}
 
     def _forget_leaderships(self, node_id: str) -> None:
         self._leaders = [None if leader == node_id else leader for leader in self._leaders]

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.membership.clocks import DIFFERENCE_MAX_US, ClusterClock
+from allsource.cluster.membership.registry import Readiness
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.reminder import Reminder
 from allsource.storage.interface import Refusal
@@ -88,7 +89,10 @@ class DiskWatch:
     def look(self) -> None:
         """See whether there is room."""
         refusal, now = self._storage.pressure(), self._clock()
-        yields = self._core.registry.yields(self._core.node_id)
+        readiness = self._core.registry.readiness(self._core.node_id)
+        if readiness is Readiness.LEAVES:
+            return
+        yields = readiness is Readiness.YIELDS
         if refusal is not None and refusal.error is DiskFull:
             self.full_at = now
             if not yields:

@@ -10,6 +10,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from allsource.cluster.consensus.messages import Message, ReadRound
+from allsource.cluster.membership.registry import Readiness
 from allsource.cluster.protocol.requests import AppendResult, ReadStream, StreamPage
 from allsource.cluster.shell.replica import DISK_FULL_RETRY_US
 from allsource.node.member import watch
@@ -111,7 +112,10 @@ async def test_where_all_are_full_somebody_leads_and_reads_go_on() -> None:
         assert isinstance(await cluster.ask("n1", append(("a", events()))), AppendResult)
         press(cluster, FULL, "n1", "n2", "n3")
         await until(
-            lambda: all(node.yields for node in cluster.members["n1"].core.registry.all_nodes()),
+            lambda: all(
+                node.readiness is Readiness.YIELDS
+                for node in cluster.members["n1"].core.registry.all_nodes()
+            ),
             "n1 to know that all are full",
         )
         assert type(await cluster.ask("n1", append(("a", events())))) is DiskFull

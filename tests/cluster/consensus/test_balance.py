@@ -11,7 +11,7 @@ from allsource.cluster.consensus.balance import (
     Balance,
 )
 from allsource.cluster.consensus.messages import Beat, GroupBeat
-from allsource.cluster.membership.registry import NodeRegistry
+from allsource.cluster.membership.registry import NodeRegistry, Readiness
 from tests.cluster.consensus.lab import SECOND, Bench
 
 MEMBERS = ("b", "a", "c")
@@ -104,6 +104,27 @@ def test_a_transfer_that_was_not_taken_is_not_tried_again_at_once() -> None:
     tried_out = SECOND + node.suspicion
     assert node.successor(tried_out) is None
     assert node.successor(tried_out + 2 * node.shortest) == "b"
+
+
+@pytest.mark.parametrize("readiness", [Readiness.WILLING, Readiness.YIELDS])
+def test_who_stays_gives_nothing_to_who_does_not_want_it(readiness: Readiness) -> None:
+    node = Node(leads=True)
+    node.registry.set_node_readiness("a", readiness)
+    assert node.successor(SECOND) is None
+
+
+def test_who_leaves_gives_its_leadership_to_whoever_has_most_of_the_log() -> None:
+    """At once, and without consent; who wants it comes before who does not, if both have as much."""
+    node = Node(leads=True)
+    node.registry.set_node_readiness("a", Readiness.LEAVES)
+    assert node.successor(0) == "b", "c has acknowledged nothing"
+    node.bench.accept("c")
+    assert node.successor(0) == "b"
+    node.beat("c", wants=True)
+    assert node.successor(0) == "c"
+    node.registry.set_node_health("b", False)
+    node.registry.set_node_health("c", False)
+    assert node.successor(0) is None
 
 
 @pytest.mark.parametrize(

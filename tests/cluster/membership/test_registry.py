@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from allsource.cluster.membership.registry import Node, NodeRegistry
+from allsource.cluster.membership.registry import Node, NodeRegistry, Readiness
 from allsource.storage.model.errors import InvalidRequest
 
 
@@ -151,16 +151,16 @@ def test_the_replication_factor() -> None:
 def test_a_node_that_yields_is_passed_over_and_still_counts() -> None:
     registry = registry_of("a", "b", "c")
     before, version = everything(registry), registry.version
-    registry.set_node_yields("ghost", True)
-    registry.set_node_yields("b", False)
+    registry.set_node_readiness("ghost", Readiness.YIELDS)
+    registry.set_node_readiness("b", Readiness.WILLING)
     assert registry.version == version
-    registry.set_node_yields("b", True)
+    registry.set_node_readiness("b", Readiness.YIELDS)
     assert registry.version > version
     counts = Counter(registry.owner_of(p) for p in range(32))
     assert counts == {"a": 16, "c": 16}
     assert all(registry.succession(p)[-1] == "b" for p in range(32))
     assert all(registry.quorum_is_up(p) for p in range(32)), "it votes and stores"
-    registry.set_node_yields("b", False)
+    registry.set_node_readiness("b", Readiness.WILLING)
     assert everything(registry) == before
 
 
