@@ -1,7 +1,7 @@
 """The settings in force, as a file that could be loaded: for `allsource config check`.
 
-Every knob is there, also those that the file left to their defaults. Secrets are masked, too short
-to be taken for one when the text is used as a file.
+Every knob is there, also those that the file left to their defaults. Secrets are masked. The mask is too
+short for a secret, so the text is refused where somebody uses it as a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def describe(settings: Settings) -> str:
     promise = promise_of(settings)
     top = _shown(settings)
     if promise.durability != settings.durability:
-        del top["durability"]  # a setting that is not in force
+        del top["durability"]  # it means nothing for this storage
     for section in SECTIONS:
         top[section] = _shown(getattr(settings, section))
     top[NODES] = [_shown(node) for node in settings.nodes]

@@ -53,7 +53,7 @@ class ConfigFault(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """A scalar as it is written; `text` is None where nothing or `null` is."""
+    """A scalar as it is written; `text` is None for nothing and for `null`."""
 
     line: int
     text: str | None
@@ -89,7 +89,7 @@ Item = Text | Items | Keys
 
 
 def read_document(path: Path, faults: list[Fault]) -> Keys | None:
-    """The file's top mapping, or None and one fault more if there is none to look into."""
+    """The mapping that the file is; None, and a fault is added, if the file is none."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         top = Text(1, None) if node is None else _Conversion(faults).item(node, "")

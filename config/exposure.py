@@ -1,7 +1,7 @@
 """Whether others on this machine can read what a configuration keeps secret: from the files' modes.
 
-A warning, not a refusal: a group may be meant to read the file, and who could read it has perhaps done so
-already. Secrets in the environment are for whoever sets them to look after.
+A warning, not a refusal: a group may be meant to read the file, and a refusal would come too late for a
+secret that was read already. Secrets in the environment are not looked at.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ NODES = "nodes"
 
 @dataclass(frozen=True)
 class Knob:
-    """One scalar setting. `default` is None where the file must give it or where it is computed."""
+    """One scalar setting. `default` is None if the file must give a value, or if it is computed."""
 
     key: str
     field: str
@@ -59,6 +59,6 @@ def all_knobs() -> Iterator[tuple[str, Knob]]:
 
 
 def keys_of(cls: type) -> list[str]:
-    """What may stand in a mapping of the file that becomes `cls`."""
+    """The keys that a mapping of the file may have, which becomes a `cls`."""
     extra = [*SECTIONS, NODES] if cls is Settings else []
     return [*knobs_of(cls), *extra]

@@ -9,9 +9,9 @@ directory: the same file must mean the same data wherever it is used from, or a 
 empty without a word. The folder is taken as the file was named: a symbolic link is not followed, so that a
 file that is replaced behind its name (as Kubernetes mounts them) keeps its data.
 
-All that is wrong is told at once: who corrects a file wants to do it in one go. So the reader goes
-on behind a fault, with a value that stands in for the missing one, and rules between settings are
-checked only where none of theirs is faulty.
+All faults are told at once, so that a file can be corrected in one go. So the reader goes on after a
+fault, with a value in place of the faulty one, and a rule between settings is checked only if none of
+its settings is faulty.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What must hold between several settings, each of which is fine by itself.
 
-A rule names the keys that it rests on. The loader leaves out a rule of which one key is faulty
-already, so that one mistake is told once.
+A rule names the keys that it compares. The loader leaves a rule out if one of its keys is faulty already,
+so that one mistake is told once.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
 
 
 def _twice(values: list[tuple[tuple[str, ...], str]]) -> Iterator[Contradiction]:
-    """Each value that an earlier key has already."""
+    """A contradiction for each value that an earlier key has already."""
     first: dict[str, tuple[str, ...]] = {}
     for keys, value in values:
         if value in first:
@@ -168,7 +168,7 @@ def _twice(values: list[tuple[tuple[str, ...], str]]) -> Iterator[Contradiction]
 
 
 def _shared_directories(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradiction]:
-    """Data directories that an earlier node of the same machine uses, or has within its own."""
+    """Data directories that are an earlier node's of the same machine, or within one, or around one."""
     for j, node in enumerate(nodes):
         i = next((i for i in range(j) if _share_a_directory(nodes[i], node)), None)
         if i is not None:
@@ -180,7 +180,7 @@ def _shared_directories(nodes: tuple[NodeSettings, ...]) -> Iterator[Contradicti
 
 
 def _share_a_directory(one: NodeSettings, other: NodeSettings) -> bool:
-    if one.id == other.id:  # a fault of its own, of which the same default directory only follows
+    if one.id == other.id:  # told as two equal ids, which have the same default directory
         return False
     return _machine(one.host) == _machine(other.host) and _overlap(
         os.path.normpath(one.data_dir), os.path.normpath(other.data_dir)

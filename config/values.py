@@ -5,7 +5,7 @@ that must agree is derived from it: what the loader accepts, what its fault says
 `describe` prints the value, and the table in README.md.
 
 `parse` takes the text of a YAML scalar, of an environment variable or of a `--set` alike. It raises
-`ValueError` without a message worth reading: what to say is `allowed`, always the same sentence.
+`ValueError`; its text is not shown. What people are told is `allowed`, always the same sentence.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Host:
 
 @dataclass(frozen=True)
 class HostNames:
-    """Any number of host names, also with a `*` for what is below a name or for all."""
+    """Any number of host names. `*.name` stands for all below a name, `*` for all."""
 
     allowed = "host names with commas between them, perhaps `*.NAME` or `*`"
 
@@ -206,7 +206,7 @@ class HostNames:
 
 @dataclass(frozen=True)
 class Directory:
-    """A path, `~` being one's home. From where a relative one starts is for the loader to know."""
+    """A path; `~` is one's home. The loader decides where a relative one starts."""
 
     allowed = "a path"
 
@@ -280,7 +280,7 @@ def dsn_host(dsn: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a `Host` is reached from its own machine alone. Of a name other than localhost: no."""
+    """Whether a `Host` can be reached from its own machine alone. False for any name but localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -301,7 +301,7 @@ def written_duration(value: int) -> str:
 
 
 def _amount(text: str, units: dict[str, int]) -> int:
-    """`1.5MiB` and the like as a whole number of the smallest unit (which a plain number is in)."""
+    """`1.5MiB` and the like as a whole number of the smallest unit, in which a plain number is already."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise ValueError(text)

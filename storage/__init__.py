@@ -4,7 +4,7 @@ What lives here
     model/      what an event is, where it belongs, what a log record says: pure
     interface   what a node asks of its storage, and the promises that go with it
     memory · rocksdb/ · postgres/
-                the backends; `open` knows them by name
+                the backends; `open` opens one by its name
     files/      data directories, checkpoints of them, disks that are full
     embedded/   the event store without any cluster; `repository` opens one by its URL
 

@@ -49,9 +49,9 @@ def open_storage(
 ) -> Storage:
     """Open the storage of a node; raises `StorageFault` (and its kinds) with what to do.
 
-    `durability` is "fsync" (durable after `sync`) or "os" (handed to the operating system when `write`
-    returns: survives the process, not the machine). `dsn` is for PostgreSQL, the three before it are for
-    RocksDB.
+    `durability` is "fsync" (what was written is durable after `sync`) or "os" (the operating system has it
+    when `write` returns: it survives the end of the process, but not a power cut). `dsn` is for PostgreSQL.
+    The sizes and `background_jobs` are for RocksDB.
     """
     opener = BACKENDS.get(backend)
     if opener is None:
@@ -82,20 +82,17 @@ def _open_memory(wanted: Wanted) -> Storage:
 
 
 def _open_rocksdb(wanted: Wanted) -> Storage:
-    from allsource.storage.files.directory import claim_directory
     from allsource.storage.rocksdb.options import RocksOptions
-    from allsource.storage.rocksdb.storage import RocksStorage
+    from allsource.storage.rocksdb.storage import claim_and_open
 
     if wanted.data_dir is None:
         raise StorageFault("the rocksdb backend needs a data_dir; set one for this node")
     default = RocksOptions()
-    return RocksStorage(
-        claim_directory(
-            wanted.data_dir,
-            cluster_id=wanted.cluster_id,
-            node_id=wanted.node_id,
-            partitions=wanted.partitions,
-        ),
+    return claim_and_open(
+        wanted.data_dir,
+        cluster_id=wanted.cluster_id,
+        node_id=wanted.node_id,
+        partitions=wanted.partitions,
         durability=wanted.durability,
         disk_free_bytes_min=wanted.disk_free_bytes_min,
         options=RocksOptions(

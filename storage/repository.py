@@ -7,7 +7,8 @@
         for event in await events.read_stream("order-1"):
             print(event.version, event.json())
 
-The backends' names, and addresses for them. What they do is in `stream_repository`, for all alike.
+Here are the repositories by name, and their addresses. What a repository does is in
+`embedded.stream_repository`, alike for all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = (
     "open_repository",
 )
 
-# A data directory says whose it is; these never meet a cluster's.
+# A data directory says whose it is. No cluster and no node has these ids.
 _CLUSTER, _NODE = STANDALONE, STANDALONE
 
 
@@ -56,7 +57,8 @@ class RocksDBEventStreamRepository(LogRepository):
     def __init__(
         self, path: Path | str, *, durability: str = "fsync", limits: Limits | None = None
     ) -> None:
-        """`durability` "os" returns from an append before the fsync: it survives the process alone."""
+        """With `durability` "os" an append returns before the fsync: what it stored survives the end of
+        this process, but not a power cut."""
         wanted = limits or Limits()
         self._path = Path(path)
         self._durability = durability

@@ -1,7 +1,7 @@
 """A repository over a `Storage`, the interface that nodes use too: in memory, or in RocksDB.
 
 A partition's log has one writer, this one, so nothing is ever truncated and everything written is
-committed. What a read saw but no sync has covered yet, it waits for.
+committed. A read returns only when everything that it found is durable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from allsource.storage.model.events import Event
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead
 from allsource.storage.model.partition import EntityId, partition_of
 
-_TERM = 1  # there is one writer, for ever (what was a node's log goes on in the last term of that)
+_TERM = 1  # one writer needs no other term; a log that was a node's goes on in that node's last one
 _SCAN_BYTES = 1 << 20
 _SCAN_ENTRIES = 1000
 _BACKWARD_ENTRIES = 64
@@ -72,7 +72,7 @@ class LogRepository(EventStreamRepository):
         storage, self._opened = self._opened, None
         if storage is not None:
             await self._sync.close()
-            # In a thread: it waits for a checkpoint that is being made, and for a last sync.
+            # In a thread, because closing waits for a checkpoint that is being made, and for a last sync.
             await asyncio.to_thread(storage.close)
 
     @property
@@ -86,7 +86,7 @@ class LogRepository(EventStreamRepository):
     ) -> AppendResult:
         storage = self._storage
         self._end(partition)
-        # What is answered rests on nothing that a power cut could still take back: it may be acted on.
+        # Callers act on each of these answers, so what an answer rests on is made durable first.
         match decide(parts, checked, _Log(storage, partition)):
             case Known(index):
                 await self._wait_until_durable(partition, index)
@@ -144,7 +144,7 @@ class LogRepository(EventStreamRepository):
         version = start if start is not None else (head.version if backward else 1)
         found: list[Event] = []
         while len(found) < most and (version >= 1 if backward else version <= head.version):
-            # Each slice has an event at least, which only `as_of` can leave out.
+            # Each slice has at least one event, and only `until_us` can leave it out.
             at_once = _SLICES if until_us is not None else min(_SLICES, most - len(found))
             slices = self._storage.slices(
                 partition, stream, version, forward=not backward, slices_max=at_once
@@ -189,7 +189,8 @@ class LogRepository(EventStreamRepository):
     async def _walk(
         self, partition: int, first: int, last: int, most: int, *, backward: bool
     ) -> AsyncIterator[Entry]:
-        """The entries `first` to `last`, durable, or from `last` to `first`; at most so many at a time."""
+        """The entries `first` to `last`, or `backward` from `last` to `first`, each durable. At most `most`
+        are read at a time."""
         most = min(most, _BACKWARD_ENTRIES if backward else _SCAN_ENTRIES)
         while first <= last:
             if backward:
@@ -208,7 +209,7 @@ class LogRepository(EventStreamRepository):
         return _existing(self._storage.index_of_position(partition, position))
 
     def _first_index_at(self, partition: int, time_us: int) -> int:
-        """The first index whose entry is not older: times never decrease in a partition."""
+        """The first index whose entry is of this time or later. (Times never decrease in a partition.)"""
         low, high = 1, self._end(partition).last_index + 1
         while low < high:
             middle = (low + high) // 2
@@ -303,7 +304,7 @@ class _Log:
 
 
 def _close_again(opening: asyncio.Future[Storage]) -> None:
-    """Nobody waits any more for the storage that was opened here, if it was."""
+    """Close what was opened for somebody who no longer waits for it."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
@@ -311,7 +312,8 @@ def _close_again(opening: asyncio.Future[Storage]) -> None:
 def _of_stream(
     entry: Entry, stream: str, version: int, until_us: int | None, *, backward: bool
 ) -> list[Event]:
-    """The entry's events of a stream, from `version` on in reading order, if it is not too young."""
+    """The entry's events of a stream, from `version` on in reading order; none if it is younger than
+    `until_us`."""
     if until_us is not None and entry.timestamp_us > until_us:
         return []
     events = entry.events(stream)

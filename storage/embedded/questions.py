@@ -29,7 +29,7 @@ class StreamRead(NamedTuple):
     most: int
     backward: bool
     until_us: int | None
-    """Leave out events that are younger."""
+    """Only events of this time or earlier."""
 
     @classmethod
     def of(
@@ -64,9 +64,9 @@ class PartitionRead(NamedTuple):
     types: Collection[str] | None
     """Only events of these types; None: of all."""
     since_us: int | None
-    """Leave out events that are older."""
+    """Only events of this time or later."""
     until_us: int | None
-    """Leave out events that are younger."""
+    """Only events of this time or earlier."""
 
     @classmethod
     def of(

@@ -87,7 +87,7 @@ def _check_ending(name: str) -> None:
 
 
 def place_for(data_dir: Path, name: str) -> Path:
-    """Where a node's checkpoint of this name goes; the directory above it exists then, durably."""
+    """Where a node's checkpoint of this name goes. Makes the directory above it, durably."""
     place = data_dir / CHECKPOINTS / check_name(name)
     with _explained(place):
         if not place.parent.is_dir():

@@ -1,4 +1,4 @@
-"""How many of a process's file descriptors the database may have open: one number, for two who must agree.
+"""How many file descriptors of a process the database may have open: one number for two users.
 
 `rocksdb.options` tells RocksDB, and `cluster.budgets.descriptors` leaves as many out when it counts what is
 there for sockets.

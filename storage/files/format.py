@@ -22,7 +22,7 @@ STANDALONE = "standalone"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMark:
-    """What makes a directory a checkpoint: a copy that stopped remembering at some time."""
+    """What makes a directory a checkpoint: a copy that knows nothing of what happened later."""
 
     id: str
     """UUID (hex); the replica id of the store that it becomes when it is opened as a repository."""
@@ -93,7 +93,7 @@ def read_format(directory: Path) -> Format | None:
 
 
 def write_format(directory: Path, format: Format) -> None:
-    """Put a FORMAT into a directory, in place of the one that is there, if any; all of it or nothing."""
+    """Put a FORMAT into a directory. A crash leaves the older one (or none) or the new one, never half."""
     write_durably(directory / FORMAT_NEW, format.encode())
     os.rename(directory / FORMAT_NEW, directory / FORMAT)
     fsync_directory(directory)

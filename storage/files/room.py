@@ -28,12 +28,12 @@ def means_full(error: BaseException) -> bool:
 
 
 def disk_full(doing: str, path: Path) -> DiskFull:
-    """There was no room to do something, which was not done."""
+    """The error for something that was not done because there was no room."""
     return DiskFull(f"cannot {doing} {path}: {_MEANS}; free some, then try again", path=str(path))
 
 
 def disk_ran_full(path: Path) -> DiskRanFull:
-    """There was no room in the middle of a write or a sync."""
+    """The error for a write or a sync that met a full disk half way."""
     return DiskRanFull(
         f"{path}: {_MEANS}, in the middle of a write; free some, then start again", path=str(path)
     )

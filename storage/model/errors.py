@@ -40,12 +40,12 @@ from typing import Any, ClassVar
 PEERS_GO_ON = (
     "a node's peers hold the events and go on; they refuse an older copy of what it has, and an emptied one"
 )
-"""Behind what is wrong with a part of what is stored: what need not be tried."""
+"""Ends a message about damage to one partition: why neither an older copy nor an empty directory helps."""
 NO_COPY_HELPS = (
     "if this is a node's, leave the node stopped: its peers hold the events and go on, and they refuse an "
     "older copy of it and an emptied one; if it is a repository's, open its newest checkpoint"
 )
-"""Behind what is wrong with all that is stored: what really works."""
+"""Ends a message about damage to a whole store: what does help."""
 
 
 class AllsourceError(Exception):

@@ -298,7 +298,8 @@ def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[i
 
 
 def array_length(packed: bytes | memoryview) -> int:
-    """The length that a msgpack array claims, 0 for anything else. The claim alone decides a refusal."""
+    """The length that a msgpack array claims, 0 for anything else. A claim that is too high is refused
+    before anything is decoded."""
     kind = packed[0] if packed else 0
     if 0x90 <= kind <= 0x9F:
         return kind - 0x90

@@ -13,7 +13,7 @@ _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def as_datetime(microseconds: int) -> datetime:
-    """Microseconds since 1970 as a time in UTC; what lies behind the year 9999 is its end."""
+    """Microseconds since 1970 as a time in UTC; later than the year 9999 becomes the end of that year."""
     return _EPOCH + timedelta(microseconds=min(microseconds, _LAST_US))
 
 

@@ -6,10 +6,11 @@ What lives here
                  up to date, refusing one that is not ours) · `tables` (writing `events`, `event_streams`)
     repository   `PostgresEventStreamRepository`: appends are transactions (`appending`) on connections of
                  a `pool`; many processes may share it
-    a node       `storage` (the node's `Storage`) over `overlay` (what is not in the database yet),
-                 `seen` (what need not be asked), `partition_log`, `log_tables` (statements) and `session`
-                 (connections, the lock, syncs) on `bridge` (a private event loop); `projection` copies
-                 what the cluster has committed to the tables that people query
+    a node       `storage` (the node's `Storage`; `reading` is the half that only reads) over `overlay`
+                 (what is not in the database yet), `seen` (what need not be asked), `partition_log`,
+                 `log_tables` (statements) and `session` (connections, the lock, syncs) on `bridge` (a
+                 private event loop); `projection` copies what the cluster has committed to the tables
+                 that people query
 
 An example, to be pasted into ``python -m asyncio``: what is appended can be asked for in SQL::
 

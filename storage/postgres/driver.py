@@ -4,8 +4,9 @@ asyncpg is an extra (`pip install 'allsource[postgres]'`), so nothing imports it
 PostgreSQL; everybody here gets it from `driver()`.
 
 An error of the server before COMMIT is definite: the transaction is rolled back, whatever was the matter.
-A connection that breaks before COMMIT is sent is definite too, for the same reason. Only one that breaks
-while COMMIT is under way leaves the outcome unknown, and that is the caller's to know, not this table's.
+A connection that breaks before COMMIT is sent is definite too, for the same reason. Only a connection that
+breaks while COMMIT is under way leaves the outcome unknown. `explain` cannot tell that: whoever sent the
+COMMIT must (`pool`).
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def quoted(name: str) -> str:
 def session_settings(target: Target, **more: str) -> dict[str, str]:
     """What every session of ours is started with.
 
-    The isolation level is ours to choose: under a stricter default of the user's, what an append reads
-    after it got its lock would be from before it. Our statements are lookups by key, so they are planned
+    We choose the isolation level. Under a stricter default of the user's, an append that got its lock
+    would read what was there before it had it. Our statements are lookups by key, so they are planned
     once, for any argument (planning an append took as long as doing it), and never by the size of a table
     that was empty at the time.
     """
@@ -150,7 +151,7 @@ def is_lost(error: BaseException) -> bool:
         OSError,
         TimeoutError,
     )
-    # ... but a cancelled statement is the end of the statement, and a value that cannot be sent was not.
+    # ... but a cancelled statement ends only itself, and a value that could not be encoded was never sent.
     return isinstance(error, lost) and not isinstance(error, (asyncpg.QueryCanceledError, ValueError))
 
 

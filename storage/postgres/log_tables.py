@@ -1,7 +1,7 @@
 """The replicated log in the database: its statements, and what they take and answer.
 
-Everything that asks takes a `bound`: rows whose log index is not less do not count any more, because a
-truncation that is still in memory has cut them off (`overlay`).
+Every question takes a `bound`: only rows with a smaller log index count. The others were cut off by a
+truncation that is still in memory (`overlay`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _POSITION = """
 _APPEND = (
     "SELECT max(log_index) FROM log_parts WHERE partition_id = $1 AND first_id = $2 AND log_index < $3"
 )
-# Once for a stream, once for each of a page.
+# Used twice: for one stream, and for each stream of a page.
 _HEAD = """
     SELECT last.first_version + last.event_count - 1, last.log_index, began.timestamp_us, ended.timestamp_us
     FROM (SELECT * FROM log_parts
@@ -64,7 +64,7 @@ _FORWARD = _SLICES.format(
     order="",
 )
 _BACKWARD = _SLICES.format(bound="<= $4", order="DESC")
-# From name to name through the index, however many slices each has.
+# Jumps through the index from one name to the next, however many slices each stream has.
 _STREAMS = f"""
     WITH RECURSIVE names AS (
         (SELECT stream_id FROM log_parts
@@ -209,7 +209,7 @@ async def slices(
     if not forward:
         rows = await connection.fetch(_BACKWARD, partition, stream, bound, version, slices_max)
         return [StreamSlice(*row) for row in rows]
-    # One more, because the first may end before the version.
+    # One more than asked for, because the first slice may end before the version.
     rows = await connection.fetch(_FORWARD, partition, stream, bound, version, slices_max + 1)
     found = [StreamSlice(*row) for row in rows]
     return [piece for piece in found if piece.first_version + piece.count > version][:slices_max]
@@ -226,7 +226,7 @@ async def streams(
 async def counts(
     connection: Any, partition: int, bound: int, above: Sequence[str]
 ) -> tuple[int, int, int, int]:
-    """How many streams, slices and ids there are; and how many of the streams `above`."""
+    """How many streams, slices and ids the database holds, and how many of the streams `above` it holds."""
     row = await connection.fetchrow(_COUNTS, partition, bound)
     return (*row, await connection.fetchval(_KNOWN, partition, bound, above))
 

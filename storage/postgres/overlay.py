@@ -9,7 +9,7 @@ database, holds only for indexes less than the floor. Every index row names its 
 rule undoes stream slices, heads and event ids alike. (For a layer that only appended, the floor is where
 it began: nothing below reaches so far, and the rule costs nothing.)
 
-Pure: no I/O, no threads. Who may touch what, and when, is `storage`'s to say.
+Pure: no I/O, no threads. `storage` says which thread may change which layer, and when.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Overlay:
                 self._shares.append((share, bound))
                 bound = min(bound, share.floor)
         self.bound = bound
-        """What lies in the database counts for indexes less than this."""
+        """Of the database only indexes less than this count."""
 
     def entry(self, index: int) -> Entry | None:
         """The entry at `index`, None if only the database can have it."""

@@ -54,7 +54,7 @@ _SEEN = "SELECT partition_id, stream_id, first_version, first_id FROM log_parts"
 
 
 class Session:
-    """Blocking calls, from any thread; `flush` one at a time."""
+    """Its calls block. Any thread may make them; `flush` is called by one at a time."""
 
     identity: Identity
     projection: Projection

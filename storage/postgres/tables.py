@@ -1,8 +1,9 @@
 """Writing `events` and `event_streams`: one statement for a repository's append and a node's copying.
 
 The statement is also the last wall of optimistic locking: a stream is only moved from the version that
-the writer saw, and it says how many it moved. Whoever gets a smaller number than it asked for has lost
-against somebody else and must roll back. Behind that stand the tables' own constraints.
+the writer saw, and the statement says how many it moved. A smaller number than was asked for means that
+somebody else moved a stream first: the writer must roll back. Behind that stand the tables' own
+constraints.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved)
 """
 """Takes `Recording.arguments()`, answers how many streams it moved.
 
-An event names the part that it came with by its number; what all events of a part share stands in arrays
-of the parts (a third less to send for a hundred events). Subscripts, because a join's plan would depend on
+Each event has the number of its part. What the events of a part share is sent once for each part, in arrays
+of their own (a third less to send for a hundred events). Subscripts, because a join's plan would depend on
 how many there are; the streams are repeated, because a subscript into an array of texts is a search.
 """
 

@@ -6,10 +6,12 @@ middle. (Both were tried: removing the whole log file goes unnoticed in any mode
 the first record that is not whole, and the `SyncedMark` says whether that was far enough. If it was
 not, the log files as they were found are kept aside: recovery is about to drop what it could not read.
 
-Errors come from rocksdict as plain `Exception`s with RocksDB's text; `fault_of` gives them a class and
-an advice. Two traps of rocksdict 0.3.29: `keys()` and `items()` end silently at a damaged block, so
-`Database.scan` drives an iterator and asks for its status; and the database stays locked until each
-column family is closed too and nobody holds a handle of one any more.
+Errors come from rocksdict as plain `Exception`s with RocksDB's text. `fault_of` turns them into errors of
+ours, which say what to do.
+
+Two traps of rocksdict 0.3.29: `keys()` and `items()` end silently at a damaged block, so `Database.scan`
+drives an iterator and asks for its status. And the database stays locked until each column family is
+closed too and nobody holds a handle of one any more.
 """
 
 from __future__ import annotations
@@ -131,7 +133,7 @@ def _keep_aside(path: Path, aside: Path) -> None:
 
 
 def fault_of(error: Exception, path: Path) -> AllsourceError:
-    """What an exception of rocksdict, or of a file beside the database, means, with what to do about it."""
+    """Our error for an exception of rocksdict, or of a file beside the database."""
     if isinstance(error, AllsourceError):
         return error
     text = " ".join(str(error).split())

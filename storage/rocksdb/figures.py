@@ -1,7 +1,7 @@
 """What RocksDB says of itself, for /metrics.
 
-Properties that it has at hand; none walks a file or a log. Statistics (hit rates, bytes read) are not
-switched on: they would cost every read and write a little.
+Only properties that RocksDB has at hand: none of them makes it walk a file or a log. Statistics (hit rates,
+bytes read) are not switched on: they would cost every read and write a little.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_THE_CACHE = {
 
 
 def figures(database: Database) -> dict[str, int]:
-    """By name; a figure of one column family has it for a label, in Prometheus' notation."""
+    """By name. A figure of one column family names the family in a label, in Prometheus' notation."""
     found = {
         f'rocksdb_{name}{{family="{family}"}}': int(handle.property_value(property) or 0)
         for name, property in _OF_A_FAMILY.items()

@@ -2,7 +2,7 @@
 
 Column families (the user's names first) and what they hold, numbers big-endian::
 
-    events           partition u16, index u64               -> the entry's record (storage.entry)
+    events           partition u16, index u64               -> the entry's record (storage.model.entry)
     streams          partition u16, stream                  -> version, index, created_us, updated_us (u64)
     partition_index  partition u16, stream, 0x00, first u64 -> index u64, count u32
     ids              partition u16, event id (16 bytes)     -> index u64
@@ -12,8 +12,8 @@ Column families (the user's names first) and what they hold, numbers big-endian:
                      'm', name                              -> a value of `Storage.put_meta`
                      'i'                                    -> incarnation u64, replica id
 
-Streams are UTF-8. Their ids hold no control characters, so the 0x00 behind a stream ends it without
-doubt: `a` and `a1` never mix, and a stream's versions lie together in ascending order.
+Stream ids are UTF-8 without control characters, so a 0x00 can only be the end of one: the slices of `a`
+and `a1` never mix, and a stream's slices lie together, in ascending order of version.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The work: entries arrive in order of index in each of some 32 partitions, are re
 order, and are almost never deleted; event ids are looked up with each append and almost never found;
 stream heads are overwritten all the time. One thread writes, on the event loop, so nothing may ever
 make it wait: where RocksDB would slow a writer down, it is told not to, and `pressure` refuses
-new appends long before (`pressure`).
+new appends long before.
 
 Prefixes are sought without a prefix extractor: its filters want one length for all, and what is sought
 here is a partition (in every file anyway) or a stream, whose ids differ in length. A seek lands on a

@@ -46,7 +46,7 @@ class Room(NamedTuple):
 
 
 def room(path: Path) -> Room:
-    """The room on the file system of `path`; where inodes are made as they are needed, there is no end."""
+    """The room on the file system of `path`. One that makes inodes as needed has no end of them."""
     stat = os.statvfs(path)
     return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else _UNKNOWN)
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-from allsource.storage.files.directory import DataDirectory
+from allsource.storage.files.directory import DataDirectory, claim_directory
 from allsource.storage.files.room import disk_ran_full, means_full
 from allsource.storage.interface import Refusal
 from allsource.storage.model.errors import (
@@ -238,3 +238,22 @@ class RocksStorage(RocksReads):
         except Exception:
             if not ran_full:  # else it says again what was said
                 raise
+
+
+def claim_and_open(
+    data_dir: Path,
+    *,
+    cluster_id: str,
+    node_id: str,
+    partitions: int,
+    durability: str = FSYNC,
+    options: RocksOptions | None = None,
+    disk_free_bytes_min: int = 0,
+) -> RocksStorage:
+    """The storage in a directory of this node, made if need be; raises `StorageFault` and its kinds."""
+    return RocksStorage(
+        claim_directory(data_dir, cluster_id=cluster_id, node_id=node_id, partitions=partitions),
+        durability=durability,
+        options=options,
+        disk_free_bytes_min=disk_free_bytes_min,
+    )

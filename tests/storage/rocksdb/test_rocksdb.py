@@ -15,7 +15,7 @@ from time import monotonic
 
 import pytest
 
-from allsource.storage.files.directory import claim_directory, claim_existing
+from allsource.storage.files.directory import claim_existing
 from allsource.storage.model.entry import NOOP, Entry, make_entry
 from allsource.storage.model.errors import (
     Corrupt,
@@ -30,7 +30,7 @@ from allsource.storage.open import open_storage
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.options import RocksOptions
 from allsource.storage.rocksdb.pressure import Pressure, Room
-from allsource.storage.rocksdb.storage import RocksStorage
+from allsource.storage.rocksdb.storage import RocksStorage, claim_and_open
 from tests.storage.contract import PARTITIONS, Backend, StorageContract, check_equal
 from tests.storage.logs import LogModel
 
@@ -43,16 +43,9 @@ def open_rocks(path: Path, **changed: object) -> RocksStorage:
         "node_id": "n1",
         "partition_count": PARTITIONS,
         "options": SMALL,
-        "disk_free_bytes_min": 0,
         **changed,
     }
-    directory = claim_directory(
-        path,
-        cluster_id=wanted.pop("cluster_id"),
-        node_id=wanted.pop("node_id"),
-        partitions=wanted.pop("partition_count"),
-    )
-    return RocksStorage(directory, **wanted)
+    return claim_and_open(path, partitions=wanted.pop("partition_count"), **wanted)
 
 
 def wal_sizes(path: Path) -> dict[str, int]:
@@ -547,14 +540,12 @@ def test_a_disk_without_inodes_is_full_too(tmp_path: Path) -> None:
 RUN_FULL = """
 import resource, sys
 from pathlib import Path
-from allsource.storage.files.directory import claim_directory
 from allsource.storage.model.errors import AllsourceError
 from allsource.storage.model.log import HardState, PartitionWrite
-from allsource.storage.rocksdb.storage import RocksStorage
+from allsource.storage.rocksdb.storage import claim_and_open
 
 def opened():
-    claimed = claim_directory(Path(sys.argv[1]), cluster_id="c", node_id="n", partitions=2)
-    return RocksStorage(claimed)
+    return claim_and_open(Path(sys.argv[1]), cluster_id="c", node_id="n", partitions=2)
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
