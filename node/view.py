@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from allsource.cluster.consensus.group import Group
+from allsource.cluster.membership.liveness import SUSPECT, UP
 from allsource.cluster.membership.placement import replica_sets
 from allsource.cluster.membership.registry import Readiness
 from allsource.config.promise import promise_of
@@ -22,7 +23,7 @@ from allsource.node.requests.tickets import Ticket
 from allsource.storage.interface import Storage
 from allsource.storage.model.errors import Corrupt
 
-_STRANGER = "suspect"
+_STRANGER = SUSPECT
 """What a peer looks like to a node that takes no part yet."""
 
 
@@ -90,7 +91,7 @@ class View:
 
     def _state(self, node_id: str) -> str:
         if node_id == self._node_id:
-            return "up"
+            return UP
         member = self._member()
         return _STRANGER if member is None else member.core.detector.state(node_id)
 

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.membership.clocks import DIFFERENCE_MAX_US, ClusterClock
+from allsource.cluster.membership.liveness import DOWN, SUSPECT, UP
 from allsource.cluster.membership.registry import Readiness
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.reminder import Reminder
@@ -51,13 +52,13 @@ class PeerWatch:
                 self._changed(node.id, before, state)
 
     def _changed(self, peer: str, before: str | None, state: str) -> None:
-        if state == "down":
+        if state == DOWN:
             self._renew(peer)
-        if before is None and state == "suspect":
+        if before is None and state == SUSPECT:
             return  # it was never heard of yet: no news
-        if before is not None and state != "up":
+        if before is not None and state != UP:
             self._measures.suspected(state)
-        say = self._log.info if state == "up" else self._log.warning
+        say = self._log.info if state == UP else self._log.warning
         say("peer is " + state, peer=peer)
 
 

@@ -37,6 +37,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from allsource.cluster.consensus.leadership import FollowerFigures
+from allsource.cluster.membership.liveness import DOWN, SUSPECT, UP
 from allsource.node.observe import metrics as names
 from allsource.node.observe.histogram import Histogram
 from allsource.node.observe.metrics import LockFreeMetrics, MetricsSnapshot
@@ -139,7 +140,7 @@ _COUNTERS = {
     names.FORWARDS: _Help("Requests sent on to another node."),
     names.ERRORS: _Help("Failures that should not happen."),
     names.HEARTBEATS: _Help("Heartbeats, sent and received.", "direction", ("sent", "received")),
-    names.SUSPICIONS: _Help("Times that this node came to distrust a peer.", "state", ("suspect", "down")),
+    names.SUSPICIONS: _Help("Times that this node came to distrust a peer.", "state", (SUSPECT, DOWN)),
     names.LEADERSHIP_CHANGES: _Help(
         "Leaderships of partitions gained and lost.", "change", ("gained", "lost")
     ),
@@ -182,7 +183,7 @@ _STORAGE_COUNTERS = frozenset(
     ("postgres_syncs", "postgres_reads", "postgres_view_failures", "rocksdb_background_errors")
 )
 
-_PEER_STATES = ("up", "suspect", "down")
+_PEER_STATES = (UP, SUSPECT, DOWN)
 
 # Two edges for each power of two, from 33 us to 8.6 s. They are ends of the histogram's buckets, so
 # the counts are exact (but for a duration of exactly an edge, which Prometheus would count below it).

@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from allsource.cluster.membership.liveness import UP
 from allsource.node.cli.control.picture import ClusterPicture, NodePicture, owner_map
 from allsource.node.cli.figures import show_rate
-from allsource.node.cli.launch.overview import NodeSeen, Overview, up
+from allsource.node.cli.launch.overview import ChildState, NodeSeen, Overview, up
 
 GOOD, DOUBT, BAD, HEAD, FAINT = "green", "yellow", "bold red", "bold", "dim"
 
@@ -136,7 +137,7 @@ def _state(overview: Overview, node: NodeSeen) -> Span:
         word = "ready" if node.is_ready else "running"
         if node.by_hand:
             word += " (by hand)"
-        if (verdict := overview.verdict(node.id)) not in ("", "up"):
+        if (verdict := overview.verdict(node.id)) not in ("", UP):
             return Span(f"{word}, {verdict} to others", DOUBT)
         about = [one for one in _pictured(overview) if one.id == node.id]
         if any(one.damaged for one in about):
@@ -147,12 +148,12 @@ def _state(overview: Overview, node: NodeSeen) -> Span:
     if node.given_up:
         return Span("given up", BAD)
     if node.exit_signal:
-        return Span("killed" if node.state == "ended" else "killed, restarting", BAD)
-    if node.state == "waiting":
+        return Span("killed" if node.state is ChildState.ENDED else "killed, restarting", BAD)
+    if node.state is ChildState.WAITING:
         return Span("restarting", DOUBT)
-    if node.state == "ended":
+    if node.state is ChildState.ENDED:
         return Span("ended", BAD)
-    if node.state == "starting":
+    if node.state is ChildState.STARTING:
         return Span("starting", DOUBT)
     return Span("silent", BAD)  # its process is there and does not answer
 

@@ -12,9 +12,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
+from allsource.cluster.membership.liveness import UP
 from allsource.node.cli.control.picture import ClusterPicture
 from allsource.node.cli.figures import ranges
+
+
+class ChildState(Enum):
+    """What a launch knows of its own child."""
+
+    STARTING = "its process runs, and has not answered yet"
+    RUNNING = "it answers, and is not ready"
+    READY = "it answers that it is ready"
+    ENDED = "its process is gone"
+    WAITING = "its process is gone, and will be started again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +36,8 @@ class NodeSeen:
     id: str
     address: str
     http: str
-    state: str
-    """Of the launch's own child: starting, running, ready, ended or waiting (to be restarted)."""
+    state: ChildState
+    """Of the launch's own child."""
     pid: int | None = None
     """Of the process that serves, or that should; None if there is none."""
     by_hand: bool = False
@@ -73,7 +85,7 @@ class Overview:
 
     def isup(self, node: NodeSeen) -> bool:
         """Whether a node takes part, as far as can be told: it answers, and the others do not miss it."""
-        return node.picture is not None and self.verdict(node.id) in ("", "up")
+        return node.picture is not None and self.verdict(node.id) in ("", UP)
 
     def missing(self) -> frozenset[str]:
         """The nodes that are not up."""

@@ -19,8 +19,7 @@ from typing import Any, Protocol
 
 from allsource.node.cli.control.picture import ClusterPicture
 from allsource.node.cli.control.processes import NodeProcess, kill_all, stop_all, until
-
-STARTING, RUNNING, READY, ENDED, WAITING = "starting", "running", "ready", "ended", "waiting"
+from allsource.node.cli.launch.overview import ChildState
 
 STOP_GRACE_S = 15.0
 """A node gives its leaderships away before it leaves; after this long it is killed."""
@@ -46,7 +45,7 @@ class Child:
     http_url: str
     data_dir: Path | None = None
     """Where its events are, if that is a directory of this machine."""
-    state: str = STARTING
+    state: ChildState = ChildState.STARTING
     starts: int = 0
     failures: int = 0
     """How often in a row it has ended itself with an error, soon after it was started."""
@@ -83,9 +82,25 @@ class Child:
         return self.picture is not None and self.picture.pid != self.node.pid
 
     @property
+    def serves(self) -> bool:
+        """Whether its process has answered that it is ready."""
+        return self.state is ChildState.READY
+
+    @property
     def is_given_up(self) -> bool:
         """Whether it has failed too often to be started again."""
         return self.failures >= FAILURES_MAX
+
+    def seen(self, *, is_ready: bool, picture: ClusterPicture | None) -> None:
+        """What the node at its address has just answered, if any has."""
+        self.is_ready, self.picture = is_ready, picture
+        if not self.is_up:
+            return
+        if picture is not None and not self.is_by_hand:
+            self.was_live = True
+            self.state = ChildState.READY if is_ready else ChildState.RUNNING
+        elif self.state is ChildState.READY:
+            self.state = ChildState.RUNNING
 
     def has_ended(self, lived_s: float) -> None:
         """Count an ending, after so long a life."""
@@ -172,7 +187,7 @@ class Supervisor:
             self._display.ended(child, backoff if again else None)
             if not again:
                 return
-            child.state = WAITING
+            child.state = ChildState.WAITING
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), backoff)
             backoff = min(2 * backoff, _BACKOFF_MAX_S)
@@ -181,7 +196,7 @@ class Supervisor:
         """One life of a child, from its start until it has ended."""
         child.node.start()
         child.starts += 1
-        child.state, child.exit_status, child.picture = STARTING, None, None
+        child.state, child.exit_status, child.picture = ChildState.STARTING, None, None
         self._display.started(child)
         async for line in _lines(child.node):
             child.last_words = line
@@ -189,7 +204,7 @@ class Supervisor:
                 self._complained(child, line)
             self._display.said(child, line)
         await until(lambda: not child.is_up, STOP_GRACE_S, f"{child.id} to end")  # its output is closed
-        child.exit_status, child.state, child.picture = child.node.exit_status, ENDED, None
+        child.exit_status, child.state, child.picture = child.node.exit_status, ChildState.ENDED, None
 
     @staticmethod
     def _complained(child: Child, what: str) -> None:

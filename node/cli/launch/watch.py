@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import aiohttp
 
 from allsource.node.cli.control.picture import ClusterPicture
-from allsource.node.cli.launch.supervisor import READY, RUNNING, Child, Display
+from allsource.node.cli.launch.supervisor import Child, Display
 
 _UNTIL_READY_S = 0.1
 _AFTERWARDS_S = 0.5
@@ -27,7 +27,7 @@ async def watch(children: Sequence[Child], display: Display) -> None:
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
         while True:
             await asyncio.gather(*[_look(child, http) for child in children])
-            if not told and all(child.state == READY for child in children):
+            if not told and all(child.serves for child in children):
                 told = True
                 display.ready(time.monotonic() - begun)
             await asyncio.sleep(_AFTERWARDS_S if told else _UNTIL_READY_S)
@@ -41,14 +41,7 @@ async def _look(child: Child, http: aiohttp.ClientSession) -> None:
         return  # what was asked may have been its last life
     if picture is not None and picture.pid == child.node.pid and not child.is_up:
         ready, picture = False, None  # it has ended since
-    child.is_ready, child.picture = ready, picture
-    if not child.is_up:
-        return
-    if picture is not None and not child.is_by_hand:
-        child.was_live = True
-        child.state = READY if ready else RUNNING
-    elif child.state == READY:
-        child.state = RUNNING
+    child.seen(is_ready=ready, picture=picture)
 
 
 async def _ask(child: Child, http: aiohttp.ClientSession) -> tuple[bool, ClusterPicture | None]:

@@ -20,7 +20,8 @@ from allsource.config.schema import StorageSettings
 from allsource.node.cli.control.processes import NodeProcess, until
 from allsource.node.cli.launch import supervisor as supervising
 from allsource.node.cli.launch.lines import JsonDisplay, PlainDisplay, how_it_ended, nobody_left, welcome
-from allsource.node.cli.launch.supervisor import ENDED, FAILURES_MAX, Child, Supervisor
+from allsource.node.cli.launch.overview import ChildState
+from allsource.node.cli.launch.supervisor import FAILURES_MAX, Child, Supervisor
 from allsource.node.cli.launch.watch import watch
 from allsource.node.cli.targets import DEFAULT_CONFIG
 
@@ -228,7 +229,7 @@ async def test_a_node_that_was_started_by_hand_is_seen(node: str, is_by_hand: bo
             assert one.picture is None
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-    assert (one.state, one.was_live) == (ENDED, False)
+    assert (one.state, one.was_live) == (ChildState.ENDED, False)
 
 
 def test_plain_lines_name_the_node_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:

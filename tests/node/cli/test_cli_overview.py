@@ -13,7 +13,7 @@ from rich.console import Console
 
 from allsource.node.cli.control.picture import ClusterPicture, NodePicture, PartitionPicture
 from allsource.node.cli.launch.layout import COMPLAINT_S, brief, duration, lines, size
-from allsource.node.cli.launch.overview import NodeSeen, Overview, Rates
+from allsource.node.cli.launch.overview import ChildState, NodeSeen, Overview, Rates
 from allsource.node.cli.launch.table import draw
 
 GIB = 1 << 30
@@ -56,7 +56,7 @@ def seen(number: int, **changed: Any) -> NodeSeen:
         id=f"n{number}",
         address=f"127.0.0.1:710{number}",
         http=f"http://127.0.0.1:810{number}",
-        state="ready",
+        state=ChildState.READY,
         pid=16_000 + number,
         is_ready=True,
         picture=picture(f"n{number}", owners),
@@ -94,7 +94,7 @@ def test_a_healthy_cluster() -> None:
 
 def test_who_was_started_by_hand_and_serves_is_up_and_its_end_forgotten() -> None:
     """It was called `ended ... killed` for ever."""
-    n2 = seen(2, state="ended", by_hand=True, exit_signal=9, complaint="killed by signal 9")
+    n2 = seen(2, state=ChildState.ENDED, by_hand=True, exit_signal=9, complaint="killed by signal 9")
     text = text_of(Overview([seen(1), n2, seen(3)]))
     assert row(Overview([seen(1), n2, seen(3)]), "n2").startswith("n2    ready (by hand)")
     assert not any("killed" in line for line in text)
@@ -103,13 +103,13 @@ def test_who_was_started_by_hand_and_serves_is_up_and_its_end_forgotten() -> Non
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"state": "ended", "exit_signal": 9}, "killed "),
-        ({"state": "waiting", "exit_signal": 9}, "killed, restarting "),
-        ({"state": "waiting"}, "restarting "),
-        ({"state": "ended"}, "ended "),
-        ({"state": "ended", "given_up": True}, "given up "),
-        ({"state": "starting"}, "starting "),
-        ({"state": "running"}, "silent "),
+        ({"state": ChildState.ENDED, "exit_signal": 9}, "killed "),
+        ({"state": ChildState.WAITING, "exit_signal": 9}, "killed, restarting "),
+        ({"state": ChildState.WAITING}, "restarting "),
+        ({"state": ChildState.ENDED}, "ended "),
+        ({"state": ChildState.ENDED, "given_up": True}, "given up "),
+        ({"state": ChildState.STARTING}, "starting "),
+        ({"state": ChildState.RUNNING}, "silent "),
     ],
 )
 def test_how_a_node_is_that_does_not_answer(changed: dict[str, Any], word: str) -> None:
@@ -127,7 +127,7 @@ def test_a_node_that_the_others_miss_is_not_called_well() -> None:
 
 
 def test_dead_nodes_among_the_replicas_are_marked() -> None:
-    overview = Overview([seen(1), seen(2, picture=None, state="ended"), seen(3)])
+    overview = Overview([seen(1), seen(2, picture=None, state=ChildState.ENDED), seen(3)])
     assert "32 off" in row(overview, "n2")
     text = text_of(overview)
     assert any(line.startswith("owners by partition; !: fewer copies than 3") for line in text)
@@ -201,8 +201,10 @@ def eight() -> Overview:
     ids = tuple(f"n{n}" for n in range(1, 9))
     owners: list[str | None] = [ids[p % 8] for p in range(32)]
     nodes = [seen(n, picture=picture(f"n{n}", owners, ids=ids), uptime_s=90_000.0) for n in range(1, 9)]
-    nodes[4] = replace(nodes[4], by_hand=True, state="ended")
-    nodes[6] = replace(nodes[6], picture=None, state="ended", exit_signal=9, pid=None, uptime_s=None)
+    nodes[4] = replace(nodes[4], by_hand=True, state=ChildState.ENDED)
+    nodes[6] = replace(
+        nodes[6], picture=None, state=ChildState.ENDED, exit_signal=9, pid=None, uptime_s=None
+    )
     return Overview(nodes, dict.fromkeys(range(32), 12_345.0))
 
 
@@ -244,7 +246,7 @@ def drawn(overview: Overview, *, terminal: bool, width: int = 120) -> str:
 
 def test_colours_on_a_terminal_and_none_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    overview = Overview([seen(1), seen(2, picture=None, state="ended"), seen(3)])
+    overview = Overview([seen(1), seen(2, picture=None, state=ChildState.ENDED), seen(3)])
     assert "\x1b[32mready" in drawn(overview, terminal=True)
     assert "\x1b[1;31mended" in drawn(overview, terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
