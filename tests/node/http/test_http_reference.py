@@ -30,8 +30,8 @@ NEVER_ANSWERED = {
 }
 """Errors that no HTTP answer carries, with their kinds (but `Rejected`'s), and why."""
 
-LEFT_OUT = ("cannot_listen", "connection_refused", "too_few_descriptors", "unreadable_answer")
-"""Codes of errors that a node's start and a client's call end with."""
+LEFT_OUT = ("cannot_listen", "connection_refused", "nonsense", "too_few_descriptors", "unreadable_answer")
+"""Codes of errors that end a node's start, a client's call, or a peer's connection."""
 
 
 class _Checkpoints:
