@@ -565,3 +565,17 @@ def test_rule_35_a_vote_shows_that_the_voters_lane_carries() -> None:
     assert not bench.node.lane_carries("b", bench.now)
     bench.elect("b")
     assert bench.node.lane_carries("b", bench.now)
+
+
+# -- rule 39: who is no voter in its own log takes no part in elections
+
+
+def test_rule_39_one_that_is_no_voter_in_its_own_log_neither_votes_nor_stands() -> None:
+    bench = Bench(voters=("b", "c", "d"))
+    bench.ask_vote("b", 1, (1, 0))
+    bench.ask_vote("b", 1, (1, 0), pre=True)
+    assert [m.granted for _, m in bench.sent() if isinstance(m, VoteReply)] == [False, False]
+    for _ in range(10):
+        bench.pass_time(SECOND)
+    assert bench.group.role == Role.FOLLOWER
+    assert [m for _, m in bench.sent() if isinstance(m, RequestVote)] == []

@@ -9,7 +9,7 @@ import pytest
 
 from allsource.cluster.budgets.turns import AtOnce, Turns
 from allsource.cluster.consensus.messages import Role, RoleChange
-from allsource.cluster.protocol.requests import AppendRequest, AppendResult
+from allsource.cluster.protocol.requests import AppendPart, AppendRequest, AppendResult
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
@@ -20,6 +20,7 @@ from allsource.node.requests.tickets import Ticket
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
 from allsource.storage.model.errors import (
+    Corrupt,
     InvalidRequest,
     NoMajority,
     Overloaded,
@@ -51,6 +52,11 @@ class Core:
         self.commit = 0
         self.reads: list[tuple[Any, int]] = []
         self.scheduled = 0
+        self.quarantined: list[tuple[int, Corrupt]] = []
+
+    def quarantine(self, partition: int, found: Corrupt) -> None:
+        self.quarantined.append((partition, found))
+        self.leads = False
 
     def is_leader(self, partition: int) -> bool:
         return self.leads
@@ -510,3 +516,30 @@ def test_what_was_committed_is_answered_so_even_if_the_leadership_ends_before_it
     assert all(isinstance(answer[0], AppendResult) for answer in answers[:150])
     assert len(desk.retried) == 50
     assert desk.ingest.under_way() == 0
+
+
+def test_a_damaged_record_that_an_append_meets_costs_the_partition_and_not_the_append(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk()
+
+    def damaged(partition: int, stream: str) -> None:
+        raise Corrupt("a head that cannot be read")
+
+    monkeypatch.setattr(desk.storage, "head", damaged)
+    ticket, answers = desk.ask(append(("s", events())))
+    desk.turn()
+    assert [(partition, error.message) for partition, error in desk.core.quarantined] == [
+        (P, "a head that cannot be read")
+    ]
+    assert (desk.retried, answers, desk.core.log) == ([ticket], [], [])
+
+
+def test_what_a_client_sends_wrong_is_refused_before_anything_is_decided() -> None:
+    desk = Desk()
+    (event,) = events()
+    wrong = AppendRequest((AppendPart("s", NO_STREAM, encode_blob([event, event])),))
+    _, answers = desk.ask(wrong)
+    desk.turn()
+    assert [type(answer) for answer in answers] == [InvalidRequest]
+    assert desk.core.log == []

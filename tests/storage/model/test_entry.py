@@ -18,6 +18,7 @@ from allsource.storage.model.entry import (
     Configuration,
     Entry,
     Part,
+    check_record,
     decode_entry,
     make_entry,
     span_of,
@@ -155,3 +156,17 @@ def test_configurations_go_there_and_back(voters: tuple, learners: tuple, outgoi
 def test_unreadable_configurations_are_corrupt(payload: bytes) -> None:
     with pytest.raises(Corrupt, match="configuration"):
         Configuration.decode(payload)
+
+
+def test_a_record_that_is_passed_on_is_whole_and_the_one_that_it_should_be() -> None:
+    record = entry().record
+    check_record(record, 3, 9)
+    for at in range(len(record)):
+        flipped = bytes([*record[:at], record[at] ^ 1, *record[at + 1 :]])
+        with pytest.raises(Corrupt, match="log record 3/9 of"):
+            check_record(flipped, 3, 9)
+    with pytest.raises(Corrupt, match="fails its CRC"):
+        check_record(record[: HEADER_BYTES - 1], 3, 9)
+    for partition, index in ((3, 8), (4, 9)):
+        with pytest.raises(Corrupt, match=f"at {partition}/{index} lies the log record of another entry"):
+            check_record(record, partition, index)
