@@ -299,7 +299,7 @@ class Client:
 
     def _scan(
         self, partitions: Iterable[int] | None, consistency: Consistency, page: int
-    ) -> AsyncGenerator[tuple[Call, PartitionPage], None]:
+    ) -> AsyncGenerator[paging.Brought, None]:
         first = arguments.partition_read(0, 1, page, consistency=consistency, limit_name="page")
         chosen = arguments.partition_numbers(partitions)
         return paging.scan(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import NamedTuple
 
 from allsource.client.calls import Call
 from allsource.client.errors import UnreadableAnswer
@@ -22,6 +23,20 @@ from allsource.storage.model.events import Event
 
 PAGES_AHEAD = 16
 """Partitions that a scan reads at the same time."""
+
+
+class Brought(NamedTuple):
+    """A page, and the call that brought it."""
+
+    call: Call
+    page: PartitionPage
+
+
+class _Asked(NamedTuple):
+    """A page that is on its way, and the position from which it was asked for."""
+
+    call: Call
+    position: int
 
 
 async def whole_stream(
@@ -47,28 +62,28 @@ async def scan(
     partitions: Callable[[], Iterable[int]],
     first: ReadPartition,
     start: Callable[[ReadPartition], Awaitable[Call]],
-) -> AsyncGenerator[tuple[Call, PartitionPage], None]:
+) -> AsyncGenerator[Brought, None]:
     """Every page of these partitions, each with the call that brought it; every read is like `first`."""
     todo = deque((partition, 1) for partition in partitions())
-    ahead: deque[tuple[Call, int]] = deque()
+    ahead: deque[_Asked] = deque()
     try:
         while todo or ahead:
             while todo and len(ahead) < PAGES_AHEAD:
                 partition, position = todo.popleft()
                 read = replace(first, partition=partition, from_position=position)
-                ahead.append((await start(read), position))
+                ahead.append(_Asked(await start(read), position))
             call, position = ahead.popleft()
             found: PartitionPage = await call.future
             if found.chunks and found.next_from <= found.last_position:
                 _check_advance(position, found.next_from)
                 todo.appendleft((found.partition, found.next_from))
-            yield call, found
+            yield Brought(call, found)
     finally:
-        _abandon(call for call, _ in ahead)
+        _abandon(asked.call for asked in ahead)
 
 
 async def events_of(
-    pages: AsyncGenerator[tuple[Call, PartitionPage], None],
+    pages: AsyncGenerator[Brought, None],
 ) -> AsyncGenerator[Event, None]:
     """The events of pages, one by one."""
     async with aclosing(pages):
@@ -78,7 +93,7 @@ async def events_of(
 
 
 async def without_calls(
-    pages: AsyncGenerator[tuple[Call, PartitionPage], None],
+    pages: AsyncGenerator[Brought, None],
 ) -> AsyncGenerator[PartitionPage, None]:
     """The pages alone."""
     async with aclosing(pages):

@@ -150,6 +150,15 @@ class AcceptorStep(NamedTuple):
     hello: Hello | None
 
 
+class _Met(NamedTuple):
+    """The peer that a dialler has reached, between its WELCOME and its ACCEPTED."""
+
+    welcome: Welcome
+    peer: PeerPart
+    asked: Start | None
+    """The start that was remembered when the peer was asked for its nonce."""
+
+
 class DiallerHandshake:
     """The side that opened the connection. `start()` gives HELLO; feed payloads until a `Welcome`."""
 
@@ -162,7 +171,7 @@ class DiallerHandshake:
         self._said = Transcript()
         self._said.add(self._hello)
         self._challenge: Challenge | None = None
-        self._welcome: Welcome | None = None
+        self._met: _Met | None = None
 
     def start(self) -> bytes:
         """The first payload."""
@@ -170,12 +179,12 @@ class DiallerHandshake:
 
     def receive(self, payload: bytes | memoryview) -> DiallerStep:
         """Take the next payload. The `Welcome` comes at the end, and then both sides are sure."""
-        _check_refusal(payload, is_proved=self._welcome is not None)
+        _check_refusal(payload, is_proved=self._met is not None)
         if self._challenge is None:
             return DiallerStep(self._prove(payload), None)
-        if self._welcome is None:
+        if self._met is None:
             return self._meet(payload, self._challenge)
-        return DiallerStep(None, self._conclude(payload, self._welcome))
+        return DiallerStep(None, self._conclude(payload, self._met))
 
     def _prove(self, payload: bytes | memoryview) -> bytes:
         challenge = read_challenge(unpack(payload))
@@ -210,10 +219,11 @@ class DiallerHandshake:
         )
         if body.peer is None:
             return DiallerStep(None, welcome)
-        self._welcome, self._peer = welcome, body.peer
-        return DiallerStep(self._introduce(body, body.peer), None)
+        asked = config.memory.remembered().get(body.node_id)
+        self._met = _Met(welcome, body.peer, asked)
+        return DiallerStep(self._introduce(body, body.peer, asked), None)
 
-    def _introduce(self, acceptor: WelcomeBody, peer: PeerPart) -> bytes:
+    def _introduce(self, acceptor: WelcomeBody, peer: PeerPart, asked: Start | None) -> bytes:
         config, me, memory = self._config, self._config.identity, self._config.memory
         check_other(me, acceptor.node_id, peer.start.replica_id)
         if config.expected_node and acceptor.node_id != config.expected_node:
@@ -222,23 +232,22 @@ class DiallerHandshake:
                 f"the address of node {config.expected_node} is answered by node {acceptor.node_id}; "
                 "check the addresses of the configuration",
             )
-        self._asked = memory.remembered().get(acceptor.node_id)
-        check_replica(acceptor.node_id, peer.start.replica_id, self._asked)
+        check_replica(acceptor.node_id, peer.start.replica_id, asked)
         identity = IdentityBody(
             me.node_id,
             _peer_part(me, memory),
             _answer(memory, acceptor.remembers.get(me.node_id, 0)),
-            self._asked.incarnation if self._asked is not None else 0,
+            asked.incarnation if asked is not None else 0,
         )
         return self._said.seal(config.secret, identity.listed())
 
-    def _conclude(self, payload: bytes | memoryview, welcome: Welcome) -> Welcome:
+    def _conclude(self, payload: bytes | memoryview, met: _Met) -> Welcome:
         frame = self._said.open(self._config.secret, Kind.ACCEPTED, payload)
         if frame is None:
             raise malformed("the seal of ACCEPTED is wrong")
-        check_history(welcome.node_id, self._asked, read_accepted(frame))
-        _meet(self._config.memory, welcome.node_id, self._peer, self._asked)
-        return welcome
+        check_history(met.welcome.node_id, met.asked, read_accepted(frame))
+        _meet(self._config.memory, met.welcome.node_id, met.peer, met.asked)
+        return met.welcome
 
 
 class AcceptorHandshake:
