@@ -128,7 +128,7 @@ async def test_a_nodes_directory_is_not_a_repository(tmp_path: Path) -> None:
 
 async def test_the_example_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = repository.__doc__ or ""
-    example = page.split("::\n\n")[1].split("\n\nThe backends")[0].replace("/var/lib/shop", str(tmp_path))
+    example = page.split("::\n\n")[1].split("\n\nHere are")[0].replace("/var/lib/shop", str(tmp_path))
     scope = {"open_repository": open_repository, "NewEvent": NewEvent}
     exec("async def example():\n" + textwrap.indent(textwrap.dedent(example), "    "), scope)
     await scope["example"]()  # type: ignore[operator]

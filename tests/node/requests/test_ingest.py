@@ -31,7 +31,7 @@ from allsource.storage.model.events import encode_blob
 from allsource.storage.model.expected import NO_STREAM
 from allsource.storage.model.log import PartitionWrite
 from tests.node.members import append, events
-from tests.storage.decision_contract import LIMITS, comparable, packed, steps, truth
+from tests.storage.decision_contract import LIMITS, comparable, drawn_seed, packed, steps, truth
 from tests.storage.model.pure_log import PureLog
 
 P = 0
@@ -167,9 +167,7 @@ class Desk:
 
 def test_every_outcome_is_that_of_the_pure_decision() -> None:
     """Also of appends that are decided in one turn, so that they rest on what is not committed yet."""
-    seed = Random().randrange(1 << 32)
-    print(f"replay: seed = {seed} in {__name__}")
-    random, desk, log = Random(seed), Desk(limits=LIMITS), PureLog(P)
+    random, desk, log = Random(drawn_seed()), Desk(limits=LIMITS), PureLog(P)
     asked: list[tuple[Any, list[Any]]] = []
     for appends in steps(random, 400):
         wanted = truth(log, appends)

@@ -175,6 +175,13 @@ def test_a_retry_gets_the_first_answer() -> None:
     assert result_of(log.entries[1], duplicate=False) == first
 
 
+def test_part_of_an_append_is_no_retry_of_it() -> None:
+    whole = parts(("a", events(2)), ("b", events(1)))
+    log = log_with(whole)
+    for part in whole:
+        assert isinstance(answer_again([part], log.entries[0]), EventIdConflict)
+
+
 def test_known_ids_with_other_content_are_a_conflict() -> None:
     event = NewEvent("T", b"1")
     log = log_with(parts(("z", events(4))), parts(("a", [event])))
