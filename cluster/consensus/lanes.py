@@ -28,6 +28,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from allsource.cluster.consensus.messages import Echo, EchoReply
+
 LANE_BYTES_PER_S_MIN = 4 << 20
 """The slowest link that is taken for a working one."""
 RENEW_DOUBLINGS_MAX = 4
@@ -81,6 +83,8 @@ class Lanes:
         self._lanes = {peer: _Lane() for peer in peers}
         self.newest = first_number
         """The number of the newest echo of all."""
+        self._out: dict[str, int] = {}
+        self._in: dict[str, int] = {}
 
     # -- what happened
 
@@ -153,6 +157,26 @@ class Lanes:
         return (peer for peer in self._lanes if self.awaits_echo(peer))
 
     # -- what is to be done
+
+    def ask(self, peer: str, now: int) -> None:
+        """Have an echo sent with the next messages, if it is time for one."""
+        number = self.echo_due(peer, now)
+        if number is not None:
+            self._out[peer] = number
+
+    def asked(self, peer: str, number: int) -> None:
+        """An echo came. Of all that come in a turn, the newest is answered."""
+        self._in[peer] = max(number, self._in.get(peer, 0))
+
+    def take_echoes(self) -> list[tuple[str, Echo | EchoReply]]:
+        """What is to be asked, and answered, behind everything else of this turn."""
+        if not self._out and not self._in:
+            return []
+        echoes: list[tuple[str, Echo | EchoReply]] = [(peer, Echo(n)) for peer, n in self._out.items()]
+        echoes += [(peer, EchoReply(n)) for peer, n in self._in.items()]
+        self._out.clear()
+        self._in.clear()
+        return echoes
 
     def echo_due(self, peer: str, now: int) -> int | None:
         """The number of the echo that is to be sent now, if one is. Twice in the suspicion time while the

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from allsource.cluster.consensus.environment import ConsensusConfig, Environment
 from allsource.cluster.consensus.log import RaftLog
-from allsource.cluster.consensus.messages import Append
+from allsource.cluster.consensus.messages import Append, CommitNotice, Message
 from allsource.cluster.consensus.progress import REPLICATE, Progress
 from allsource.cluster.consensus.quorum import has_majority, stored_by_majority
 
@@ -31,6 +31,13 @@ class FollowerFigures(NamedTuple):
     accepted one of this leader's messages."""
     replicating: bool
     """Whether the log is streamed to it: it is reached, and the leader knows where its log agrees."""
+
+
+class _Owed(NamedTuple):
+    """The log up to `last_index` was not committed at `since_us`, and nothing was committed since."""
+
+    last_index: int
+    since_us: int
 
 
 class Leadership:
@@ -54,8 +61,7 @@ class Leadership:
         self._config: ConsensusConfig = environment.config
         self._configuration_index = -1
         self._seen_commit = -1
-        self._owed: tuple[int, int] | None = None
-        """`(index, time)`: up to where the log was not committed at that time, and nothing was since."""
+        self._owed: _Owed | None = None
         self._asked_us: int | None = None
         """Since when a majority owes an answer to a read round, and has answered none."""
         self.follow_configuration(now)
@@ -137,7 +143,7 @@ class Leadership:
         if commit != self._seen_commit or self._owed is None:
             self._seen_commit = commit
             last = self._log.last_index
-            self._owed = (last, now) if commit < last else None
+            self._owed = _Owed(last, now) if commit < last else None
             return False
         owed, since = self._owed
         if now - since < self._config.suspicion_us:
@@ -179,7 +185,7 @@ class Leadership:
         for progress in self.progress.values():
             progress.forgive(gap, now)
         if self._owed is not None:
-            self._owed = (self._owed[0], min(now, self._owed[1] + gap))
+            self._owed = _Owed(self._owed.last_index, min(now, self._owed.since_us + gap))
         if self._asked_us is not None:
             self._asked_us = min(now, self._asked_us + gap)
 
@@ -242,6 +248,15 @@ class Leadership:
         progress.commit_sent = commit
         progress.sent(first - 1 + len(message.records) + len(message.entries), size, now)
         return message
+
+    def notices(self, commit: int, partition: int) -> list[tuple[str, Message]]:
+        """Notices of the commit index, for followers that no append has told of it."""
+        notices: list[tuple[str, Message]] = []
+        for peer, progress in self.progress.items():
+            if progress.commit_sent < commit and self._environment.reaches(peer):
+                progress.commit_sent = commit
+                notices.append((peer, CommitNotice(partition, self.term, commit)))
+        return notices
 
     def retry_silent(self, now: int) -> bool:
         """Probe again where a message was lost (a connection may take some with it). True if any."""

@@ -14,21 +14,21 @@ number that was not seeded.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Mapping
 
 from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.flow import SendBudget
-from allsource.cluster.consensus.group import NEVER, Group
+from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.lanes import Lanes, Traffic
 from allsource.cluster.consensus.log import LogReader
 from allsource.cluster.consensus.messages import (
+    Append,
     AppendReply,
     Beat,
+    CommitNotice,
     Damage,
     Echo,
-    EchoReply,
     GroupBeat,
     GroupMessage,
     Message,
@@ -36,6 +36,7 @@ from allsource.cluster.consensus.messages import (
     ReadRound,
     ReadRoundReply,
     Ready,
+    RequestVote,
     Role,
     RoleChange,
     TimeoutNow,
@@ -43,8 +44,11 @@ from allsource.cluster.consensus.messages import (
     is_of,
     size_of,
 )
+from allsource.cluster.consensus.questions import Questions
 from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_echo, check_term
+from allsource.cluster.consensus.syncs import LogEnd, Syncs
+from allsource.cluster.consensus.voter import NEVER
 from allsource.cluster.membership.liveness import FailureDetector
 from allsource.cluster.membership.registry import NodeRegistry, Readiness
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
@@ -53,15 +57,13 @@ from allsource.storage.model.log import PartitionState
 
 __all__ = ["ConsensusConfig", "LogReader", "MultiRaft"]
 
-OF_A_NODE = (ReadRound, ReadRoundReply, Echo, EchoReply)
-"""`NodeMessage` as a tuple, which is the quicker to ask about."""
+OF_A_GROUP = (Append, AppendReply, CommitNotice, VoteReply, RequestVote, TimeoutNow)
+"""`GroupMessage` as a tuple, which is quicker to ask about, the most frequent first."""
 BOOTSTRAP_INDEX = 1
 """The entry that every replica writes alike when its log is new: the first configuration."""
-SYNC_MEMORY_SHIFT = 3
-"""After each sync an eighth of what a slower one took is forgotten."""
 
 
-class MultiRaft:
+class MultiRaft(Questions):
     """See the module's page. `registry` and `detector` are this node's own directed view."""
 
     def __init__(
@@ -100,12 +102,7 @@ class MultiRaft:
         self._ticked = now
         self._dirty: dict[int, None] = {}
         self._out: dict[str, list[Message]] = {}
-        self._written = 0
-        self._persisted = 0
-        self._group_written: dict[int, int] = {}
-        self._held: deque[_Held] = deque()
-        self._sync_us = 0
-        """The longest that a write lately waited for its sync: it is forgotten by degrees."""
+        self._syncs = Syncs()
         self._changes: list[RoleChange] = []
         """Of groups that are no longer there to tell them."""
         self._damaged: list[Damage] = []
@@ -122,9 +119,6 @@ class MultiRaft:
         self._save_commits = False
         self._led: set[int] = set()
         self._lanes = Lanes(self._peers, config.suspicion_us, incarnation << INCARNATION_SHIFT)
-        self._echoes_out: dict[str, int] = {}
-        self._echoes_in: dict[str, int] = {}
-        """By peer, the newest echo that came in this turn. However many come, one answer goes."""
         self._renew: list[str] = []
         self._budget = SendBudget(config.catch_up_bytes_per_s, now)
         self._starved: dict[int, None] = {}
@@ -188,7 +182,7 @@ class MultiRaft:
         return self.registry.readiness(self.node_id)
 
     def sync_us(self) -> int:
-        return self._sync_us
+        return self._syncs.longest_us
 
     def rank(self, partition: int) -> int | None:
         succession = self.registry.succession(partition)
@@ -214,12 +208,12 @@ class MultiRaft:
         if self._lanes.awaits_echo(sender):
             self._lanes.arrived(sender, sum(map(size_of, messages)))
         for message in messages:
-            if isinstance(message, OF_A_NODE):
-                self._hear_node(sender, message, now)
-            else:
+            if isinstance(message, OF_A_GROUP):
                 group = self.groups.get(message.partition)
                 if group is not None:
                     self._step(group, sender, message, now)
+            else:
+                self._hear_node(sender, message, now)
 
     def _hear_node(self, sender: str, message: NodeMessage, now: int) -> None:
         if isinstance(message, ReadRound):
@@ -228,7 +222,7 @@ class MultiRaft:
             if self._rounds.on_reply(sender, message, now):
                 self._lanes.moved(sender, now)
         elif isinstance(message, Echo):
-            self._echoes_in[sender] = max(message.number, self._echoes_in.get(sender, 0))
+            self._lanes.asked(sender, message.number)
         else:
             check_echo(message, self._lanes.newest)
             if self._lanes.echoed(sender, message.number, now):
@@ -341,9 +335,7 @@ class MultiRaft:
         for peer in self._peers:
             if not self.reaches(peer):
                 continue
-            number = self._lanes.echo_due(peer, now)
-            if number is not None:
-                self._echoes_out[peer] = number
+            self._lanes.ask(peer, now)
             carries = self.lane_carries(peer, now)
             self.registry.set_node_reached(peer, carries)
             if not carries and self._lanes.renewal_due(peer, now):
@@ -367,12 +359,7 @@ class MultiRaft:
     def persisted(self, number: int, now: int) -> None:
         """A sync that began after write `number` has returned (so all lower numbers are durable)."""
         self._now = now
-        self._persisted = max(self._persisted, number)
-        if self._held and self._held[0].number <= number:
-            took_us = now - self._held[0].written_us
-            self._sync_us = max(took_us, self._sync_us - (self._sync_us >> SYNC_MEMORY_SHIFT))
-        while self._held and self._held[0].number <= number:
-            held = self._held.popleft()
+        for held in self._syncs.persisted(number, now):
             for peer, message in held.messages:
                 if peer == self.node_id and isinstance(message, VoteReply):  # a sole voter's vote
                     self.groups[message.partition].step(peer, message, now)
@@ -462,9 +449,7 @@ class MultiRaft:
         self._starved.pop(partition, None)
         for peer, messages in self._out.items():
             self._out[peer] = [m for m in messages if not is_of(m, partition)]
-        for held in self._held:
-            held.messages = [(peer, m) for peer, m in held.messages if not is_of(m, partition)]
-            held.ends = [end for end in held.ends if end[0] != partition]
+        self._syncs.forget(partition)
 
     # ------------------------------------------------------------------ liveness and placement
 
@@ -512,19 +497,16 @@ class MultiRaft:
             with_commit = self._beat_now or self._save_commits
             self._save_commits = False
             held: list[tuple[str, Message]] = []
-            ends: list[tuple[int, int, int]] = []
+            ends: list[LogEnd] = []
             for partition in dirty:
                 try:
                     self._collect(self.groups[partition], ready, held, ends, with_commit=with_commit)
                 except Corrupt as error:  # a follower needs what cannot be read here
                     self.quarantine(partition, error.message, now)
             if ready.writes:
-                self._written += 1
-                ready.number = self._written
-                for write in ready.writes:
-                    self._group_written[write.partition] = self._written
+                ready.number = self._syncs.written(ready.writes)
             if held or ends:
-                self._held.append(_Held(self._written, now, held, ends))
+                self._syncs.hold(held, ends, now)
         for peer, question in self._rounds.begin(now):
             if self.reaches(peer):  # one that is down has nothing to wait in
                 self._send(peer, question)
@@ -536,8 +518,8 @@ class MultiRaft:
         if self._beat_now:
             self._beat_now = False
             ready.beats = self._make_beats()
-        if self._echoes_out or self._echoes_in:
-            self._send_echoes()
+        for peer, echo in self._lanes.take_echoes():
+            self._send(peer, echo)
         if self._renew:
             ready.renew, self._renew = self._renew, []
         if self._out:
@@ -546,21 +528,12 @@ class MultiRaft:
             return ready
         return ready if ready.damaged or ready.renew else None
 
-    def _send_echoes(self) -> None:
-        """Ask, and answer, behind everything else of this turn."""
-        for peer, number in self._echoes_out.items():
-            self._send(peer, Echo(number))
-        for peer, number in self._echoes_in.items():
-            self._send(peer, EchoReply(number))
-        self._echoes_out.clear()
-        self._echoes_in.clear()
-
     def _collect(
         self,
         group: Group,
         ready: Ready,
         held: list[tuple[str, Message]],
-        ends: list[tuple[int, int, int]],
+        ends: list[LogEnd],
         *,
         with_commit: bool,
     ) -> None:
@@ -576,10 +549,10 @@ class MultiRaft:
             ready.writes.append(write)
             if write.entries:
                 last = write.entries[-1]
-                ends.append((partition, last.term, last.index))
+                ends.append(LogEnd(partition, last.term, last.index))
         if group.durable_out:
             durable, group.durable_out = group.durable_out, []
-            if write is not None or self._group_written.get(partition, 0) > self._persisted:
+            if write is not None or self._syncs.is_awaited(partition):
                 held += durable
             else:
                 for peer, message in durable:
@@ -631,67 +604,3 @@ class MultiRaft:
     def next_deadline(self) -> int:
         """When `tick` has something to do, at the latest."""
         return self._deadline
-
-    # ------------------------------------------------------------------ what others may look at
-
-    def leader_of(self, partition: int) -> str | None:
-        """The leader of a hosted partition as this node knows it, or, of one that it does not host,
-        the node whose beats say so."""
-        group = self.groups.get(partition)
-        return group.leader if group is not None else self.registry.leader_of(partition)
-
-    def is_leader(self, partition: int) -> bool:
-        """Whether this node leads the partition, as far as it knows."""
-        group = self.groups.get(partition)
-        return group is not None and group.leadership is not None
-
-    def term_of(self, partition: int) -> int:
-        """The newest term of the partition that this node knows of."""
-        group = self.groups.get(partition)
-        return group.term if group is not None else self.registry.term_of(partition)
-
-    def is_handing_over(self, partition: int) -> bool:
-        """Whether this node leads the partition and is just giving it to another."""
-        group = self.groups.get(partition)
-        leadership = group.leadership if group is not None else None
-        return leadership is not None and leadership.successor is not None
-
-    def entry_term(self, partition: int, index: int) -> int | None:
-        """The term of an entry of a hosted partition's log; None past its end. Who waits for an entry
-        recognises it by `(term, index)`, never by the index alone (rule 32)."""
-        group = self.groups.get(partition)
-        return group.log.term_at(index) if group is not None else None
-
-    def acknowledged_by(self, peer: str) -> list[tuple[int, int, int]]:
-        """`(partition, term, index)` up to which a peer's replica has acknowledged entries to this node, of
-        the partitions led here. Its log can be shorter only in a later term, or if it has forgotten."""
-        found = []
-        for partition, group in self.groups.items():
-            progress = group.leadership.progress.get(peer) if group.leadership is not None else None
-            if progress is not None and progress.match:
-                found.append((partition, group.term, progress.match))
-        return found
-
-    def commit_index(self, partition: int) -> int:
-        """0 for a partition that is not hosted here."""
-        group = self.groups.get(partition)
-        return group.commit if group is not None else 0
-
-
-class _Held:
-    """What has waited since `written_us` for the sync of write `number`: messages, and how far each log
-    will be durable."""
-
-    __slots__ = ("ends", "messages", "number", "written_us")
-
-    def __init__(
-        self,
-        number: int,
-        written_us: int,
-        messages: list[tuple[str, Message]],
-        ends: list[tuple[int, int, int]],
-    ) -> None:
-        self.number = number
-        self.written_us = written_us
-        self.messages = messages
-        self.ends = ends

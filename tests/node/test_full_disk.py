@@ -155,7 +155,7 @@ async def test_a_follower_without_room_is_patient_quiet_and_grows_nothing() -> N
         stuck = [one for one in heard.entries if one["event"].startswith("the log cannot be written")]
         assert len(stuck) == 1
         assert sum(map(len, member.core._out.values())) == 0
-        assert len(member.core._held) <= 1, "what waits for the write that found no room"
+        assert len(member.core._syncs.under_way()) <= 1, "what waits for the write that found no room"
         assert not any(group.durable_out for group in member.core.groups.values())
         # Nor do the others write to it in vain: it is down.
         await until(

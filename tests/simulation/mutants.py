@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from allsource.cluster.consensus.balance import Balance
+from allsource.cluster.consensus.candidacy import Candidacy
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.leadership import Leadership
@@ -213,18 +214,10 @@ class _AtOnce(Tools):
 # -- rules 11 to 14: elections and reads
 
 
-def _stand_again_as_soon_as_ever(self: Group, now: int) -> None:
-    self._vain_terms = 0
-    _stand_soon(self, now)
-
-
-_stand_soon = Group._stand_soon
-
-
 @contextmanager
 def _no_back_off() -> Iterator[None]:
     with (
-        mock.patch.object(Group, "_stand_soon", _stand_again_as_soon_as_ever),
+        mock.patch.object(Candidacy, "term_began"),
         mock.patch.object(MultiRaft, "sync_us", return_value=0),
     ):
         yield

@@ -488,7 +488,7 @@ def _core_holds(core: MultiRaft) -> int:
     rounds = core._rounds
     reads = [*rounds._waiting.values(), *rounds._confirmed.values()]
     reads += [share.reads for round_ in rounds._rounds.values() for share in round_.shares.values()]
-    held = [held.messages for held in core._held]
+    held = [held.messages for held in core._syncs.under_way()]
     out = list(core._out.values())
     return sum(map(len, reads)) + sum(map(len, held)) + sum(map(len, out))
 

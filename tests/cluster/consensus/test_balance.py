@@ -156,7 +156,7 @@ def test_who_could_not_replicate_does_not_want_to_lead() -> None:
     node.beat("c")
     assert node.wants()
     for suspicions in (2, 16, 128, 128):
-        node.bench.group._let_others_lead(0)
+        node.bench.group._candidacy.led_in_vain(0)
         assert not node.wants(suspicions * node.suspicion - 1)
         assert node.wants(suspicions * node.suspicion)
 
