@@ -1,7 +1,7 @@
 """A member: a node that takes part. It acts on what its replica's turns bring.
 
 What comes of a turn reaches the paths that wait for it first, then the disk's memory of damage, then the
-metrics and the log (rule 31). `node.assembly` builds a member from its parts.
+metrics and the log (rule 31). `assembly` builds a member from its parts.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from allsource.cluster.protocol.message_codec import (
 from allsource.cluster.protocol.payload import batch_prefix, unpack
 from allsource.cluster.protocol.requests import AppendPart, AppendRequest, Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
-from allsource.node.assembly import Clocks, Ground, build_member
+from allsource.node.member.assembly import Clocks, Ground, build_member
 from allsource.node.member.member import Member
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
