@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from allsource.cluster.protocol.payload import UINT_MAX, malformed, shown
 from allsource.storage.model.expected import EXISTS
@@ -76,22 +76,28 @@ class Shape:
         self._number = number
         self._make = make
         self.elements = dict(elements)
+        self._rule = f"{name} is [{', '.join([*head, *([self.text] if self.text else [])])}]"
+        self._tests = {
+            called: _compiled(f"lambda value: {element.test.format('value')}")
+            for called, element in elements.items()
+        }
         self.read = self._compiled_read()
         """The value that an array says; raises `ProtocolError` unless it is of this shape."""
         self.listed = self._compiled_listed()
         """What is packed of a value: takes the head without its number, then the value."""
 
-    def refused(self, item: Any) -> None:
-        """Say what is wrong with it. Not quick, for a connection seldom survives it."""
-        shape = f"{self.name} is [{', '.join([*self._head, *([self.text] if self.text else [])])}]"
+    def refused(self, item: Any) -> NoReturn:
+        """Say what is wrong with it. A client may make us do so a thousand times for a frame."""
+        shape = self._rule
         if type(item) is not list:
             raise malformed(f"{shown(item)}; {shape}")
         values = item[len(self._head) :]
         if len(values) != len(self.elements):
             raise malformed(f"{len(item)} elements; {shape}")
-        for (called, element), value in zip(self.elements.items(), values, strict=True):
-            if not _compiled(f"lambda value: {element.test.format('value')}")(value):
+        for (called, test), value in zip(self._tests.items(), values, strict=True):
+            if not test(value):
                 raise malformed(f"{called} is {shown(value)}; {shape}")
+        raise AssertionError("an item that is of the shape was refused")
 
     def source(self, item: str) -> tuple[list[str], str, dict[str, Any]]:
         """How to read the list `item`: statements, then an expression that is the value; and the names in
@@ -152,8 +158,8 @@ def array(of: Element | Shape, *, called: str = "", into: type[Any] = tuple, lis
     return Element(f"[{inner}, ...]", "type({0}) is list", read, listed)
 
 
-def _refuser(what: str) -> Callable[[Any], None]:
-    def refused(value: Any) -> None:
+def _refuser(what: str) -> Callable[[Any], NoReturn]:
+    def refused(value: Any) -> NoReturn:
         raise malformed(f"{shown(value)} in an array of {what}")
 
     return refused
