@@ -1,6 +1,6 @@
 """The requests of the `/v1` table: read one strictly, ask the service once, answer.
 
-Each method is one route; `app` lists them all.
+Each method of `Streams` is one route, and `Streams.routes` lists them.
 """
 
 from __future__ import annotations

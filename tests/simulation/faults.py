@@ -400,7 +400,6 @@ STRIKES: dict[str, Callable[[Faults, list[SimNode], Fault], Undo]] = {
     "isolate": Faults._isolate,
     "isolate_leader": Faults._isolate,
     "isolate_and_stall_leader": Faults._isolate_and_stall,
-    "minority_leader": Faults._minority,
     "minority_echo_leader": Faults._minority_echo,
     "usurped_leader": Faults._usurped,
     "minority_asleep_leader": Faults._minority_asleep,
