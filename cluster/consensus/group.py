@@ -93,7 +93,7 @@ class Group(Voter):
         if line.term > self.term:
             if line.leader == sender:
                 self._follow(line.term, sender, now)
-            elif self.role == Role.LEADER:
+            elif self.role is Role.LEADER:
                 self._follow(line.term, None, now)  # it will refuse us; find out who leads
         elif line.term == self.term:
             if line.leader == sender:
@@ -353,7 +353,7 @@ class Group(Voter):
     def take_change(self) -> RoleChange | None:
         """The change of role, term or leader since the last call."""
         told = self._told
-        if self.term == told.term and self.role == told.role and self.leader == told.leader:
+        if self.term == told.term and self.role is told.role and self.leader == told.leader:
             return None
         self._told = RoleChange(self.partition, self.term, self.role, self.leader)
         return self._told

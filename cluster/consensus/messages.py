@@ -10,6 +10,7 @@ Times are integers of microseconds from one monotonic clock; they are compared, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from allsource.cluster.membership.registry import Readiness
@@ -193,7 +194,7 @@ class Beat:
         return Readiness.YIELDS if self.yields else Readiness.WILLING
 
 
-class Role:
+class Role(StrEnum):
     """A group's roles, as the paper names them."""
 
     FOLLOWER = "follower"
@@ -211,7 +212,7 @@ class RoleChange(NamedTuple):
 
     partition: int
     term: int
-    role: str
+    role: Role
     leader: str | None
 
 

@@ -49,7 +49,7 @@ from allsource.cluster.consensus.reads import INCARNATION_SHIFT, ReadRounds
 from allsource.cluster.consensus.sense import PeerNonsense, check_echo, check_term
 from allsource.cluster.consensus.syncs import LogEnd, Syncs
 from allsource.cluster.consensus.voter import NEVER
-from allsource.cluster.membership.liveness import FailureDetector
+from allsource.cluster.membership.liveness import DOWN, UP, FailureDetector
 from allsource.cluster.membership.registry import NodeRegistry, Readiness
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
 from allsource.storage.model.errors import Corrupt
@@ -80,11 +80,12 @@ class MultiRaft(Questions):
         seed: int,
         now: int,
     ) -> None:
-        """`members`: all node ids of the cluster in the order of the YAML. `incarnation`: the number of
-        this start of the node; a number that an earlier process had makes stale reads possible (rule 34).
-        `states`: one for every
+        """`members`: all node ids of the cluster in the order of the YAML. `states`: one for every
         partition that this node hosts (placement says which). An empty log is bootstrapped with the
-        configuration entry that every replica writes alike (index 1, term 0, committed)."""
+        configuration entry that every replica writes alike (index 1, term 0, committed). `incarnation`:
+        the number of this start of the node; one that an earlier process had would make stale reads
+        possible (rule 34).
+        """
         self.node_id = node_id
         self.config = config
         self.registry = NodeRegistry(partition_count, replication_factor, members=members)
@@ -158,7 +159,7 @@ class MultiRaft(Questions):
         return self._random.randint(0, span)
 
     def reaches(self, peer: str) -> bool:
-        return self.detector.state(peer) != "down"
+        return self.detector.state(peer) != DOWN
 
     def lane_moved(self, peer: str, now: int) -> None:
         self._lanes.moved(peer, now)
@@ -459,13 +460,13 @@ class MultiRaft(Questions):
         for peer in self._peers:  # first the registry: the groups ask it for their rank
             self.registry.set_node_health(peer, self.reaches(peer))
         for peer, state in changes:
-            if state == "down":
+            if state == DOWN:
                 self._balance.peer_down(peer)
                 self._lanes.forget_echoes(peer)
                 self.registry.set_node_reached(peer, True)
                 for group in self.groups.values():
                     group.leader_down(peer, now)
-            elif state == "up":
+            elif state == UP:
                 self._balance.peer_up(peer, now)
                 for group in self.groups.values():
                     group.peer_reachable(peer, now)
@@ -570,7 +571,7 @@ class MultiRaft(Questions):
     def _role_changed(self, change: RoleChange) -> None:
         self._rounds.lost(change.partition)
         self.registry.record_leader(change.partition, change.leader, change.term)
-        leads = change.role == Role.LEADER
+        leads = change.role is Role.LEADER
         if leads != (change.partition in self._led):
             # Everybody learns at once where to go, and whom to follow no more.
             self._beat_now = True

@@ -10,9 +10,19 @@ compacted).
 from __future__ import annotations
 
 from collections import deque
+from typing import Final, Literal, NamedTuple
 
-PROBE = "probe"
-REPLICATE = "replicate"
+PROBE: Final = "probe"
+REPLICATE: Final = "replicate"
+State = Literal["probe", "replicate"]
+
+
+class _Sent(NamedTuple):
+    """A message with entries that has no answer yet."""
+
+    last_index: int
+    size: int
+    at_us: int
 
 
 class Progress:
@@ -39,11 +49,11 @@ class Progress:
         self.match = 0
         self.arrived = 0
         self.next = next_index
-        self.state = PROBE
+        self.state: State = PROBE
         self.contact_us = now
         self.commit_sent = 0
         self.probe_sent_us: int | None = None
-        self._inflight: deque[tuple[int, int, int]] = deque()
+        self._inflight: deque[_Sent] = deque()
         self._inflight_bytes = 0
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:
@@ -59,13 +69,13 @@ class Progress:
             return
         if last_index >= self.next:
             self.next = last_index + 1
-            self._inflight.append((last_index, size, now))
+            self._inflight.append(_Sent(last_index, size, now))
             self._inflight_bytes += size
 
     def accepted(self, index: int) -> bool:
         """The follower holds everything up to `index`. True if that is news."""
-        while self._inflight and self._inflight[0][0] <= index:
-            self._inflight_bytes -= self._inflight.popleft()[1]
+        while self._inflight and self._inflight[0].last_index <= index:
+            self._inflight_bytes -= self._inflight.popleft().size
         news = index > self.match
         if news:
             self.match = index
@@ -102,10 +112,10 @@ class Progress:
         self.contact_us = min(now, self.contact_us + gap)
         if self.probe_sent_us is not None:
             self.probe_sent_us = min(now, self.probe_sent_us + gap)
-        self._inflight = deque((last, size, min(now, sent + gap)) for last, size, sent in self._inflight)
+        self._inflight = deque(sent._replace(at_us=min(now, sent.at_us + gap)) for sent in self._inflight)
 
     def silent_since(self) -> int | None:
         """When the oldest message without a reply was sent, None if nothing is under way."""
         if self.state == PROBE:
             return self.probe_sent_us
-        return self._inflight[0][2] if self._inflight else None
+        return self._inflight[0].at_us if self._inflight else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.messages import Message, ReadResult, ReadRound, ReadRoundReply
@@ -33,6 +34,14 @@ class _Read:
 
     ticket: object
     index: int
+
+
+class _Early(NamedTuple):
+    """A confirmed read that must see more than is committed yet. Ordered by what it waits for."""
+
+    must_see: int
+    arrival: int
+    read: _Read
 
 
 @dataclass(slots=True)
@@ -65,8 +74,8 @@ class ReadRounds:
         self._retry_us = retry_us
         self._waiting: dict[int, list[_Read]] = {}
         self._rounds: dict[int, _Round] = {}
-        self._confirmed: dict[int, list[tuple[int, int, _Read]]] = {}
-        """By partition, a heap of `(index, order of arrival, read)`: a commit looks at what it serves."""
+        self._confirmed: dict[int, list[_Early]] = {}
+        """By partition, a heap: a commit looks at what it serves."""
         self._early = 0
         self._last_number = incarnation << INCARNATION_SHIFT
         self._results: list[ReadResult] = []
@@ -189,7 +198,7 @@ class ReadRounds:
             else:
                 self._early += 1
                 early = self._confirmed.setdefault(partition, [])
-                heapq.heappush(early, (read.index, self._early, read))
+                heapq.heappush(early, _Early(read.index, self._early, read))
 
     def _drop_empty_rounds(self) -> None:
         for number in [n for n, round_ in self._rounds.items() if not round_.shares]:

@@ -148,7 +148,7 @@ class Voter(ABC):
         self._ballot = Ballot(self.node_id)
         self._environment.touch(self.partition)
         self._stand_soon(now)
-        pre = self.role == Role.PRECANDIDATE
+        pre = self.role is Role.PRECANDIDATE
         if self._ballot.is_won(self.log.configuration):
             if pre:
                 self._won(now)
@@ -176,7 +176,7 @@ class Voter(ABC):
             self._follow(reply.term, None, now)
             return
         asked = self.term + 1 if reply.pre else self.term
-        if self.role != standing or (reply.granted and reply.term != asked):
+        if self.role is not standing or (reply.granted and reply.term != asked):
             return
         if sender != self.node_id:
             self._environment.lane_moved(sender, now)
@@ -188,7 +188,7 @@ class Voter(ABC):
             self._environment.touch(self.partition)
 
     def _won(self, now: int) -> None:
-        if self.role == Role.PRECANDIDATE:
+        if self.role is Role.PRECANDIDATE:
             self._stand_for_real(now)
         else:
             self._lead(now)
@@ -210,7 +210,7 @@ class Voter(ABC):
             self._follow(ask.term, None, now)
         current = self.log.is_current(ask.last_index, ask.last_term)
         free = ask.pre or self.vote in ("", sender)
-        if current and free and (ask.pre or self.role == Role.FOLLOWER):
+        if current and free and (ask.pre or self.role is Role.FOLLOWER):
             if not ask.pre:
                 self.vote = sender
                 self._environment.touch(self.partition)
@@ -277,7 +277,7 @@ class Voter(ABC):
             raise PeerNonsense(
                 f"partition {self.partition}: it leads term {self.term}, which {self._led_by} led"
             )
-        if self.leader != sender or self.role != Role.FOLLOWER:
+        if self.leader != sender or self.role is not Role.FOLLOWER:
             self._follow(self.term, sender, now)
             return
         self._leader_contact_us = now

@@ -13,6 +13,8 @@ much, which the bound allows for. Safety and order never rest on any of this (RU
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 DIFFERENCE_MAX_US = 5_000_000
 """How far the own clock may be from the median and still be taken: clocks that are kept by NTP differ by
 milliseconds, and moving between two clocks within the bound would only make dates less exact."""
@@ -20,21 +22,29 @@ FRESH_US = 30_000_000
 """How long a peer's word counts. Longer than a clock takes to be set back, shorter than a drift matters."""
 
 
+class _Told(NamedTuple):
+    """What a peer told of its time."""
+
+    base_us: int
+    """Its wall clock less our monotonic one."""
+    heard_us: int
+
+
 class ClusterClock:
     """See the module's page. Times in microseconds: `wall_us` since 1970, `now` of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._peers: dict[str, tuple[int, int]] = {}
-        """By peer: its wall clock less our monotonic one, and when that was heard."""
+        self._peers: dict[str, _Told] = {}
 
     def heard(self, peer: str, told_us: int, now: int) -> None:
         """A beat told its sender's time."""
-        self._peers[peer] = (told_us - now, now)
+        self._peers[peer] = _Told(told_us - now, now)
 
     def difference(self, wall_us: int, now: int) -> int:
         """How far this node's clock is ahead of the median of those heard lately, itself included."""
         own = wall_us - now
-        bases = sorted([own, *(base for base, heard in self._peers.values() if now - heard <= FRESH_US)])
+        fresh = [told.base_us for told in self._peers.values() if now - told.heard_us <= FRESH_US]
+        bases = sorted([own, *fresh])
         return own - bases[(len(bases) - 1) // 2]
 
     def time(self, wall_us: int, now: int) -> int:

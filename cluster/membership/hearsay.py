@@ -27,14 +27,14 @@ class Hearsay:
     """See the module's page."""
 
     def __init__(self) -> None:
-        self._said: dict[str, dict[int, tuple[int, str]]] = {}
-        """By peer and partition: `(term, leader)`."""
+        self._said: dict[str, dict[int, Followed]] = {}
+        """By peer and partition."""
 
     def heard(self, peer: str, partition: int, leader: str, term: int) -> None:
         """A peer's beat: it follows `leader` in this term, or nobody ("")."""
         said = self._said.setdefault(peer, {})
         if leader and leader != peer:
-            said[partition] = (term, leader)
+            said[partition] = Followed(term, peer, leader)
         else:
             said.pop(partition, None)
 
@@ -42,7 +42,7 @@ class Hearsay:
         """This node lost sight of another: what it said, and what others said of it."""
         self._said.pop(node_id, None)
         for said in self._said.values():
-            for partition in [p for p, (_, leader) in said.items() if leader == node_id]:
+            for partition in [p for p, one in said.items() if one.leader == node_id]:
                 del said[partition]
 
     def doubt(self, peer: str, partition: int) -> None:
@@ -51,7 +51,6 @@ class Hearsay:
 
     def of(self, partition: int) -> Iterator[Followed]:
         """What the peers say of a partition."""
-        for peer, said in self._said.items():
+        for said in self._said.values():
             if partition in said:
-                term, leader = said[partition]
-                yield Followed(term, peer, leader)
+                yield said[partition]

@@ -28,16 +28,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
-UP, SUSPECT, DOWN = "up", "suspect", "down"
+Liveness = Literal["up", "suspect", "down"]
+UP: Final = "up"
+SUSPECT: Final = "suspect"
+DOWN: Final = "down"
+
+
+class Verdict(NamedTuple):
+    """A peer's state has changed."""
+
+    peer: str
+    state: Liveness
 
 
 @dataclass(slots=True)
 class _Peer:
     heard_at: int
     """When it was last heard, less what this process slept; when watching began, if never."""
-    state: str = SUSPECT
-    reported: str = SUSPECT
+    state: Liveness = SUSPECT
+    reported: Liveness = SUSPECT
     """The state that the last `tick` told."""
     quiet: bool = True
     """Not heard since EOF, or never heard at all: a refused connection is believed."""
@@ -83,7 +94,7 @@ class FailureDetector:
         if known.quiet:
             known.state = DOWN
 
-    def tick(self, now: int) -> list[tuple[str, str]]:
+    def tick(self, now: int) -> list[Verdict]:
         """Let time pass. The peers whose state differs from what the last call told, in order."""
         self._notice_own_stall(now)
         if not self.distrusts_itself(now):
@@ -93,7 +104,7 @@ class FailureDetector:
         for peer, known in self._peers.items():
             if known.state != known.reported:
                 known.reported = known.state
-                changes.append((peer, known.state))
+                changes.append(Verdict(peer, known.state))
         return changes
 
     def _notice_own_stall(self, now: int) -> None:
@@ -105,7 +116,7 @@ class FailureDetector:
                 # What arrived just before this tick was heard now; it must not move to the future.
                 known.heard_at = min(now, known.heard_at + gap)
 
-    def _judge(self, known: _Peer, now: int) -> str:
+    def _judge(self, known: _Peer, now: int) -> Liveness:
         silence = now - known.heard_at
         if known.state == DOWN or silence >= self._suspicion_us:
             return DOWN
@@ -124,12 +135,12 @@ class FailureDetector:
 
     # -- the view
 
-    def state(self, peer: str) -> str:
-        """`"up"`, `"suspect"` or `"down"`, as of the last input."""
+    def state(self, peer: str) -> Liveness:
+        """How it is, as of the last input."""
         return UP if peer == self.self_id else self._peers[peer].state
 
     def is_up(self, peer: str) -> bool:
-        """Whether its state is `"up"`."""
+        """Whether it is up."""
         return self.state(peer) == UP
 
     def distrusts_itself(self, now: int) -> bool:
