@@ -27,8 +27,11 @@ if [ "$2" = venv ]; then
     mkdir -p "$4/bin" && rm -f "$4/stamp" && cp "$0" "$4/bin/python"
     cat "$0.version" >"$4/bin/python.version" 2>/dev/null
     for tool in ruff mypy pytest coverage; do
-        printf '#!/bin/sh\\necho "%s $*"\\n[ -z "$COVERAGE_FILE" ] || touch "$COVERAGE_FILE.$$"\\n' $tool \\
-            >"$4/bin/$tool" && chmod +x "$4/bin/$tool"
+        {{
+            printf '#!/bin/sh\\necho "%s $*"\\n' $tool
+            printf '[ -z "$COVERAGE_FILE" ] || touch "$COVERAGE_FILE.$$"\\n'
+            printf 'case "$*" in *fails) exit 1 ;; esac\\n'
+        }} >"$4/bin/$tool" && chmod +x "$4/bin/$tool"
     done
     printf '#!/bin/sh\\necho "allsource $*"\\n' >"$4/bin/allsource" && chmod +x "$4/bin/allsource"
 fi
@@ -158,6 +161,24 @@ def test_what_is_checked(checkout: Checkout, arguments: list[str], calls: list[s
     assert done.stdout.splitlines() == [*CHECKS, *calls], done.stderr
     assert done.returncode == 0
     assert list((checkout.root.parent / "temporary").iterdir()) == [], "coverage's files are left behind"
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        (["fails"], ["pytest -m not slow fails"]),
+        (
+            ["--coverage", "fails"],
+            [f"{MEASURED} -m not slow fails", "coverage combine --quiet", "coverage report"],
+        ),
+    ],
+)
+def test_a_test_that_fails_fails_the_command(
+    checkout: Checkout, options: list[str], calls: list[str]
+) -> None:
+    done = checkout.run("test", checkout.python(), *options)
+    assert done.stdout.splitlines() == [*CHECKS, *calls], done.stderr
+    assert done.returncode == 1
 
 
 def test_the_hooks_of_a_commit_check_the_same() -> None:
