@@ -25,8 +25,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgpack
-
 from allsource.cluster.protocol.requests import AppendRequest
 from allsource.config.schema import Limits
 from allsource.storage.model.append import AppendPart, partition_of_append, too_many_bytes
@@ -41,6 +39,7 @@ from allsource.storage.model.events import (
     too_many_events,
 )
 from allsource.storage.model.expected import parse_expected
+from allsource.storage.model.packing import pack
 from allsource.storage.model.partition import check_stream_id
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -112,7 +111,7 @@ def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> Append
     packed = [_event(event, f"{where}events[{i}]", limits) for i, event in enumerate(draft.events)]
     if len({event[0] for event in packed}) != len(packed):
         raise InvalidRequest(f"{where}events: {SAME_ID}")
-    return AppendPart(stream, expected, msgpack.packb(packed))
+    return AppendPart(stream, expected, pack(packed))
 
 
 def _event(draft: EventDraft, where: str, limits: Limits) -> tuple[bytes, str, bytes, bytes, int]:

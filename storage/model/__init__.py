@@ -13,7 +13,7 @@ What lives here
     identity    who a data directory is
     streams     `EventStream`, one stream as an aggregate
     writes      several writes of one partition folded into one
-    recent      a bounded cache of what was used last
+    recent      a bounded cache of what was used last · `packing`, values as msgpack
     audit       a log held against its indexes
 
 What may not

@@ -28,11 +28,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
-import msgpack
 import msgspec
 
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.events import Event, array_length, decode_blob
+from allsource.storage.model.packing import pack
 
 EVENTS, NOOP, CONFIG = 1, 2, 3
 _KINDS = frozenset((EVENTS, NOOP, CONFIG))
@@ -134,7 +134,7 @@ def make_entry(
     """Build an entry and its record. `payload` is for kinds other than EVENTS."""
     count = 0
     if kind == EVENTS:
-        payload = msgpack.packb(parts)
+        payload = pack(parts)
         for part in parts:
             count += part.count
     body = _BODY.pack(kind, partition, term, index, first_position, count, timestamp_us) + payload
@@ -198,10 +198,7 @@ class Configuration(NamedTuple):
 
     def encode(self) -> bytes:
         """The payload of a CONFIG entry."""
-        packed: bytes = msgpack.packb(
-            {"voters": self.voters, "learners": self.learners, "outgoing": self.outgoing}
-        )
-        return packed
+        return pack({"voters": self.voters, "learners": self.learners, "outgoing": self.outgoing})
 
     @classmethod
     def decode(cls, payload: bytes) -> Configuration:

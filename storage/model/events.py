@@ -23,12 +23,12 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-import msgpack
 import msgspec
 
 from allsource.storage.model.arguments import shown
 from allsource.storage.model.errors import Corrupt, InvalidRequest, TooLarge
 from allsource.storage.model.json_text import check_json, json_of
+from allsource.storage.model.packing import pack
 from allsource.storage.model.partition import _check_characters
 from allsource.storage.model.times import as_datetime
 
@@ -198,8 +198,7 @@ def as_events(events: Events) -> Sequence[NewEvent]:
 
 def encode_blob(events: Iterable[NewEvent | Event]) -> bytes:
     """The blob of these events, in order."""
-    packed: bytes = msgpack.packb([[e.id, e.type, e.data, e.metadata, e.encoding] for e in events])
-    return packed
+    return pack([[e.id, e.type, e.data, e.metadata, e.encoding] for e in events])
 
 
 def decode_blob(

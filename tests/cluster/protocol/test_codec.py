@@ -27,7 +27,7 @@ from allsource.cluster.protocol.message_codec import (
     encode_beat,
     encode_message,
 )
-from allsource.cluster.protocol.payload import BATCH_ITEMS_MAX, SMALL_BYTES, batch_prefix, pack, unpack
+from allsource.cluster.protocol.payload import BATCH_ITEMS_MAX, SMALL_BYTES, batch_prefix, unpack
 from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
@@ -110,32 +110,6 @@ def test_what_msgpack_cannot_say_fails_its_own_caller() -> None:
         encode_request(1, 1, ReadStream("\ud800"))
     with pytest.raises(InvalidRequest, match="cannot be sent"):
         encode_request(1, 1, AppendRequest((AppendPart("s", 2**64, BLOB),)))
-
-
-class Name(str):
-    """As an application might have its stream ids."""
-
-
-@given(
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers(-(2**63), 2**64 - 1)
-        | st.floats()
-        | st.text(max_size=40)
-        | st.text(max_size=3).map(Name)
-        | st.binary(max_size=300),
-        lambda inner: (
-            st.lists(inner, max_size=20)
-            | st.lists(inner, max_size=3).map(tuple)
-            | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=20)
-        ),
-        max_leaves=30,
-    )
-)
-def test_packing_gives_the_bytes_of_msgpack(value: object) -> None:
-    """Two libraries do it, the quicker one first; nobody at the other end may notice which."""
-    assert pack(value) == msgpack.packb(value)
 
 
 # -- shapes that are refused
