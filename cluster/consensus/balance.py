@@ -136,7 +136,7 @@ class Balance:
         return owner if now - stay.began_us >= stay.least_us else None
 
     def given(self, partition: int, now: int) -> None:
-        """The leadership is being handed over."""
+        """This node begins to hand the leadership over."""
         self._stay(partition).given_us = now
 
     def heir(self, leadership: Leadership, partition: int) -> str | None:

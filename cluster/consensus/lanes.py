@@ -63,7 +63,7 @@ class _Lane:
     """The number of that echo."""
     sent_us: int = NEVER
     """When the newest echo went out."""
-    arrived_bytes: int = 0
+    received_bytes: int = 0
     """Entries that the peer has sent since `asked_us`."""
     waiting_bytes: int | None = None
     """What has waited for the connection to take it since then; None until it was told."""
@@ -114,9 +114,9 @@ class Lanes:
         lane = self._lanes[peer]
         return lane.asked_us is not None and lane.moved_us < lane.asked_us
 
-    def arrived(self, peer: str, size: int) -> None:
+    def received(self, peer: str, size: int) -> None:
         """The peer has sent so many bytes; its answer to an echo may come behind them."""
-        self._lanes[peer].arrived_bytes += size
+        self._lanes[peer].received_bytes += size
 
     def traffic(self, peer: str, traffic: Traffic, now: int) -> None:
         """What the connection tells of itself."""
@@ -149,7 +149,7 @@ class Lanes:
             return True
         lane = self._lanes[peer]
         assert lane.asked_us is not None
-        size = inflight_bytes + lane.arrived_bytes + (lane.waiting_bytes or 0)
+        size = inflight_bytes + lane.received_bytes + (lane.waiting_bytes or 0)
         return now - lane.asked_us < self._suspicion_us + _time_for(size)
 
     def in_doubt(self) -> Iterator[str]:
@@ -192,7 +192,7 @@ class Lanes:
         lane.sent_us = now
         if not waits:
             lane.asked_us, lane.first_asked = now, self.newest
-            lane.arrived_bytes, lane.waiting_bytes = 0, None
+            lane.received_bytes, lane.waiting_bytes = 0, None
         return self.newest
 
     def renewal_due(self, peer: str, now: int) -> bool:

@@ -203,11 +203,11 @@ class MultiRaft(Questions):
     # ------------------------------------------------------------------ inputs
 
     def receive(self, sender: str, messages: list[Message], now: int) -> None:
-        """Messages from a peer's data connection, in order. Raises `PeerNonsense` at the first that no
-        peer in order sends; what came before it counts, what comes behind it does not."""
+        """Messages from a peer's data connection, in order. Raises `PeerNonsense` at the first that makes
+        no sense: those before it have been taken, those behind it are not."""
         self._now = now
         if self._lanes.awaits_echo(sender):
-            self._lanes.arrived(sender, sum(map(size_of, messages)))
+            self._lanes.received(sender, sum(map(size_of, messages)))
         for message in messages:
             if isinstance(message, OF_A_GROUP):
                 group = self.groups.get(message.partition)
@@ -236,7 +236,8 @@ class MultiRaft(Questions):
             self.quarantine(group.partition, error.message, now)
 
     def _on_read_round(self, sender: str, ask: ReadRound) -> None:
-        """Being in the asker's term, we gave no vote to anybody after it: it may have led until now."""
+        """Confirm the groups in which we still are in the asker's term: we have voted for nobody since, so
+        as far as we are concerned it still leads."""
         groups = self.groups
         agreed = [(p, term) for p, term in ask.groups if p in groups and groups[p].term == term]
         if agreed:
@@ -245,8 +246,8 @@ class MultiRaft(Questions):
     def receive_beat(self, sender: str, beat: Beat, now: int) -> None:
         """A heartbeat from a peer. Raises `PeerNonsense`.
 
-        One that was overtaken, as over an older connection, is of the past: it may say of a leader that
-        it leads no more, which was only not elected yet.
+        A beat that a newer one has overtaken is ignored. It may say that its sender does not lead, because
+        the sender was not elected yet.
         """
         if beat.sequence <= self._beats_heard.get(sender, -1):
             return
@@ -370,9 +371,11 @@ class MultiRaft(Questions):
                 self.groups[partition].persisted(term, index)
 
     def _is_outlived(self, message: Message) -> bool:
-        """Whether it acknowledges entries of a leader whose term ended here while it waited for the sync.
-        They may have been truncated by the very write that was synced with theirs: the acknowledgement
-        would rest on nothing (rules 1 and 2; `Group._enter_term` drops those that do not wait yet)."""
+        """Whether the message acknowledges entries of a leader whose term ended here while it waited for
+        the sync. The write that was synced with the entries may also have truncated them, and then the
+        acknowledgement rests on nothing (rules 1 and 2). `Voter._enter_term` drops those that were not
+        taken from the group yet.
+        """
         return (
             isinstance(message, AppendReply)
             and message.accepted
@@ -423,16 +426,16 @@ class MultiRaft(Questions):
     def quarantine(self, partition: int, reason: str, now: int) -> None:
         """A record of this node's copy of the partition is damaged: take no part in it any more (rule 17).
 
-        From now on the partition is like one that this node does not keep: no vote, no acknowledgement,
-        no line in a beat, no read. A leadership is laid down at once, and the follower that has most of
-        the log is told to stand; it needs nothing more from here. What was to be said of the partition
-        is not said. Nothing happens if it is not kept here, or was given up before.
+        From now on this node treats the partition as one that it does not keep: it gives no vote, no
+        acknowledgement and no read, and its beats have no line for it. If it leads, it steps down at once
+        and tells the follower that has most of the log to stand. Messages that were about to go out for
+        the partition are dropped. Nothing happens if it is not kept here, or was given up before.
         """
         group = self.groups.pop(partition, None)
         if group is None:
             return
         self._now = now
-        self._forget_words_of(partition)
+        self._drop_messages_of(partition)
         if group.leadership is not None:
             heir = self._balance.heir(group.leadership, partition)
             if heir is not None:
@@ -444,7 +447,7 @@ class MultiRaft(Questions):
         self.damaged[self.node_id] = tuple(sorted((*self.damaged[self.node_id], partition)))
         self._beat_now = True
 
-    def _forget_words_of(self, partition: int) -> None:
+    def _drop_messages_of(self, partition: int) -> None:
         self._dirty.pop(partition, None)
         self._notice_for.pop(partition, None)
         self._starved.pop(partition, None)

@@ -2,7 +2,7 @@
 
 PROBE: the leader does not know where the follower's log agrees with its own, so it keeps one message
 in flight. REPLICATE: it knows, and streams a window of messages and bytes ahead of the replies
-(rule 21). A refusal, a new connection, or silence brings PROBE back. As in etcd/raft's
+(rule 21). A refusal, a new connection and silence lead back to PROBE. As in etcd/raft's
 `tracker/progress.go`, whose states these are (its third, SNAPSHOT, has no use here: the log is never
 compacted).
 """

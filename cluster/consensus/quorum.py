@@ -15,7 +15,7 @@ from allsource.storage.model.entry import Configuration
 def stored_by_majority(configuration: Configuration, match: Mapping[str, int]) -> int:
     """The highest index that a majority of every voter set has stored durably (0 if unknown).
 
-    It serves times as well: the latest moment since which a majority has been heard.
+    Given times instead of indexes, it is the latest moment since which a majority has been heard.
     """
     index = _stored(configuration.voters, match)
     if configuration.outgoing:

@@ -77,7 +77,7 @@ class Syncs:
         return freed
 
     def forget(self, partition: int) -> None:
-        """What was to be said of the partition is not said."""
+        """Drop what waits for the partition."""
         for held in self._held:
             held.messages = [(peer, m) for peer, m in held.messages if not is_of(m, partition)]
             held.ends = [end for end in held.ends if end.partition != partition]

@@ -10,6 +10,9 @@ The registry is *fed*: it watches nobody itself. Its owner holds a `FailureDetec
     for peer, state in detector.tick(now):
         registry.set_node_health(peer, state != DOWN)
 
+So is whether a node that is heard gets what it is sent (`set_node_reached`), and whether it is ready to
+lead (`set_node_readiness`).
+
 Two things look alike and are not. `owner_of` (the user's `node_for_partition`) is who *should* lead,
 by placement; `leader_of` is who *does*, in the newest term heard of. Requests go to the leader; the
 owner is who the leadership is given to.

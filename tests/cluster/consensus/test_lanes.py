@@ -79,7 +79,7 @@ def test_a_lane_has_the_time_that_a_slow_link_needs(lanes: Lanes) -> None:
     dead = HALF + SUSPICION
     assert not carries(lanes, dead)
     assert carries(lanes, dead, 4 * MEBIBYTE), "under way before the echo"
-    lanes.arrived("b", 4 * MEBIBYTE)
+    lanes.received("b", 4 * MEBIBYTE)
     assert carries(lanes, dead + 999_999), "the answer comes behind what the peer sends"
     assert not carries(lanes, dead + 1_000_000)
     lanes.traffic("b", Traffic(0, 8 * MEBIBYTE), dead)
@@ -208,7 +208,7 @@ def test_what_a_peer_sends_meanwhile_counts_only_while_it_owes_an_echo() -> None
     node = Node()
     bulk: list[Message] = [Append(7, 1, 1, 1, 0, [entry(2, 1)])]
     node.core.receive("b", bulk, 0)
-    assert node.core._lanes._lanes["b"].arrived_bytes == 0
+    assert node.core._lanes._lanes["b"].received_bytes == 0
     node.live(300_000)
     node.core.receive("b", bulk, node.now)
-    assert node.core._lanes._lanes["b"].arrived_bytes == len(entry(2, 1).record)
+    assert node.core._lanes._lanes["b"].received_bytes == len(entry(2, 1).record)
