@@ -265,7 +265,8 @@ class Group(Voter):
         progress.contact_us = now
         if not reply.accepted:
             index, _ = self.log.newest_not_above(reply.index, reply.hint_term)
-            progress.refused(index + 1)
+            if progress.refused(index + 1):
+                self._environment.lane_moved(sender, now)
             self._environment.touch(self.partition)
             return
         if progress.accepted(reply.index):

@@ -4,9 +4,9 @@ A peer that is heard may still not be reached. Beats and data have connections o
 hang while the other passes (a full buffer behind a lost route, a black hole for large packets). So two
 questions are asked of a lane, and a beat alone answers neither:
 
-* `moves`: is what is under way arriving? Judged by what the lane moved: an acknowledgement that is news,
-  of any group, an answer to a read round or a candidate, or a beat that shows a longer log. It is asked
-  only about peers to which something is under way.
+* `moves`: is what is under way arriving? Judged by what the lane moved: an acknowledgement or a refusal
+  that is news, of any group, an answer to a read round or a candidate, or a beat that shows a longer log.
+  It is asked only about peers to which something is under way.
 * `carries`: would something arrive, if it were sent? Where nothing has moved for half the suspicion time,
   a small **echo** is sent on the lane. The peer answers it on its own data connection, the way of its
   acknowledgements. A lane on which no echo is answered within the suspicion time does not carry. The

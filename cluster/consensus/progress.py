@@ -86,9 +86,12 @@ class Progress:
             self.next = self.match + 1
         return news
 
-    def refused(self, next_index: int) -> None:
-        """The follower's log does not agree before `next`; look from `next_index`."""
-        self.probe(min(next_index, self.next))
+    def refused(self, next_index: int) -> bool:
+        """The follower's log does not agree before `next`; look from `next_index`. True if that is further
+        back than before, and so is news."""
+        before = self.next
+        self.probe(min(next_index, before))
+        return self.next < before
 
     def probe(self, next_index: int | None = None) -> None:
         """Forget what is under way and find the agreement again."""

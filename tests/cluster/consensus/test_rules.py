@@ -511,6 +511,20 @@ def test_rule_35_a_leader_whose_entries_do_not_arrive_steps_down_and_lets_others
     assert (bench.group.role, bench.group.term) == (Role.PRECANDIDATE, stood)
 
 
+def test_rule_35_a_follower_that_is_asked_further_and_further_back_is_progress() -> None:
+    """Its log differs in many terms, and each costs an exchange: together more than the suspicion time."""
+    bench = Bench(terms=range(1, 9))
+    bench.elect()
+    for index in range(8, 2, -1):
+        bench.step("b", AppendReply(0, bench.group.term, False, index, index - 1))
+        beats_of_a_follower(bench, 4, 2)
+        assert bench.group.leadership is not None, index
+    for _ in range(2):  # the same again: it leads nowhere
+        bench.step("b", AppendReply(0, bench.group.term, False, 3, 2))
+        beats_of_a_follower(bench, 4, 2)
+    assert bench.group.leadership is None
+
+
 def test_rule_35_entries_that_wait_for_a_followers_disk_have_arrived() -> None:
     bench = Bench()
     bench.elect()
