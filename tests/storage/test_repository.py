@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import textwrap
 import threading
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from allsource.storage.repository import (
 )
 from allsource.storage.rocksdb import checkpoint as rocksdb_checkpoint
 from allsource.storage.rocksdb.storage import RocksStorage
+from tests.examples import literal, replaced
 from tests.storage.repository_contract import Clock, RepositoryBackend, RepositoryContract, new
 from tests.storage.rocksdb.test_rocksdb import copy_while_open, open_rocks
 from tests.waiting import DEADLINE_S, held_up, until
@@ -127,10 +129,10 @@ async def test_a_nodes_directory_is_not_a_repository(tmp_path: Path) -> None:
 
 
 async def test_the_example_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = repository.__doc__ or ""
-    example = page.split("::\n\n")[1].split("\n\nHere are")[0].replace("/var/lib/shop", str(tmp_path))
+    (example,) = literal(inspect.getdoc(repository) or "")
+    example = replaced(example, {"/var/lib/shop": str(tmp_path)})
     scope = {"open_repository": open_repository, "NewEvent": NewEvent}
-    exec("async def example():\n" + textwrap.indent(textwrap.dedent(example), "    "), scope)
+    exec("async def example():\n" + textwrap.indent(example, "    "), scope)
     await scope["example"]()  # type: ignore[operator]
     assert capsys.readouterr().out == "1 {'total': 5}\n"
 
