@@ -86,7 +86,8 @@ class Link:
         self.renewing = False
         """A fresh connection is being dialled beside the one that is up."""
         self.arrival = [0, 0]
-        """When the newest message of each lane arrives."""
+        """When the newest message of each lane arrives. What goes over a new connection waits for nothing
+        that went over an older one."""
         self.held: list[tuple[int, Any, int, int]] = []
         """Messages that wait for the end of a cut: (lane, payload, epoch, target's incarnation)."""
         self.hoard: tuple[list[Any], bool] | None = None
@@ -201,6 +202,8 @@ class Network:
     def node_crashed(self, node: Endpoint) -> None:
         """A process is gone: its connections end, and whoever can hear it gets an EOF."""
         for link in self._links.values():
+            if node in (link.source, link.target):
+                link.arrival = [0, 0]
             if link.source is node:
                 link.up = False
                 link.stale = False
@@ -226,6 +229,7 @@ class Network:
         link.up = False
         link.stale = False
         link.epoch += 1
+        link.arrival[DATA] = 0
         link.source.peer_lost(link.target.name)
         self._dial_later(link, self._plan.delay_us)
 
@@ -283,6 +287,7 @@ class Network:
             self._world.after(self._plan.reconnect_us, self._renewed, link, epoch)
             return
         link.epoch += 1
+        link.arrival = [0, 0]
         link.stale = False
         source.peer_renewed(target.name)
 

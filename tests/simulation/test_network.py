@@ -118,6 +118,26 @@ def test_what_was_under_way_is_lost_with_its_connection() -> None:
     assert len(b.heard) < 3
 
 
+def test_what_goes_over_a_new_connection_waits_for_nothing_of_an_older_one() -> None:
+    """As TCP has it. What the next process sent stood behind a slow link's last packets (seed 500442)."""
+    world, network, a, b = _pair(NetworkPlan(delay_us=1_000, jitter_us=0))
+    beats: list[int] = []
+    b.hear = lambda lane, sender, payload: (beats if lane == BEAT else b.heard).append(payload)  # type: ignore[method-assign]
+    network.slow_down("a", "b", 1_000)
+    network.send_beat("a", "b", 1)
+    network.send_data("a", "b", [1])
+    network.slow_down("a", "b", 1)
+    a.alive = False
+    network.node_crashed(a)
+    a.alive, a.incarnation = True, 2
+    network.node_started(a)
+    world.run_until(200_000)
+    network.send_beat("a", "b", 2)
+    network.send_data("a", "b", [2])
+    world.run_until(300_000)
+    assert (beats, b.heard) == ([2], [[2]])
+
+
 def test_a_message_may_be_held_until_its_receiver_is_another_process() -> None:
     world, network, _, b = _pair(NetworkPlan(ordered=False, late=1.0, late_us=500_000))
     network.send_data("a", "b", ["old"])
