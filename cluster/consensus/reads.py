@@ -149,12 +149,23 @@ class ReadRounds:
             group.leadership.heard(sender, now)
             share.agreed.add(sender)
             if has_majority(group.log.configuration, share.agreed):
-                del round_.shares[partition]
+                reads = self._take_up_to(round_.number, partition, term)
                 more = any(partition in other.shares for other in self._rounds.values())
                 group.leadership.answered(now, more=more)
-                self._confirm(partition, share.reads)
+                self._confirm(partition, reads)
         self._drop_empty_rounds()
         return True
+
+    def _take_up_to(self, number: int, partition: int, term: int) -> list[_Read]:
+        """The reads of this round and of those before it. Their answers may be lost, and theirs were asked
+        for earlier: that this node leads after they came is what they wait to hear."""
+        reads: list[_Read] = []
+        for round_ in self._rounds.values():
+            share = round_.shares.get(partition)
+            if round_.number <= number and share is not None and share.term == term:
+                reads += share.reads
+                del round_.shares[partition]
+        return reads
 
     def retry(self, now: int) -> bool:
         """Put the reads of rounds that stay unanswered into a fresh one. True if there were any."""
