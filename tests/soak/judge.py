@@ -16,8 +16,8 @@ RSS_GROWTH_MAX = 192 * MIB
 """What may be added to a node beside `APPEND_BYTES`: RocksDB's block cache, which reads fill (128 MiB by
 default, `storage.block_cache_bytes`), and 64 MiB of the allocator's habits."""
 APPEND_BYTES = 1024
-"""What each append of the well-behaved writer keeps in a node's write buffers (event, id, slice, head)
-until they are flushed: 55,000 of them without any abuse added 50 MiB."""
+"""What each append of the well-behaved writer keeps in a node's memory, in the newest part of the log
+(`consensus.log.TAIL_BYTES_MAX`) and in write buffers: 55,000 of them without any abuse added 50 MiB."""
 DESCRIPTORS_GROWTH_MAX = 16
 """RocksDB's own files come and go."""
 
