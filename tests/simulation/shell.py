@@ -143,10 +143,12 @@ class _Work:
 
     def act(self, outcome: Outcome) -> None:
         node = self._node
+        if node.work_raises:
+            # Their messages went out before they are told here: it led all of these, and others may follow.
+            for change in outcome.changes:
+                if change.role == Role.LEADER:
+                    node.invariants.leads(node, change.partition, change.term)
         for change in outcome.changes:
-            if node.work_raises and change.role == Role.LEADER:
-                # Its messages went out before it was told here: it led, and others may follow it.
-                node.invariants.leads(node, change.partition, change.term)
             self._raise_if_told()
             node.role_changed(change)
         for partition, commit in outcome.committed:
