@@ -588,21 +588,22 @@ class MultiRaft(Questions):
     def _make_beats(self) -> dict[str, Beat]:
         self._beat_sequence += 1
         hears = tuple([peer for peer in self._peers if self.reaches(peer)])
-        lines = [self._line(group) for group in self.groups.values()]
+        may_stand = self.may_stand()
+        lines = [self._line(group, may_stand) for group in self.groups.values()]
         damaged = self.damaged[self.node_id]
         readiness = self._readiness
         leaving, yields = readiness is Readiness.LEAVES, readiness is Readiness.YIELDS
         beat = Beat(self._beat_sequence, lines, leaving, yields, hears, damaged)
         return dict.fromkeys(self._peers, beat)
 
-    def _line(self, group: Group) -> GroupBeat:
+    def _line(self, group: Group, may_stand: bool) -> GroupBeat:
         return GroupBeat(
             group.partition,
             group.term,
             group.leader or "",
             group.commit,
             group.log.last_index,
-            self.may_stand() and self._balance.wants(group, self._now),
+            may_stand and self._balance.wants(group, self._now),
         )
 
     def next_deadline(self) -> int:
