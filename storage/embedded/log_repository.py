@@ -206,7 +206,9 @@ class LogRepository(EventStreamRepository):
             await asyncio.sleep(0)  # a long scan must not hold up the loop
 
     def _index_of(self, partition: int, position: int) -> int:
-        return _existing(self._storage.index_of_position(partition, position))
+        index = self._storage.index_of_position(partition, position)
+        assert index is not None, "every position up to the end of the log has an index"
+        return index
 
     def _first_index_at(self, partition: int, time_us: int) -> int:
         """The first index whose entry is of this time or later. (Times never decrease in a partition.)"""
@@ -277,13 +279,10 @@ class LogRepository(EventStreamRepository):
             raise StorageFault(f"a sync failed ({self._sync.failure}); close this repository and reopen it")
         return self._opened
 
-    def _head(self, partition: int, stream: str) -> StreamHead:
-        self._end(partition)
-        return self._storage.head(partition, stream) or StreamHead(0, 0, 0, 0)
-
     def _existing_head(self, partition: int, stream: str) -> StreamHead:
-        head = self._head(partition, stream)
-        if head.version == 0:
+        self._end(partition)
+        head = self._storage.head(partition, stream)
+        if head is None:
             raise NotFound(f"there is no stream {stream!r}", stream=stream)
         return head
 
@@ -328,8 +327,3 @@ def _span(from_position: int, newest: int, backward: bool) -> tuple[int, int]:
 
 def _info(partition: int, stream: str, head: StreamHead) -> StreamInfo:
     return StreamInfo(stream, partition, head.version, head.created_us, head.updated_us)
-
-
-def _existing(index: int | None) -> int:
-    assert index is not None, "what was just stored has an index"
-    return index
