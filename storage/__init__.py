@@ -26,9 +26,9 @@ Each backend on its own, to be pasted into ``python -m asyncio``::
         print([event.json() for event in await events.read_stream("order-1")])
 
 What may not
-    Sockets, other nodes, terms beyond storing them; asyncio only in what stands on its own and in
-    `postgres`. This room imports nothing of ours but itself and `config.schema`; the pure modules no
-    clock and no I/O.
+    Sockets, other nodes, terms beyond storing them; asyncio only in `embedded`, in `postgres`, and where
+    the sync thread tells its loop (`files.sync_thread`). This room imports nothing of ours but itself and
+    `config.schema`; the pure modules no clock and no I/O.
 
 Trade-offs
     *The log is the event store.* There is no second copy of the events by stream: a stream is read

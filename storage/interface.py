@@ -15,8 +15,9 @@
 * **Indexes are the log.** Stream heads, event ids and the version index always equal a replay of
   the log, also after a truncation.
 
-Threads: `sync` is called in one thread of its own, one call at a time. Everything else is called
-from one other thread. Calls are short (microseconds to a millisecond): they run on the event loop.
+Threads: `sync` is called in one thread of its own, one call at a time (a `sync_is_short` one perhaps in
+the other thread), and `checkpoint` in one of its own too. Everything else is called from one other thread.
+Calls are short (microseconds to a millisecond): they run on the event loop.
 
 The values that it takes and gives are in `model.log` and `model.identity`.
 """

@@ -17,6 +17,7 @@ What lives here
     audit       a log held against its indexes
 
 What may not
-    asyncio, threads, sockets, files, clocks, chance. Times and ids are passed in. This folder imports
-    nothing of ours but itself.
+    asyncio, threads, sockets, files, clocks, chance. Times are passed in, and so are ids, except that
+    `events.new_event_id` draws one for an event that was given none. This folder imports nothing of ours
+    but itself.
 """

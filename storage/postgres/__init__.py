@@ -28,8 +28,8 @@ An example, to be pasted into ``python -m asyncio``: what is appended can be ask
     await connection.close()
 
 What is not here
-    asyncio anywhere else in this room: asyncpg forces it on `bridge`, `session` and `projection`, which
-    keep it to themselves. Nothing imports asyncpg before somebody asks for PostgreSQL.
+    asyncio in what a node calls (`storage`, `reading`): asyncpg forces it on what stands behind that, and
+    `bridge` keeps it there. Nothing imports asyncpg before somebody asks for PostgreSQL.
 
 Trade-offs
     *Two layouts in one schema.* A node must be able to cut its log; people must never see what was cut. So

@@ -61,8 +61,7 @@ def database_options(options: RocksOptions) -> Options:
     o.create_if_missing(True)
     o.create_missing_column_families(True)
     # Stop at the first record that is not whole, in every log; `database.open_recovered` decides what it
-    # means.
-    # (`tolerate_corrupted_tail_records` goes on with the next log file: it would leave a hole.)
+    # means. (`tolerate_corrupted_tail_records` goes on with the next log file: it would leave a hole.)
     o.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     # A seldom written family (meta) pins old log files. Flushing it early keeps restarts short.
     o.set_max_total_wal_size(2 * options.write_buffer_bytes)
