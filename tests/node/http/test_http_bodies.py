@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from allsource.node.http import json_bodies, msgpack_bodies, rawjson
 from allsource.node.http.rawjson import SURROGATES_MAX, is_json
 from allsource.storage.model.errors import InvalidRequest, TooLarge
+from tests.json_values import JSON_VALUES
 from tests.memory import at_most
 
 MIB = 1 << 20
@@ -129,19 +130,8 @@ def test_a_key_that_stands_twice_is_refused_wherever_it_is(event: bytes) -> None
             json_bodies.one_stream(body, 9)
 
 
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
 @given(
-    st.lists(st.tuples(VALUES, st.none() | VALUES), min_size=1, max_size=4),
+    st.lists(st.tuples(JSON_VALUES, st.none() | JSON_VALUES), min_size=1, max_size=4),
     st.sampled_from([None, 1, "\t"]),
     st.booleans(),
     st.permutations(["type", "data", "metadata", "encoding"]),

@@ -28,6 +28,7 @@ from allsource.storage.model.events import (
     same_content,
 )
 from tests.foreign import foreign_event
+from tests.json_values import JSON_VALUES
 
 types = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=30)
 new_events = st.builds(
@@ -39,15 +40,6 @@ new_events = st.builds(
     id=st.binary(min_size=16, max_size=16),
 )
 event_lists = st.lists(new_events, min_size=1, max_size=20, unique_by=lambda event: event.id)
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
 
 
 def check(blob: bytes, events_max: int = 100, event_bytes_max: int = 1000) -> tuple[int, bytes]:
@@ -181,7 +173,7 @@ def test_limits_are_named_and_decided_before_unpacking() -> None:
     assert caught.value.details == {"limit": 100, "actual": 101}
 
 
-@given(json_values)
+@given(JSON_VALUES)
 def test_json_goes_there_and_back(value: object) -> None:
     event = decode(encode_blob([NewEvent.json("t", value, {"by": value})]))[0]
     assert event.json() == value

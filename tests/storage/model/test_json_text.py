@@ -10,19 +10,10 @@ from hypothesis import strategies as st
 
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.json_text import check_json, in_ascii, is_json, members, one_line, parse_json
-
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
+from tests.json_values import JSON_VALUES
 
 
-@given(values, st.sampled_from([None, 1, "\t"]), st.booleans())
+@given(JSON_VALUES, st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_on_one_line_and_in_ascii_it_is_the_same(
     value: object, indent: int | str | None, ascii: bool
 ) -> None:
@@ -48,7 +39,7 @@ def test_on_one_line(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
-@given(st.dictionaries(st.text(), values), st.sampled_from([None, 2]))
+@given(st.dictionaries(st.text(), JSON_VALUES), st.sampled_from([None, 2]))
 def test_the_members_of_an_object_as_they_stand_there(value: dict[str, object], indent: int | None) -> None:
     found = members(json.dumps(value, indent=indent))
     assert {key: json.loads(text) for key, text in found.items()} == value
