@@ -233,11 +233,7 @@ class Service:
             for error in late:
                 self._measures.refused(error)
 
-    # -- what the replica tells (`cluster.shell.replica.Owner`)
-
-    def pump(self) -> bool:
-        """Propose what waits in the queue."""
-        return self._ingest.pump()
+    # -- what came of the replica's turns (`Member.act`)
 
     def changed(self, change: RoleChange) -> None:
         """A group's role, term or leader changed."""

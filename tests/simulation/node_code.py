@@ -94,7 +94,7 @@ class NodeCode(Door):
             hands_over=shell.is_handing_over,
         )
         parking = Parking(shell.leader_of, measures, PARKED_MAX)
-        ingest = Ingest(
+        self._ingest = Ingest(
             shell,
             log,
             LockFreeEventQueue(QUEUE_CAPACITY),
@@ -115,7 +115,7 @@ class NodeCode(Door):
         )
         self._real = NodeService(
             router,
-            ingest,
+            self._ingest,
             reads,
             Forwarding(self._links, router, measures, node.clock, parking.retry),
             parking,
@@ -204,7 +204,7 @@ class NodeCode(Door):
         self._real.close_intake()
 
     def pump(self) -> bool:
-        return self._real.pump()
+        return self._ingest.pump()
 
     def role_changed(self, change: RoleChange) -> None:
         self._real.changed(change)
