@@ -40,7 +40,7 @@ class Checkpoints:
         save_commits: Callable[[], None],
         most: int,
     ) -> None:
-        """`save_commits` makes storage know what this node acknowledged (`Replica.save_commits`); `most` is
+        """`save_commits` makes storage know what this node acknowledged (`Driver.save_commits`); `most` is
         how many checkpoints there may be."""
         self._storage = storage
         self._node_id = node_id
