@@ -112,14 +112,14 @@ class Service:
         if self._parking.is_closed:
             self._refuse_at_once(leaving(), reply)
             return
-        passes_on = isinstance(request, PassOn)
+        passes_on = False
         if isinstance(request, PassOn):
             if not forwarded:
                 self._refuse_at_once(
                     InvalidRequest("only nodes ask each other to pass a request on"), reply
                 )
                 return
-            request = request.request
+            passes_on, request = True, request.request
         try:
             min_index = 0
             if isinstance(request, AppendRequest):
@@ -134,8 +134,7 @@ class Service:
             return
         now = self._now_us()
         deadline = now + min(timeout_ms, TIMEOUT_MS_MAX) * 1000
-        ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index, source)
-        ticket.passes_on = passes_on
+        ticket = Ticket(request, partition, now, deadline, forwarded, reply, min_index, source, passes_on)
         self._deadlines.add(ticket)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)

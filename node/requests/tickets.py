@@ -106,6 +106,7 @@ class Ticket:
         reply: Reply,
         min_index: int = 0,
         source: Source | None = None,
+        passes_on: bool = False,
     ) -> None:
         self.request = request
         self.partition = partition
@@ -117,7 +118,7 @@ class Ticket:
         self.out = False
         self.min_index = min_index
         self.source = source
-        self.passes_on = False
+        self.passes_on = passes_on
         self.stage = Stage.OWNER
         self.bucket: dict[Ticket, None] | None = None
         self.deadlines: Deadlines | None = None
