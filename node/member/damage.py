@@ -57,8 +57,8 @@ class DamagedPartitions:
         self._partitions = partitions
         self.found: dict[int, str] = {}
         for partition in partitions:
-            if remembered := store.get_meta(_key(partition)):
-                self.found[partition] = remembered.decode()
+            if found := remembered(store, partition):
+                self.found[partition] = found
 
     def states(self) -> dict[int, PartitionState]:
         """What consensus needs of the other partitions; those that cannot be loaded are damaged."""
