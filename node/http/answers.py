@@ -52,15 +52,17 @@ def respond(
 ) -> web.Response:
     """An answer in the form that the caller accepts."""
     if wants_msgpack(request):
-        return _response(_pack(value, default=str), MSGPACK, status, headers)
+        return answer(_pack(value, default=str), MSGPACK, status, headers)
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
     # Ends its line: a terminal prints its prompt behind what curl shows.
-    return _response(text.encode(errors="replace") + b"\n", JSON_TYPE, status, headers)
+    return answer(text.encode(errors="replace") + b"\n", JSON_TYPE, status, headers)
 
 
-def answer(body: bytes, form: str) -> web.Response:
-    """An answer with a body that is made already."""
-    return _response(body, form)
+def answer(
+    body: bytes, form: str, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An answer with a body that is made already. `form`: its media type."""
+    return Answer(body=body, status=status, headers=headers, content_type=form)
 
 
 def form_of(request: web.BaseRequest) -> str:
@@ -182,9 +184,3 @@ def _event_map(event: Event) -> dict[str, Any]:
 def _pack(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
     packed: bytes = msgpack.packb(value, default=default)
     return packed
-
-
-def _response(
-    body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    return Answer(body=body, status=status, headers=headers, content_type=content_type)
