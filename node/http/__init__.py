@@ -25,8 +25,3 @@ Trade-offs made here:
   append without the check that its sender relied on.
 * aiohttp costs some 100-200 us of CPU for each request. Who needs more speed uses the msgpack port.
 """
-
-from allsource.node.http.app import Service, make_app
-from allsource.node.http.server import HttpServer
-
-__all__ = ["HttpServer", "Service", "make_app"]

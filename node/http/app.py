@@ -29,8 +29,6 @@ METRICS_EFFORT = 32 << 10
 _PATTERN = re.compile(r":[^}]*}")
 """What a path parameter must match, for aiohttp: no reader of a list of routes needs it."""
 
-__all__ = ["Service", "make_app"]
-
 
 def make_app(
     service: Service,

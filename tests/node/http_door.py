@@ -8,8 +8,9 @@ from collections.abc import Callable
 from structlog.typing import EventDict
 
 from allsource.config.schema import Limits
-from allsource.node.http import HttpServer, make_app
+from allsource.node.http.app import make_app
 from allsource.node.http.door import DoorLimits
+from allsource.node.http.server import HttpServer
 from tests.toy_service import ToyService
 
 

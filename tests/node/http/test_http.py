@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from allsource.cluster.protocol.requests import AppendPart, AppendRequest, ReadPartition, ReadStream
 from allsource.config.schema import Limits
-from allsource.node.http import HttpServer, make_app
+from allsource.node.http.app import make_app
+from allsource.node.http.server import HttpServer
 from allsource.storage.model.errors import AllsourceError
 from allsource.storage.model.events import BINARY, encode_blob
 from allsource.storage.model.partition import partition_of

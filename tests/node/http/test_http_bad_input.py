@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
 from allsource.config.schema import Limits
-from allsource.node.http import make_app, rawjson
+from allsource.node.http import rawjson
+from allsource.node.http.app import make_app
 from allsource.node.http.errors import retry_after_s
 from allsource.node.http.json_bodies import one_stream
 from allsource.storage.model import errors

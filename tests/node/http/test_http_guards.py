@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from allsource.config.schema import Limits
-from allsource.node.http import make_app
+from allsource.node.http.app import make_app
 from allsource.node.http.guards import Hosts
 from tests.toy_service import ToyService
 

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import allsource.node.daemon  # loads every error that a node can raise
 from allsource.config.schema import Limits
-from allsource.node.http import make_app
+from allsource.node.http.app import make_app
 from allsource.node.http.errors import status_of
 from allsource.node.http.streams import DEFAULT_LIMIT
 from allsource.storage.model.errors import AllsourceError, NotOwner, Rejected, StorageFault
