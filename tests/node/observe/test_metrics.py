@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -34,15 +33,6 @@ def clock() -> Clock:
 @pytest.fixture
 def metrics(clock: Clock) -> LockFreeMetrics:
     return LockFreeMetrics(clock)
-
-
-@pytest.fixture
-def eager_switching() -> Iterator[None]:
-    """Make threads change places as often as the interpreter can, so that races show."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_threads(number: int, job: Callable[[], None]) -> None:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.storage.model.errors import QueueFull, Unavailable
-
-
-@pytest.fixture
-def eager_switching() -> Iterator[None]:
-    """Make threads change places as often as the interpreter can, so that races show."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def run_together(*jobs: Callable[[], None]) -> None:
