@@ -110,7 +110,7 @@ def build_member(ground: Ground) -> Member:
             promises_last=settings.durability == "fsync",
             peers=PeerWatch(core, ground.network.renew, ground.measures, log),
             rounds=Rounds((disk.look, clock.look), settings.heartbeat_interval_ms / 1000, ground.loop),
-            news=LeadershipNews(lambda *what, **facts: log.info(*what, **facts), ground.loop.call_later),
+            news=LeadershipNews(log.info, ground.loop.call_later),
             cluster_clock=cluster_clock,
             clock=clocks.steady,
             measures=ground.measures,
