@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import json
 
-from allsource.node.http.answers import rfc3339
 from allsource.storage.model.events import BINARY, Event
 from allsource.storage.model.json_text import in_ascii, is_json, one_line
 from allsource.storage.model.printable import printable
+from allsource.storage.model.times import rfc3339
 
 
 def event_line(event: Event) -> str:

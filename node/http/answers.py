@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from allsource.node.http.bodies import MSGPACK
 from allsource.node.http.holder import holder_of
 from allsource.node.http.rawjson import is_json
 from allsource.storage.model.events import BINARY, Event
-from allsource.storage.model.times import as_datetime
+from allsource.storage.model.times import rfc3339
 
 JSON_TYPE = "application/json"
 _quote = json.encoder.encode_basestring
@@ -124,17 +123,6 @@ def partition_page(form: str, page: PartitionPage) -> bytes:
         "next_from": page.next_from,
     }
     return _page(form, facts, page.events())
-
-
-def rfc3339(timestamp_us: int) -> str:
-    """A time in UTC with microseconds, like `2026-01-31T12:00:00.000001Z`."""
-    seconds, microseconds = divmod(timestamp_us, 1_000_000)
-    return f"{_second(seconds)}.{microseconds:06d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return as_datetime(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _event_json(event: Event) -> bytes:

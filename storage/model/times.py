@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from allsource.storage.model.arguments import shown
 from allsource.storage.model.errors import InvalidRequest
@@ -24,3 +25,14 @@ def as_microseconds(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise InvalidRequest("a time needs its time zone, for example datetime.now(UTC)")
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def rfc3339(timestamp_us: int) -> str:
+    """A time in UTC with microseconds, like `2026-01-31T12:00:00.000001Z`."""
+    seconds, microseconds = divmod(timestamp_us, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return as_datetime(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
