@@ -61,7 +61,6 @@ class _Line:
     def __init__(self, dialler: Dialler, address: Address) -> None:
         self._dialler = dialler
         self._address = address
-        self._connection: NodeConnection | None = None
         self._loop = asyncio.get_running_loop()
         self._opened_at = 0.0
         self._closed = False
@@ -74,7 +73,8 @@ class _Line:
     @property
     def node_id(self) -> str:
         """The node that is connected, or nothing."""
-        return self._connection.node_id if self._connection is not None else ""
+        connection = self._dialling.trying
+        return connection.node_id if connection is not None else ""
 
     async def close(self) -> None:
         """Hang up and dial no more; the socket is closed afterwards."""
@@ -94,19 +94,17 @@ class _Line:
 
     def opened(self, connection: NodeConnection) -> None:
         self._opened_at = self._loop.time()
-        self._connection = connection
         self._dialling.opened(connection)
 
     def ended(self, connection: NodeConnection, why: Exception) -> None:
         if not self._dialling.over(connection):
             return
-        self._connection = None
         if self._closed:
             self._gone.set()
         if connection.welcome is None:
             self._dialling.failed(why)
             return
-        if not self._closed and not isinstance(why, AlreadyConnected):
+        if not isinstance(why, AlreadyConnected):
             self._dialling.redial.lost(self._loop.time() - self._opened_at, why)
             self._dialling.retry()
         self._dialler.failed(self._address, why)
