@@ -97,8 +97,7 @@ class Faults:
 
         def restart() -> None:
             for node in targets:
-                if not node.alive:
-                    node.start()
+                node.start()
 
         return restart
 
@@ -324,8 +323,7 @@ class Faults:
         def restart() -> None:
             for node in targets:
                 node.sync_fails = False
-                if not node.alive:
-                    node.start()
+                node.start()
 
         return restart
 
@@ -361,8 +359,7 @@ class Faults:
                 node.work_raises = False
                 if node.is_broken:
                     node.crash()
-                if not node.alive:
-                    node.start()
+                node.start()
 
         return restart
 
