@@ -6,14 +6,20 @@ a cluster with the `clusters` fixture, hurts it, and looks at it through HTTP an
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from allsource.client import Client
 from allsource.node.cli.control.cluster import ClusterProcess, write_config
@@ -33,6 +39,8 @@ the machine is; whatever does not is in time, however busy it is."""
 
 Answer = tuple[int, Any]
 """Status and JSON."""
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
 
 class Clusters:
@@ -81,6 +89,17 @@ def greeting(text: str = "hello", **more: Any) -> dict[str, Any]:
     if "id" in more:
         event["id"] = more.pop("id")
     return {"expected_version": "any", "events": [event], **more}
+
+
+async def shell(line: str, directory: Path, **environment: str) -> str:
+    """What a command prints; it must succeed. `allsource` is on its `PATH`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = await asyncio.to_thread(
+        subprocess.run, ["sh", "-c", line], cwd=directory, capture_output=True, text=True, timeout=280,
+        check=False, env={**os.environ, "PATH": path, "TMPDIR": str(directory), **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 async def wait_for(cluster: ClusterProcess, condition: Callable[[], Any], what: str) -> None:
@@ -145,6 +164,8 @@ __all__ = [
     "end",
     "faults",
     "greeting",
+    "needs_curl",
+    "shell",
     "stop_all",
     "wait_for",
     "written_to",

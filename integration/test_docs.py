@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from allsource.node.cli.control.cluster import ClusterProcess
 from allsource.node.cli.control.ports import free_ports
 from allsource.node.cli.targets import DEFAULT_CONFIG
-from integration.harness import Clusters
+from integration.harness import Clusters, needs_curl, shell
 from tests.examples import README, commands, fenced, replaced
 
 ROOT = README.parent
@@ -27,19 +21,6 @@ DOCS = ROOT / "docs"
 
 VARIES = {"created_at", "id", "path", "size_bytes", "taken", "timestamp", "token", "updated_at"}
 """Keys of answers whose values are other ones each time."""
-
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-
-
-async def shell(line: str, directory: Path, **environment: str) -> str:
-    """What a command prints; it must succeed. `allsource` is on its `PATH`."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = await asyncio.to_thread(
-        subprocess.run, ["sh", "-c", line], cwd=directory, capture_output=True, text=True, timeout=280,
-        check=False, env={**os.environ, "PATH": path, "TMPDIR": str(directory), **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 # -- http.md
