@@ -142,7 +142,7 @@ class Group(Voter):
         check_append(message)
         if message.term < self.term:
             # Rule 11: an old leader is told, so that it frees itself.
-            self._reply_append(sender, accepted=False, index=0, hint_term=0)
+            self._refuse_append(sender, message.prev_index, 0, 0)
             return
         if message.term > self.term:
             self._follow(message.term, sender, now)
@@ -155,13 +155,13 @@ class Group(Voter):
                     f"stored {prev}/{self.log.term_at(prev)}"
                 )
             index, term = self.log.newest_not_above(prev, message.prev_term)
-            self._reply_append(sender, accepted=False, index=index, hint_term=term)
+            self._refuse_append(sender, prev, index, term)
             return
         self._take(message.entries, prev)
         last = prev + len(message.entries)
         self._verified = max(self._verified, last)
         self._follow_commit(message.commit)
-        self._reply_append(sender, accepted=True, index=last, hint_term=0)
+        self._accept_append(sender, last)
 
     def _take(self, entries: list[Entry], prev: int) -> None:
         """Keep what agrees, truncate at the first real conflict only, append the rest (rule 4)."""
@@ -183,14 +183,19 @@ class Group(Voter):
             self.log.append(new)
         self._environment.touch(self.partition)
 
-    def _reply_append(self, sender: str, *, accepted: bool, index: int, hint_term: int) -> None:
+    def _accept_append(self, sender: str, index: int) -> None:
         out = self.durable_out
-        if accepted and out and out[-1][0] == sender:
+        if out and out[-1][0] == sender:
             last = out[-1][1]
             if isinstance(last, AppendReply) and last.accepted and last.term == self.term:
                 last.index = max(last.index, index)  # one answer to many messages of one turn
                 return
-        out.append((sender, AppendReply(self.partition, self.term, accepted, index, hint_term)))
+        out.append((sender, AppendReply(self.partition, self.term, True, index, 0)))
+        self._environment.touch(self.partition)
+
+    def _refuse_append(self, sender: str, prev_index: int, index: int, hint_term: int) -> None:
+        reply = AppendReply(self.partition, self.term, False, index, hint_term, prev_index)
+        self.durable_out.append((sender, reply))
         self._environment.touch(self.partition)
 
     def _on_commit_notice(self, sender: str, notice: CommitNotice, now: int) -> None:
@@ -265,9 +270,11 @@ class Group(Voter):
         progress.contact_us = now
         if not reply.accepted:
             index, _ = self.log.newest_not_above(reply.index, reply.hint_term)
-            if progress.refused(index + 1):
-                self._environment.lane_moved(sender, now)
-            self._environment.touch(self.partition)
+            before = progress.next
+            if progress.refused(reply.prev_index, index + 1):
+                if progress.next < before:
+                    self._environment.lane_moved(sender, now)
+                self._environment.touch(self.partition)
             return
         if progress.accepted(reply.index):
             self._environment.lane_moved(sender, now)

@@ -65,7 +65,8 @@ class AppendReply:
 
     Accepted: the log equals the leader's up to `index`. Refused: `index` and `hint_term` are where
     the leader should look next (rule 22): the follower's newest entry at or before the refused
-    `prev_index` whose term is not above the leader's `prev_term`.
+    `prev_index` whose term is not above the leader's `prev_term`. A refusal names that `prev_index`, so
+    that a late one says nothing of a later append (rule 34); an acceptance has 0 there.
     """
 
     partition: int
@@ -73,6 +74,7 @@ class AppendReply:
     accepted: bool
     index: int
     hint_term: int
+    prev_index: int = 0
 
 
 @dataclass(slots=True)

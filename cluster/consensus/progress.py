@@ -73,25 +73,31 @@ class Progress:
             self._inflight_bytes += size
 
     def accepted(self, index: int) -> bool:
-        """The follower holds everything up to `index`. True if that is news."""
+        """The follower holds everything up to `index`. True if that is news. What it said before our last
+        probe is none, and does not end the probe (rule 34)."""
         while self._inflight and self._inflight[0].last_index <= index:
             self._inflight_bytes -= self._inflight.popleft().size
         news = index > self.match
         if news:
             self.match = index
         self.next = max(self.next, self.match + 1)
-        if self.state == PROBE:
+        if self.state == PROBE and index == self.match:
             self.state = REPLICATE
             self.probe_sent_us = None
             self.next = self.match + 1
         return news
 
-    def refused(self, next_index: int) -> bool:
-        """The follower's log does not agree before `next`; look from `next_index`. True if that is further
-        back than before, and so is news."""
-        before = self.next
-        self.probe(min(next_index, before))
-        return self.next < before
+    def refused(self, prev_index: int, next_index: int) -> bool:
+        """The follower's log does not agree at `prev_index`; look from `next_index`.
+
+        False if the refusal is late, of an append before the last probe or behind what it holds by now, and
+        changes nothing (rule 34). Each of those would send a probe more, and each probe that is answered a
+        window of appends, which a network that reorders has refused again (etcd/raft's `MaybeDecrTo`).
+        """
+        if prev_index != self.next - 1 if self.state == PROBE else not self.match < prev_index < self.next:
+            return False
+        self.probe(min(next_index, self.next))
+        return True
 
     def probe(self, next_index: int | None = None) -> None:
         """Forget what is under way and find the agreement again."""

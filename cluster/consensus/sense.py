@@ -82,10 +82,15 @@ def check_follows(entry: Entry, next_position: int, timestamp_us: int) -> None:
 
 
 def check_reply(reply: AppendReply, last_index: int) -> None:
-    """Refuse an acknowledgement of what this leader's log does not hold."""
+    """Refuse an answer to what this leader's log does not hold."""
     if reply.accepted and reply.index > last_index:
         raise PeerNonsense(
             f"partition {reply.partition}: it acknowledges {reply.index}, and the log ends at {last_index}"
+        )
+    if not reply.accepted and not reply.index <= reply.prev_index <= last_index:
+        raise PeerNonsense(
+            f"partition {reply.partition}: it refuses an append behind {reply.prev_index} and asks for one "
+            f"behind {reply.index}; the log ends at {last_index}"
         )
 
 

@@ -145,7 +145,14 @@ MESSAGES = (
     _row(
         4,
         AppendReply,
-        {"partition": PARTITION, "term": UINT, "accepted": BOOL, "index": UINT, "hint_term": UINT},
+        {
+            "partition": PARTITION,
+            "term": UINT,
+            "accepted": BOOL,
+            "index": UINT,
+            "hint_term": UINT,
+            "prev_index": UINT,
+        },
     ),
     _row(5, CommitNotice, {"partition": PARTITION, "term": UINT, "commit": UINT}),
     _row(6, TimeoutNow, {"partition": PARTITION, "term": UINT}),

@@ -204,6 +204,12 @@ class Bench:
         last = self.group.log.last_index if index is None else index
         self.step(sender, AppendReply(0, self.group.term, True, last, 0))
 
+    def refuse(self, sender: str, index: int, hint_term: int) -> None:
+        """The follower refuses the probe that is under way to it: look at `index` for `hint_term`."""
+        assert self.group.leadership is not None
+        prev_index = self.group.leadership.progress[sender].next - 1
+        self.step(sender, AppendReply(0, self.group.term, False, index, hint_term, prev_index))
+
     def append(
         self, sender: str, term: int, prev: tuple[int, int], entries: list[Entry], commit: int = 0
     ) -> None:

@@ -122,7 +122,9 @@ def test_a_follower_that_is_far_behind_in_all_groups_is_served_over_many_turns()
     node = Node()
     config = node.core.config
     for partition, group in node.core.groups.items():
-        node.core.receive("c", [AppendReply(partition, group.term, False, 1, 0)], node.now)
+        assert group.leadership is not None
+        probed = group.leadership.progress["c"].next - 1
+        node.core.receive("c", [AppendReply(partition, group.term, False, 1, 0, probed)], node.now)
     reached = dict.fromkeys(range(PARTITIONS), 1)
     served: list[set[int]] = []
     for _ in range(100):

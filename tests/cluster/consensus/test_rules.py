@@ -381,13 +381,45 @@ def test_rule_22_a_refusal_skips_a_whole_term() -> None:
     follower = Bench([1, 1, 1, 1, 1])
     follower.append("b", 4, (6, 3), [])
     _, reply = follower.last_sent()
-    assert reply == AppendReply(0, 4, False, 6, 1)
-    leader = Bench([1, 2, 2, 2, 2])
+    assert reply == AppendReply(0, 4, False, 6, 1, 6)
+    leader = Bench([1, 2, 2, 2, 2, 2])
     leader.elect()
-    leader.step("b", AppendReply(0, leader.group.term, False, 6, 1))
+    leader.refuse("b", 6, 1)
     _, probe = leader.last_sent()
     assert isinstance(probe, Append)
     assert (probe.prev_index, probe.prev_term) == (2, 1)
+
+
+def test_rule_34_late_refusals_change_nothing() -> None:
+    """Each led to one more probe, and each probe to a window of appends: a storm (seed 608733)."""
+    bench = Bench([1] * 50)
+    bench.elect()
+    bench.refuse("b", 40, 1)
+    assert [m.prev_index for to, m in bench.sent() if to == "b" and isinstance(m, Append)] == [40]
+    for prev_index in (50, 49, 41, 39):  # none is the probe behind 40
+        bench.step("b", AppendReply(0, bench.group.term, False, 30, 1, prev_index))
+        assert bench.sent() == []
+    bench.accept("b", 40)
+    bench.sent()
+    for prev_index in (20, 40):  # what it has by now
+        bench.step("b", AppendReply(0, bench.group.term, False, 20, 1, prev_index))
+        bench.group.propose(part(), 0)
+        (append,) = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
+        assert append.prev_index == bench.group.log.last_index - 1, "the window streams on"
+    last = bench.group.log.last_index
+    bench.step("b", AppendReply(0, bench.group.term, False, 40, 1, last - 1))
+    assert [m.prev_index for to, m in bench.sent() if to == "b" and isinstance(m, Append)] == [40]
+
+
+def test_rule_34_a_late_acceptance_ends_no_probe() -> None:
+    bench = Bench([1] * 50)
+    bench.elect()
+    bench.accept("b", 40)
+    bench.sent()
+    bench.group.peer_reachable("b", bench.now)
+    assert [m.prev_index for to, m in bench.sent() if to == "b" and isinstance(m, Append)] == [40]
+    bench.accept("b", 30)
+    assert bench.sent() == [], "the probe behind 40 is still the one message under way"
 
 
 def test_a_follower_that_lost_messages_is_probed_again() -> None:
@@ -405,7 +437,7 @@ def test_rule_23_entries_from_disk_wait_for_the_budget() -> None:
     bench = Bench([1] * 50)
     bench.node.disk_budget = False
     bench.elect()
-    bench.step("b", AppendReply(0, bench.group.term, False, 5, 1))
+    bench.refuse("b", 5, 1)
     assert [m for to, m in bench.sent() if to == "b"] == []
     bench.node.disk_budget = True
     _, append = bench.last_sent()
@@ -516,11 +548,11 @@ def test_rule_35_a_follower_that_is_asked_further_and_further_back_is_progress()
     bench = Bench(terms=range(1, 9))
     bench.elect()
     for index in range(8, 2, -1):
-        bench.step("b", AppendReply(0, bench.group.term, False, index, index - 1))
+        bench.refuse("b", index, index - 1)
         beats_of_a_follower(bench, 4, 2)
         assert bench.group.leadership is not None, index
     for _ in range(2):  # the same again: it leads nowhere
-        bench.step("b", AppendReply(0, bench.group.term, False, 3, 2))
+        bench.refuse("b", 2, 2)
         beats_of_a_follower(bench, 4, 2)
     assert bench.group.leadership is None
 

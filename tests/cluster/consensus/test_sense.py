@@ -103,6 +103,8 @@ OF_A_LEADER: dict[str, tuple[str, Message]] = {
     "an acknowledgement beyond its log": ("b", AppendReply(0, 1, True, 3, 0)),
     "an acknowledgement without end": ("b", AppendReply(0, 1, True, LAST, 0)),
     "a term without end": ("b", AppendReply(0, LAST, False, 0, 0)),
+    "a refusal beyond its log": ("b", AppendReply(0, 1, False, 1, 0, 3)),
+    "a refusal that leads forward": ("b", AppendReply(0, 1, False, 1, 0, 0)),
 }
 
 

@@ -395,7 +395,7 @@ def _message(message: Message) -> str:
         AppendReply: lambda m: (
             f"have all up to {m.index}, term {m.term}"
             if m.accepted
-            else f"refused, term {m.term}, try {m.index}/{m.hint_term}"
+            else f"refused behind {m.prev_index}, term {m.term}, try {m.index}/{m.hint_term}"
         ),
         CommitNotice: lambda m: f"committed up to {m.commit}, term {m.term}",
         TimeoutNow: lambda m: f"stand now, term {m.term}",

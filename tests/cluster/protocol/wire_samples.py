@@ -112,7 +112,7 @@ MESSAGES: list[Message] = [
     VoteReply(1, 2, True, False),
     Append(5, 3, 9, 2, 8, entries(5, 10, 4)),
     Append(5, 3, 9, 2, 8, []),
-    AppendReply(1, 2, False, 4, 5),
+    AppendReply(1, 2, False, 4, 5, 6),
     CommitNotice(1, 2, 3),
     TimeoutNow(31, 2**63 - 1),
     ReadRound(77, [(1, 2), (3, 4)]),
