@@ -12,8 +12,8 @@
   (RULES.md rule 16: a kernel may report a failed write-back once and forget it).
 * **Durable from the start.** What a newly opened storage shows survives a power cut, also what an earlier
   process wrote and was killed before it could sync: a replica counts all that it finds as durable.
-* **Indexes are the log.** Stream heads, event ids and the version index always equal a replay of
-  the log, also after a truncation.
+* **Indexes are the log.** Stream heads, event ids, the version index, tag numbers and marks always equal a
+  replay of the log, also after a truncation.
 
 Threads: `sync` is called in one thread of its own, one call at a time (a `sync_is_short` one perhaps in
 the other thread), and `checkpoint` in one of its own too. Everything else is called from one other thread.
@@ -28,10 +28,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from allsource.storage.model.entry import Entry
+from allsource.storage.model.entry import Entry, Place
 from allsource.storage.model.errors import DiskFull, Overloaded
 from allsource.storage.model.identity import Identity
-from allsource.storage.model.log import PartitionState, PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.model.log import (
+    MarkAt,
+    PartitionState,
+    PartitionWrite,
+    StreamHead,
+    StreamSlice,
+    TagHead,
+    TagSlice,
+)
+
+
+INDEX_MAX = 2**63 - 1
+"""More than any log index."""
 
 
 class Refusal(NamedTuple):
@@ -102,7 +114,8 @@ class Storage(Protocol):
         ...
 
     def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
-        """The entries at these indexes, in the order asked for, fetched together; each must exist."""
+        """The entries at these indexes, in the order asked for, fetched together; each must exist. Of their
+        chunks, only those that are read are verified then (`Entry.chunk`)."""
         ...
 
     def index_of_position(self, partition: int, position: int) -> int | None:
@@ -113,8 +126,22 @@ class Storage(Protocol):
         """The stream's head, None if the log holds no event of it."""
         ...
 
-    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
-        """Index of the entry of the append whose first event has this id."""
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
+        """Where the append is whose part begins with the event of this id."""
+        ...
+
+    def tag_head(self, partition: int, tag: str) -> TagHead | None:
+        """The tag's newest event, None if the log holds none under it."""
+        ...
+
+    def tag_slices(
+        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
+    ) -> list[TagSlice]:
+        """Where a tag's events are, starting with the slice that holds `from_number`; as `slices`."""
+        ...
+
+    def mark(self, partition: int, name: str, *, index_max: int = INDEX_MAX) -> MarkAt | None:
+        """The mark as the appends up to `index_max` left it, None if none of them moved it."""
         ...
 
     def slices(

@@ -14,15 +14,10 @@ from allsource.storage.model.answers import AppendedStream as AppendedStream
 from allsource.storage.model.answers import AppendResult as AppendResult
 from allsource.storage.model.answers import make_token as make_token
 from allsource.storage.model.append import AppendPart as AppendPart
+from allsource.storage.model.append import AppendRequest as AppendRequest
+from allsource.storage.model.chunks import Chunk, decode_chunk
 from allsource.storage.model.errors import InvalidRequest
-from allsource.storage.model.events import Event, decode_blob
-
-
-@dataclass(slots=True, frozen=True)
-class AppendRequest:
-    """Append to one or several streams of one partition: all or nothing."""
-
-    parts: tuple[AppendPart, ...]
+from allsource.storage.model.events import Event
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +49,36 @@ class ReadPartition:
 
 
 @dataclass(slots=True, frozen=True)
+class ReadTag:
+    """Committed events of all streams with a `{tag}`, by the numbers that they have under it.
+
+    `from_number` 0 means the natural end: the first event forward, the newest backward. `types`: only
+    events of these types; empty for all.
+    """
+
+    tag: str
+    from_number: int = 0
+    limit: int = 100
+    forward: bool = True
+    types: tuple[str, ...] = ()
+    local: bool = False
+    token: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class ReadMark:
+    """Where a mark of a partition is."""
+
+    partition: int
+    name: str
+    local: bool = False
+    token: str = ""
+
+
+ReadRequest = ReadStream | ReadPartition | ReadTag | ReadMark
+
+
+@dataclass(slots=True, frozen=True)
 class DescribeCluster:
     """What `GET /v1/cluster` shows, as the asked node sees it."""
 
@@ -65,45 +90,47 @@ class PassOn:
     It is passed on as it is: a second hop, and never a third.
     """
 
-    request: AppendRequest | ReadStream | ReadPartition
+    request: AppendRequest | ReadRequest
 
 
-Request = AppendRequest | ReadStream | ReadPartition | DescribeCluster | PassOn
+Request = AppendRequest | ReadRequest | DescribeCluster | PassOn
 
 
-class Chunk(NamedTuple):
-    """A run of events of one stream as they are stored: events `skip` to `skip + take` of the blob.
+class Run(NamedTuple):
+    """Events of one stream as they are stored: `take` events of a chunk, behind the first `skip`.
 
-    `first_version` and `first_position` are those of the blob's first event (skipped or not).
+    `first_version`, `first_position` and `first_tag_number` (0: no tag) are those of the chunk's first
+    event, skipped or not.
     """
 
     stream: str
     first_version: int
     first_position: int
+    first_tag_number: int
     timestamp_us: int
     skip: int
     take: int
-    blob: bytes
+    chunk: Chunk
 
     def events(self, partition: int) -> list[Event]:
-        """The chunk's events, in ascending order."""
-        found = decode_blob(
-            self.blob,
+        """The run's events, in ascending order."""
+        found = decode_chunk(
+            self.chunk,
             stream=self.stream,
             partition=partition,
             first_version=self.first_version,
             first_position=self.first_position,
             timestamp_us=self.timestamp_us,
         )
-        return found[self.skip : self.skip + self.take]
+        return found if self.take == self.chunk.count else found[self.skip : self.skip + self.take]
 
 
 @dataclass(slots=True, frozen=True)
 class StreamPage:
     """A stream's facts and a page of its events.
 
-    `chunks` come in reading order; of a backward read, the newest chunk first (and the events in
-    each chunk still ascending). `next_from` is 0 when there is nothing further in this direction.
+    `runs` come in reading order; of a backward read, the newest first (and the events in each of them
+    still ascending). `next_from` is 0 when there is nothing further in this direction.
     """
 
     stream: str
@@ -113,13 +140,13 @@ class StreamPage:
     updated_us: int
     next_from: int
     forward: bool
-    chunks: tuple[Chunk, ...]
+    runs: tuple[Run, ...]
 
     def events(self) -> list[Event]:
         """The page's events in reading order (descending if the read was backward)."""
         found: list[Event] = []
-        for chunk in self.chunks:
-            events = chunk.events(self.partition)
+        for run in self.runs:
+            events = run.events(self.partition)
             found += events if self.forward else reversed(events)
         return found
 
@@ -132,14 +159,42 @@ class PartitionPage:
     last_position: int
     next_from: int
     """Where to read on; `last_position + 1` when the page reached the end."""
-    chunks: tuple[Chunk, ...]
+    runs: tuple[Run, ...]
 
     def events(self) -> list[Event]:
         """The page's events in order of position."""
         found: list[Event] = []
-        for chunk in self.chunks:
-            found += chunk.events(self.partition)
+        for run in self.runs:
+            found += run.events(self.partition)
         return found
+
+
+@dataclass(slots=True, frozen=True)
+class TagPage:
+    """A page of a tag's events by number; `last_number` is the newest committed one.
+
+    `runs` as in `StreamPage`; of a read by types they may hold events of other types too. `next_from` is 0
+    when there is nothing further in this direction.
+    """
+
+    tag: str
+    partition: int
+    last_number: int
+    next_from: int
+    forward: bool
+    runs: tuple[Run, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class MarkState:
+    """A mark. `position` and `generation` are 0 if it was never set (`index` is 0 then)."""
+
+    partition: int
+    name: str
+    position: int
+    generation: int
+    index: int
+    """Log index of the append that moved it last."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -149,7 +204,7 @@ class ClusterView:
     value: dict[str, Any]
 
 
-Result = AppendResult | StreamPage | PartitionPage | ClusterView
+Result = AppendResult | StreamPage | PartitionPage | TagPage | MarkState | ClusterView
 
 
 _TOKEN = re.compile(r"([0-9]{1,6}):([0-9]{1,19})")

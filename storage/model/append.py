@@ -7,13 +7,16 @@ The questions come in this order, and the order is the contract (RULES.md rule 2
 2. *Are its event ids known?* Each stream's part is known by its first event id. A retry gets the first
    answer again, even if its expected version has long passed. The same ids with other content are a
    conflict (`answer_again`).
-3. *Does each stream meet its expectation?* The first one that does not refuses the whole append.
-4. Then each part goes on behind its stream's version: `first_version = version + 1`.
+   An append that only moves marks has no event ids: it is known by the marks that it left.
+3. *Is everything as expected?* The tag is at its number, each stream at its version, and each mark lies
+   behind. The first that does not refuses the whole append.
+4. Then each part goes on behind its stream's version: `first_version = version + 1`, and its events get the
+   next numbers of its tag.
 
 `decide` puts 2 and 3 to a `Log`. The caller says what counts as being in it. A partition's owner counts
 entries that are not committed yet (`node.requests.log_view`), an embedded repository counts what is
 written, and PostgreSQL counts what is there while a transaction holds the partition's lock. In the first
-two, what an answer rests on may still be lost. So the decision names it (`Known.index`, `Unmet.index`), and
+two, what an answer rests on may still be lost. So the decision names it (`Known.place`, `Unmet.index`), and
 the caller answers when it is safe.
 
 Positions are not given here. They go on behind the end of the log, which is known to whoever writes it.
@@ -28,32 +31,69 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from allsource.storage.model.answers import AppendedStream, AppendResult
-from allsource.storage.model.arguments import shown
-from allsource.storage.model.entry import Part
-from allsource.storage.model.errors import EventIdConflict, InvalidRequest, TooLarge, WrongExpectedVersion
-from allsource.storage.model.events import (
-    SAME_ID,
-    Events,
-    as_events,
-    check_blob,
-    encode_blob,
+from allsource.storage.model.arguments import NUMBER_MAX, shown
+from allsource.storage.model.chunks import (
+    CheckedEvents,
+    Chunk,
+    check_chunks,
+    pack_events,
     same_content,
-    too_many_events,
 )
+from allsource.storage.model.entry import Append, Mark, NewAppend, Part, Place, StoredAppend, chunk_heads
+from allsource.storage.model.errors import (
+    EventIdConflict,
+    InvalidRequest,
+    MarkRefused,
+    TooLarge,
+    WrongExpectedTag,
+    WrongExpectedVersion,
+)
+from allsource.storage.model.events import SAME_ID, Events, as_events, too_many_events
 from allsource.storage.model.expected import ANY, EXISTS, Expectation, is_met, parse_expected, show_expected
-from allsource.storage.model.partition import check_stream_id, partition_of
+from allsource.storage.model.log import MarkAt
+from allsource.storage.model.partition import (
+    check_name,
+    check_own_stream,
+    check_stream_id,
+    partition_of,
+    tag_of,
+)
 
+MARKS_MAX = 1024
+"""Marks that one append may move."""
 STREAMS_MAX = 1024
 """Streams in one append. More than 4096 would not fit into the arrays of a small frame (`codec`): what
 one node takes from a caller, the next must be able to read."""
 
 
 class AppendPart(NamedTuple):
-    """Events for one stream: `blob` as in `model.events`, `expected` as in `model.expected`."""
+    """Events for one stream: packed as in `model.chunks`, `expected` as in `model.expected`."""
 
     stream: str
     expected: int
-    blob: bytes
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its chunks, compressed or not, whichever is more."""
+        size = 0
+        for _, raw_size, _, data in self.chunks:
+            size += max(raw_size, len(data))
+        return size
+
+
+@dataclass(slots=True, frozen=True)
+class AppendRequest:
+    """Append to one or several streams of one partition, and move marks of it: all or nothing.
+
+    `expected_tag`: the number of the newest event of the streams' tag; `ANY` for whatever it is.
+    `partition`: must be said where there are no streams to say it; -1 otherwise.
+    """
+
+    parts: tuple[AppendPart, ...]
+    expected_tag: int = ANY
+    marks: tuple[Mark, ...] = ()
+    partition: int = -1
 
 
 class AppendLimits(Protocol):
@@ -72,7 +112,7 @@ class AppendLimits(Protocol):
 class Log(Protocol):
     """What is known of one partition's log."""
 
-    def index_of_append(self, first_event_id: bytes) -> int | None:
+    def place_of_append(self, first_event_id: bytes) -> Place | None:
         """Where the append is whose part begins with this event; None if there is none."""
         ...
 
@@ -80,24 +120,13 @@ class Log(Protocol):
         """`(version, where the append is that made it)`; zeros if there is no such stream."""
         ...
 
+    def tag(self, tag: str) -> tuple[int, int]:
+        """`(newest number, where the append is that made it)`; zeros if the tag has no event."""
+        ...
 
-class Stored(Protocol):
-    """An append that is stored. A log entry is one."""
-
-    @property
-    def partition(self) -> int: ...
-
-    @property
-    def index(self) -> int: ...
-
-    @property
-    def first_position(self) -> int: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def parts(self) -> tuple[Part, ...]: ...
+    def mark(self, name: str) -> MarkAt | None:
+        """The mark, None if it was never set."""
+        ...
 
 
 # -- 1. is it well formed?
@@ -106,8 +135,10 @@ class Stored(Protocol):
 def append_part(stream: str, events: Events, expected_version: Expectation) -> AppendPart:
     """The events for one stream, packed, from a caller's values; raises `InvalidRequest`."""
     check_stream_id(stream)
-    blob = encode_blob(as_events(events))
-    return AppendPart(stream, ANY if expected_version == "any" else parse_expected(expected_version), blob)
+    chunks = pack_events(as_events(events))
+    return AppendPart(
+        stream, ANY if expected_version == "any" else parse_expected(expected_version), chunks
+    )
 
 
 def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
@@ -123,10 +154,11 @@ def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
     return packed
 
 
-def partition_of_append(parts: Sequence[AppendPart], partition_count: int) -> int:
+def partition_of_append(request: AppendRequest, partition_count: int) -> int:
     """The one partition of an append's streams; raises `InvalidRequest` if there are several, or none."""
+    parts = request.parts
     if not parts:
-        raise InvalidRequest("an append names at least one stream")
+        return _partition_of_marks(request, partition_count)
     if len(parts) > STREAMS_MAX:
         raise TooLarge(
             f"an append names at most {STREAMS_MAX} streams; split it", limit=STREAMS_MAX, actual=len(parts)
@@ -136,7 +168,23 @@ def partition_of_append(parts: Sequence[AppendPart], partition_count: int) -> in
     partition = partition_of(stream, partition_count)
     if len(parts) > 1:
         _check_streams(parts, partition, partition_count)
+    if request.partition not in (-1, partition):
+        raise InvalidRequest(
+            f"stream {stream!r} is in partition {partition}, not {request.partition}",
+            reason="cross_partition",
+        )
     return partition
+
+
+def _partition_of_marks(request: AppendRequest, partition_count: int) -> int:
+    if not request.marks:
+        raise InvalidRequest("an append names at least one stream")
+    if not 0 <= request.partition < partition_count:
+        raise InvalidRequest(
+            f"an append of marks alone says its partition: 0 to {partition_count - 1}, "
+            f"not {request.partition}"
+        )
+    return request.partition
 
 
 def _check_streams(parts: Sequence[AppendPart], partition: int, partition_count: int) -> None:
@@ -155,28 +203,59 @@ def _check_streams(parts: Sequence[AppendPart], partition: int, partition_count:
         raise InvalidRequest("an append names each stream once; put a stream's events in one list")
 
 
-def check_append(parts: Sequence[AppendPart], limits: AppendLimits) -> list[tuple[int, bytes]]:
-    """Check what a caller sent, once: `(events, first event id)` of each part.
+def check_append(request: AppendRequest, limits: AppendLimits) -> list[CheckedEvents]:
+    """Check what a caller sent, once, and say what is known of each part's events.
 
-    Raises `InvalidRequest` or `TooLarge`. The streams are `partition_of_append`'s to check.
+    Raises `InvalidRequest` or `TooLarge`. The partition is `partition_of_append`'s to check.
     """
+    parts = request.parts
     size = 0
     for part in parts:
-        size += len(part.blob)
+        size += part.size
         expected = part.expected
         if type(expected) is not int or expected < EXISTS:
             raise InvalidRequest(f"an expected version is a version or one of the words, not {expected!r}")
+        check_own_stream(part.stream)
     if size > limits.append_bytes_max:
         raise too_many_bytes(limits.append_bytes_max, size)
+    if request.marks:
+        _check_marks(request.marks)
+    if request.expected_tag != ANY:
+        _check_expected_tag(request)
     events_max, event_bytes_max = limits.append_events_max, limits.event_bytes_max
-    checked = [check_blob(p.blob, events_max=events_max, event_bytes_max=event_bytes_max) for p in parts]
+    checked = [
+        check_chunks(p.chunks, events_max=events_max, event_bytes_max=event_bytes_max) for p in parts
+    ]
     if len(checked) > 1:
-        events = sum([count for count, _ in checked])
+        events = sum([part.count for part in checked])
         if events > events_max:
             raise too_many_events(events_max, events)
-        if len({first_id for _, first_id in checked}) != len(checked):
+        if len({part.first_id for part in checked}) != len(checked):
             raise InvalidRequest(SAME_ID)
     return checked
+
+
+def _check_marks(marks: Sequence[Mark]) -> None:
+    if len(marks) > MARKS_MAX:
+        raise TooLarge(
+            f"an append moves at most {MARKS_MAX} marks; split it", limit=MARKS_MAX, actual=len(marks)
+        )
+    for name, position, generation in marks:
+        check_name(name, "a mark")
+        for what, number in (("position", position), ("generation", generation)):
+            if type(number) is not int or not 0 <= number <= NUMBER_MAX:
+                raise InvalidRequest(f"mark {name!r}: its {what} is a number from 0, not {shown(number)}")
+    if len({mark.name for mark in marks}) != len(marks):
+        raise InvalidRequest("an append moves each mark once")
+
+
+def _check_expected_tag(request: AppendRequest) -> None:
+    expected = request.expected_tag
+    if type(expected) is not int or not 0 <= expected <= NUMBER_MAX:
+        raise InvalidRequest(f"expected_tag is a number from 0, not {shown(expected)}")
+    tags = {tag_of(part.stream) for part in request.parts}
+    if len(tags) != 1 or "" in tags:
+        raise InvalidRequest("expected_tag is for an append whose streams all have the same {tag}")
 
 
 def too_many_bytes(most: int, actual: int) -> TooLarge:
@@ -189,65 +268,100 @@ def too_many_bytes(most: int, actual: int) -> TooLarge:
 
 @dataclass(slots=True, frozen=True)
 class Known:
-    """Some of these event ids are in the log already; the oldest append that has one is at `index`."""
+    """Some of these event ids are in the log already; the oldest append that has one is at `place`."""
 
-    index: int
+    place: Place
 
 
 @dataclass(slots=True, frozen=True)
 class Unmet:
-    """The expectation fails. That may be answered when two things are sure: the append at `index`, which
-    made the actual version, stays; and nobody else has appended to this log meanwhile."""
+    """An expectation fails. That may be answered when two things are sure: the append at `index`, on which
+    the refusal rests, stays; and nobody else has appended to this log meanwhile."""
 
-    error: WrongExpectedVersion
+    error: WrongExpectedVersion | WrongExpectedTag | MarkRefused
     index: int
 
 
-def decide(
-    parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]], log: Log
-) -> tuple[Part, ...] | Known | Unmet:
-    """The parts to append, with their versions; or why not. `checked` is what `check_append` said."""
-    known: int | None = None
-    for _, first_id in checked:
-        index = log.index_of_append(first_id)
-        if index is not None and (known is None or index < known):
-            known = index
+def decide(request: AppendRequest, checked: Sequence[CheckedEvents], log: Log) -> NewAppend | Known | Unmet:
+    """The append with its versions; or why not. `checked` is what `check_append` said."""
+    known: Place | None = None
+    for _, first_id, _ in checked:
+        place = log.place_of_append(first_id)
+        if place is not None and (known is None or place < known):
+            known = place
     if known is not None:
         return Known(known)
+    if request.marks and (settled := _decide_marks(request, log)) is not None:
+        return settled
+    if request.expected_tag != ANY:
+        tag = tag_of(request.parts[0].stream)
+        number, index = log.tag(tag)
+        if number != request.expected_tag:
+            return Unmet(WrongExpectedTag(tag, request.expected_tag, number), index)
     decided: list[Part] = []
-    for part, (count, first_id) in zip(parts, checked, strict=True):
-        version, index = log.head(part.stream)
-        expected = part.expected
+    data: list[bytes] = []
+    numbers: dict[str, int] = {}
+    for (stream, expected, chunks), (count, first_id, types) in zip(request.parts, checked, strict=True):
+        version, index = log.head(stream)
         if expected != ANY and not is_met(expected, version):
-            return Unmet(WrongExpectedVersion(part.stream, show_expected(expected), version), index)
-        decided.append(Part(part.stream, version + 1, count, first_id, part.blob))
-    return tuple(decided)
+            return Unmet(WrongExpectedVersion(stream, show_expected(expected), version), index)
+        first_number = 0
+        if "{" in stream and (tag := tag_of(stream)):
+            first_number = (numbers.get(tag) or log.tag(tag)[0]) + 1
+            numbers[tag] = first_number + count - 1
+        decided.append(Part(stream, version + 1, count, first_id, first_number, types, chunk_heads(chunks)))
+        for chunk in chunks:
+            data.append(chunk.data)
+    return NewAppend(Append(tuple(decided), request.marks), tuple(data))
+
+
+def _decide_marks(request: AppendRequest, log: Log) -> Known | Unmet | None:
+    """None if every mark may be moved."""
+    stored = [log.mark(mark.name) for mark in request.marks]
+    if not request.parts and all(
+        before is not None and before[:2] == mark[1:]
+        for before, mark in zip(stored, request.marks, strict=True)
+    ):
+        return Known(max(Place(before.index, before.ordinal) for before in stored if before is not None))
+    for before, (name, position, generation) in zip(stored, request.marks, strict=True):
+        if before is not None and not moves(before, position, generation):
+            return Unmet(MarkRefused(name, before.position, before.generation), before.index)
+    return None
+
+
+def moves(before: MarkAt, position: int, generation: int) -> bool:
+    """Whether a mark that is there may be moved so: never back, and never by an older generation."""
+    return generation > before.generation or (
+        generation == before.generation and position > before.position
+    )
 
 
 # -- the answers
 
 
-def result_of(stored: Stored, *, duplicate: bool) -> AppendResult:
+def result_of(stored: StoredAppend, *, duplicate: bool) -> AppendResult:
     """The answer to an append that is stored."""
-    position = stored.first_position
-    return AppendResult(
-        stored.partition,
-        stored.index,
-        position,
-        position + stored.count - 1,
-        tuple(
-            [AppendedStream(p.stream, p.first_version, p.first_version + p.count - 1) for p in stored.parts]
-        ),
-        duplicate,
-    )
+    partition, index, position, parts = stored
+    count = 0
+    streams = []
+    for part in parts:
+        count += part.count
+        streams.append(AppendedStream(part.stream, part.first_version, part.first_version + part.count - 1))
+    return AppendResult(partition, index, position, position + count - 1, tuple(streams), duplicate)
 
 
-def answer_again(parts: Sequence[AppendPart], stored: Stored) -> AppendResult | EventIdConflict:
-    """The answer to an append whose ids are `Known`. A retry (all of its events and no others, its streams
-    in whatever order) gets the answer of the first attempt."""
-    before = {part.stream: part.blob for part in stored.parts}
+def answer_again(
+    request: AppendRequest, stored: StoredAppend, content: Sequence[Sequence[Chunk]]
+) -> AppendResult | EventIdConflict:
+    """The answer to an append whose ids are `Known`; `content` are the chunks of each part that is stored.
+    A retry (all of its events and no others, its streams in whatever order) gets the answer of the first
+    attempt."""
+    if not request.parts:
+        return result_of(stored._replace(parts=()), duplicate=True)
+    parts = request.parts
+    before = {part.stream: chunks for part, chunks in zip(stored.parts, content, strict=True)}
     same = len(before) == len(parts) and all(
-        part.stream in before and same_content(before[part.stream], part.blob) for part in parts
+        part.stream in before and same_content(before[part.stream], part.chunks) for part in parts
     )
     if same:
         return result_of(stored, duplicate=True)

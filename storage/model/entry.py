@@ -1,80 +1,165 @@
-"""The log entry: what one append adds to a partition's log, and its bytes.
+"""The log entry: what one turn of a partition's owner adds to its log, and its bytes (log format 2).
 
-A record is a fixed header and a payload, big-endian::
+A record is a fixed header, the heads, and the chunks, big-endian::
 
-    crc32          u32   of everything behind it, the partition included
+    crc32          u32   of everything behind it up to the end of the heads
+    format         u8    2
     kind           u8    EVENTS, NOOP or CONFIG; others are refused, not skipped
+    flags          u8    0
     partition      u16
     term           u64
     index          u64   from 1, without gaps
     first_position u64   position of the first event; for an entry without events, of the next one
     count          u32   number of events
     timestamp_us   u64   microseconds since 1970, never decreasing in a partition (`events.Event`)
-    payload              EVENTS: msgpack [[stream, first_version, count, first_id, blob], ...]
+    heads_bytes    u32   length of the heads
+    heads                EVENTS: msgpack [append, ...]
                          CONFIG: msgpack {"voters": [...], "learners": [...], "outgoing": [...]}
                          NOOP:   empty
+    chunks               the chunks' bytes (`chunks`), one behind the other, in the order of the heads
 
-The same bytes go to disk, to the followers and (the blobs within) to readers: an entry is encoded
-once, by the owner. A follower decodes the parts' heads, which its indexes need, never the blobs.
+    append = [[part, ...], [mark, ...]]
+    part   = [stream, first_version, count, first_id, first_tag_number, [type, ...], [chunk, ...]]
+    chunk  = [count, raw_size, stored_size, codec, crc32]
+    mark   = [name, position, generation]
 
-A record comes from a disk or a peer, and is decoded by its type: what a payload may become in memory is
-bounded by its own bytes and `PARTS_MAX`, whatever it holds.
+An entry carries *all* appends that its partition was given in one turn. Each of them keeps its own place
+in it: `(index, ordinal)` names an append (`Place`), and acknowledgement, retry, conflict and read are cut
+along its boundaries. Each chunk has a checksum of its own, in the heads, and the header's covers the heads:
+so a follower verifies everything, and a reader no more than it shows.
+
+The same bytes go to disk, to the followers and (the chunks) to readers: an entry is encoded once, by the
+owner. A follower decodes the heads, which its indexes need, never the events.
+
+A record comes from a disk or a peer, and is decoded by its type: what it may become in memory is bounded by
+its own bytes and `APPENDS_MAX`, whatever it holds.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 import msgspec
 
+from allsource.storage.model.chunks import Chunk, array_length, decode_chunk
 from allsource.storage.model.errors import Corrupt
-from allsource.storage.model.events import Event, array_length, decode_blob
+from allsource.storage.model.events import Event
 from allsource.storage.model.packing import pack
 
 EVENTS, NOOP, CONFIG = 1, 2, 3
 _KINDS = frozenset((EVENTS, NOOP, CONFIG))
 
-_HEADER = struct.Struct(">IBHQQQIQ")
-_BODY = struct.Struct(">BHQQQIQ")
+FORMAT = 2
+_HEADER = struct.Struct(">IBBBHQQQIQI")
+_BODY = struct.Struct(">BBBHQQQIQI")
 _CRC = struct.Struct(">I")
 _SPAN = struct.Struct(">QI")
-_SPAN_AT = _HEADER.size - 20  # first_position and count are followed by the timestamp
+_SPAN_AT = _HEADER.size - 24  # first_position and count are followed by timestamp and heads' length
 _PLACE = struct.Struct(">H8xQ")
-_PLACE_AT = _CRC.size + 1  # the partition, and behind the term the index
+_PLACE_AT = _CRC.size + 3  # the partition, and behind the term the index
+_HEADS_BYTES_AT = _HEADER.size - 4
 HEADER_BYTES = _HEADER.size
 
-
-PARTS_MAX = 100_000
-"""Parts of one entry: the highest `append_events_max` (config.schema), for each has an event."""
+APPENDS_MAX = 100_000
+"""Appends of one entry, and parts of one append: far more than a turn takes, and a bound on what a record
+that claims more can cost."""
 
 _Number = Annotated[int, msgspec.Meta(ge=1)]
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ChunkHead(NamedTuple):
+    """A chunk as the heads have it (`chunks.Chunk`), with the checksum of its `stored_size` bytes."""
+
+    count: _Number  # type: ignore[assignment]  # a field, not tuple.count
+    raw_size: _Natural
+    stored_size: _Natural
+    codec: _Natural
+    crc32: _Natural
 
 
 class Part(NamedTuple):
-    """What an entry adds to one stream: `count` events from `first_version`, packed in `blob`."""
+    """What an append adds to one stream: `count` events from `first_version`.
+
+    `first_tag_number` is 0 for a stream without a tag; `types` has each event type once.
+    """
 
     stream: str
     first_version: _Number
-    count: _Number  # type: ignore[assignment]  # a field, not tuple.count
+    count: _Number  # type: ignore[assignment]
     first_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    blob: bytes
+    first_tag_number: _Natural
+    types: tuple[str, ...]
+    chunks: tuple[ChunkHead, ...]
 
     @property
     def last_version(self) -> int:
         return self.first_version + self.count - 1
 
 
-_decode_parts = msgspec.msgpack.Decoder(tuple[Part, ...]).decode
+class Mark(NamedTuple):
+    """A named number of the partition, moved by an append: `position` of `generation`."""
+
+    name: str
+    position: _Natural
+    generation: _Natural
+
+
+class Append(NamedTuple):
+    """One append of an entry: all or nothing."""
+
+    parts: tuple[Part, ...]
+    marks: tuple[Mark, ...] = ()
+
+
+class Place(NamedTuple):
+    """Where an append is: the entry at `index`, its append number `ordinal` (from 0)."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    ordinal: int
+
+
+class NewAppend(NamedTuple):
+    """An append that is to be stored: its heads, and the bytes of its chunks in their order."""
+
+    append: Append
+    data: tuple[bytes, ...]
+
+    @property
+    def event_count(self) -> int:
+        return sum([part.count for part in self.append.parts])
+
+
+class StoredAppend(NamedTuple):
+    """An append that is in a log. `index` is 0 where there is none."""
+
+    partition: int
+    index: int  # type: ignore[assignment]
+    first_position: int
+    parts: tuple[Part, ...]
+
+
+class PlacedPart(NamedTuple):
+    """A part of an entry, and where in it: the position of its first event, and its first chunk's byte."""
+
+    part: Part
+    first_position: int
+    at: int
+
+
+_decode_appends = msgspec.msgpack.Decoder(tuple[Append, ...]).decode
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
     """One log entry. `record` is its bytes as above; the other fields are read from it.
 
-    `parts` is empty unless `kind` is EVENTS. Entries are never changed after they are made.
+    `appends` is empty unless `kind` is EVENTS. Entries are never changed after they are made.
     """
 
     partition: int
@@ -84,40 +169,109 @@ class Entry:
     first_position: int
     count: int
     timestamp_us: int
-    parts: tuple[Part, ...]
+    appends: tuple[Append, ...]
     record: bytes
+    _placed: list[PlacedPart] | None = field(default=None, repr=False)
 
     @property
     def next_position(self) -> int:
         """The position of the first event behind this entry."""
         return self.first_position + self.count
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of all its appends, in order."""
+        if len(self.appends) == 1:
+            return self.appends[0].parts
+        return tuple(chain.from_iterable([append.parts for append in self.appends]))
+
+    def placed(self) -> list[PlacedPart]:
+        """The parts of all its appends with their places."""
+        if self._placed is None:
+            self._placed = placed = []
+            position, at = self.first_position, HEADER_BYTES + _heads_bytes(self.record)
+            for part in self.parts:
+                placed.append(PlacedPart(part, position, at))
+                position += part.count
+                for head in part.chunks:
+                    at += head.stored_size
+        return self._placed
+
+    def chunks(self, placed: PlacedPart) -> list[Chunk]:
+        """The chunks of one of its parts; raises `Corrupt`."""
+        at = placed.at
+        found = []
+        for head in placed.part.chunks:
+            found.append(self.chunk(head, at))
+            at += head.stored_size
+        return found
+
+    def chunk(self, head: ChunkHead, at: int) -> Chunk:
+        """The chunk with this head, whose bytes begin at `at`; raises `Corrupt` if they are not its own."""
+        data = self.record[at : at + head.stored_size]
+        if zlib.crc32(data) != head.crc32:
+            raise Corrupt(
+                f"log record {self.partition}/{self.index}: a chunk fails its CRC", partition=self.partition
+            )
+        return Chunk(head.count, head.raw_size, head.codec, data)
+
+    def stored(self, ordinal: int) -> StoredAppend:
+        """The append with this number."""
+        position = self.first_position
+        for append in self.appends[:ordinal]:
+            for part in append.parts:
+                position += part.count
+        return StoredAppend(self.partition, self.index, position, self.appends[ordinal].parts)
+
+    def content(self, ordinal: int) -> list[list[Chunk]]:
+        """The chunks of each part of the append with this number; raises `Corrupt`."""
+        first = sum([len(append.parts) for append in self.appends[:ordinal]])
+        parts = self.placed()[first : first + len(self.appends[ordinal].parts)]
+        return [self.chunks(placed) for placed in parts]
+
     def events(self, stream: str | None = None) -> list[Event]:
         """The entry's events (or one stream's) with versions, positions and time, in order."""
+        return [
+            event
+            for placed in self.placed()
+            if stream is None or placed.part.stream == stream
+            for event in self.events_of(placed)
+        ]
+
+    def events_of(self, placed: PlacedPart) -> list[Event]:
+        """The events of one of its parts."""
         found: list[Event] = []
-        position = self.first_position
-        for part in self.parts:
-            if stream is None or part.stream == stream:
-                found += decode_blob(
-                    part.blob,
-                    stream=part.stream,
-                    partition=self.partition,
-                    first_version=part.first_version,
-                    first_position=position,
-                    timestamp_us=self.timestamp_us,
-                )
-            position += part.count
+        part, position, _ = placed
+        for chunk in self.chunks(placed):
+            found += decode_chunk(
+                chunk,
+                stream=part.stream,
+                partition=self.partition,
+                first_version=part.first_version + len(found),
+                first_position=position + len(found),
+                timestamp_us=self.timestamp_us,
+            )
         return found
 
     def payload(self) -> bytes:
-        """The bytes behind the header."""
-        return self.record[HEADER_BYTES:]
+        """The heads' bytes: of a CONFIG entry, its configuration."""
+        return self.record[HEADER_BYTES : HEADER_BYTES + _heads_bytes(self.record)]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entry) and self.record == other.record
 
     def __hash__(self) -> int:
         return hash(self.record)
+
+
+def chunk_heads(chunks: Sequence[Chunk]) -> tuple[ChunkHead, ...]:
+    """The heads of an append's chunks of one stream."""
+    return tuple(
+        [
+            ChunkHead(count, raw_size, len(data), codec, zlib.crc32(data))
+            for count, raw_size, codec, data in chunks
+        ]
+    )
 
 
 def make_entry(
@@ -128,52 +282,97 @@ def make_entry(
     kind: int,
     first_position: int,
     timestamp_us: int,
-    parts: tuple[Part, ...] = (),
+    appends: Sequence[NewAppend] = (),
     payload: bytes = b"",
 ) -> Entry:
     """Build an entry and its record. `payload` is for kinds other than EVENTS."""
     count = 0
+    heads: tuple[Append, ...] = ()
+    chunks: list[bytes] = []
     if kind == EVENTS:
-        payload = pack(parts)
-        for part in parts:
-            count += part.count
-    body = _BODY.pack(kind, partition, term, index, first_position, count, timestamp_us) + payload
-    record = _CRC.pack(zlib.crc32(body)) + body
-    return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, record)
+        heads = tuple([new.append for new in appends])
+        payload = pack(heads)
+        for (parts, _), data in appends:
+            for part in parts:
+                count += part.count
+            chunks += data
+    body = (
+        _BODY.pack(
+            FORMAT, kind, 0, partition, term, index, first_position, count, timestamp_us, len(payload)
+        )
+        + payload
+    )
+    record = b"".join([_CRC.pack(zlib.crc32(body)), body, *chunks])
+    return Entry(partition, index, term, kind, first_position, count, timestamp_us, heads, record)
 
 
-def decode_entry(record: bytes) -> Entry:
-    """Read and verify a record from a disk or a peer; raises `Corrupt` with what is wrong."""
+def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
+    """Read and verify a record from a disk or a peer; raises `Corrupt` with what is wrong.
+
+    Not `whole`: the chunks' checksums are left to whoever reads them (`Entry.chunk`).
+    """
     if len(record) < HEADER_BYTES:
         raise Corrupt(f"log record of {len(record)} bytes is shorter than its header")
-    crc, kind, partition, term, index, first_position, count, timestamp_us = _HEADER.unpack_from(record)
-    # Slices copy, and are still quicker than memoryviews up to some 10 kB; most records are far smaller.
-    if zlib.crc32(record[4:]) != crc:
+    crc, form, kind, flags, partition, term, index, first_position, count, timestamp_us, heads_bytes = (
+        _HEADER.unpack_from(record)
+    )
+    end = HEADER_BYTES + heads_bytes
+    # Slices copy, and are still quicker than memoryviews up to some 10 kB; most heads are far smaller.
+    if zlib.crc32(record[4:end]) != crc or end > len(record):
         raise Corrupt(f"log record fails its CRC (claims partition {partition}, index {index})")
-    parts: tuple[Part, ...] = ()
+    if form != FORMAT or flags or kind not in _KINDS:
+        raise Corrupt(
+            f"log record {partition}/{index}: unknown format {form}, kind {kind} or flags {flags}; "
+            "a newer version wrote it"
+        )
+    appends: tuple[Append, ...] = ()
     if kind == EVENTS:
-        parts = _parts_of(record, partition, index)
-    elif kind not in _KINDS:
-        raise Corrupt(f"log record {partition}/{index}: unknown kind {kind}; a newer version wrote it")
-    return Entry(partition, index, term, kind, first_position, count, timestamp_us, parts, bytes(record))
+        appends = _appends_of(record, end, partition, index)
+        _check_sizes(appends, record, end, count, whole)
+    elif end != len(record):
+        raise Corrupt(f"log record {partition}/{index}: {len(record) - end} bytes lie behind its end")
+    return Entry(partition, index, term, kind, first_position, count, timestamp_us, appends, bytes(record))
 
 
-def _parts_of(record: bytes, partition: int, index: int) -> tuple[Part, ...]:
-    payload = memoryview(record)[HEADER_BYTES:]
-    if array_length(payload[:5]) > PARTS_MAX:
-        raise Corrupt(f"log record {partition}/{index}: it claims more than {PARTS_MAX} parts")
+def _appends_of(record: bytes, end: int, partition: int, index: int) -> tuple[Append, ...]:
+    heads = memoryview(record)[HEADER_BYTES:end]
+    if array_length(heads[:5]) > APPENDS_MAX:
+        raise Corrupt(f"log record {partition}/{index}: it claims more than {APPENDS_MAX} appends")
     try:
-        return _decode_parts(payload)
+        return _decode_appends(heads)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Corrupt(f"log record {partition}/{index}: unreadable parts: {error}") from error
+        raise Corrupt(f"log record {partition}/{index}: unreadable heads: {error}") from error
+
+
+def _check_sizes(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> None:
+    """The heads must account for every byte and every event; `whole`: and for every chunk's checksum."""
+    at, crc32 = end, zlib.crc32
+    for parts, _ in appends:
+        for part in parts:
+            events = 0
+            for chunk_count, _, stored_size, _, crc in part.chunks:
+                behind = at + stored_size
+                if whole and crc32(record[at:behind]) != crc:
+                    raise Corrupt(
+                        f"log record of {len(record)} bytes: a chunk of {part.stream!r} fails its CRC"
+                    )
+                events += chunk_count
+                at = behind
+            if events != part.count:
+                raise Corrupt(f"log record: {events} events of {part.stream!r} where {part.count} are said")
+            count -= events
+    if at != len(record) or count:
+        raise Corrupt(f"log record of {len(record)} bytes: its heads tell of {at} bytes or of other events")
 
 
 def check_record(record: bytes, partition: int, index: int) -> None:
-    """Verify a record that is passed on without being decoded: whole, and the one that it should be.
-
-    Raises `Corrupt`. What is in it, the receiver checks.
+    """Verify that a record that is passed on without being decoded is the one that it should be, by its
+    header and heads. Raises `Corrupt`. What is in its chunks, the receiver checks.
     """
-    if len(record) < HEADER_BYTES or zlib.crc32(record[4:]) != _CRC.unpack_from(record)[0]:
+    if (
+        len(record) < HEADER_BYTES
+        or zlib.crc32(record[4 : HEADER_BYTES + _heads_bytes(record)]) != _CRC.unpack_from(record)[0]
+    ):
         raise Corrupt(f"log record {partition}/{index} of {len(record)} bytes fails its CRC")
     if _PLACE.unpack_from(record, _PLACE_AT) != (partition, index):
         raise Corrupt(f"at {partition}/{index} lies the log record of another entry")
@@ -183,6 +382,11 @@ def span_of(record: bytes) -> tuple[int, int]:
     """`(first position, count)` of a record, read without verifying it (a search reads many)."""
     first_position, count = _SPAN.unpack_from(record, _SPAN_AT)
     return first_position, count
+
+
+def _heads_bytes(record: bytes) -> int:
+    found: int = _CRC.unpack_from(record, _HEADS_BYTES_AT)[0]
+    return found
 
 
 class Configuration(NamedTuple):

@@ -7,6 +7,8 @@
     │   ├── InvalidRequest        the request breaks a documented rule; change it
     │   │   └── TooLarge          ... a size limit
     │   ├── WrongExpectedVersion  somebody else appended first; read, decide again
+    │   ├── WrongExpectedTag      somebody else appended under the tag first; read, decide again
+    │   ├── MarkRefused           the mark is already there or further, or of a higher generation
     │   ├── EventIdConflict       these event ids are already stored with other content
     │   ├── NotFound              no such stream
     │   ├── CheckpointsUnsupported this kind of storage makes no copies of itself
@@ -109,6 +111,36 @@ class WrongExpectedVersion(Rejected):
             stream=stream,
             expected=expected,
             actual=actual,
+        )
+
+
+class WrongExpectedTag(Rejected):
+    """The tag's newest event is not the one that the caller expected."""
+
+    code = "wrong_expected_tag"
+
+    def __init__(self, tag: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"tag {tag!r}: expected number {expected}, got {actual}; read the tag and decide again",
+            tag=tag,
+            expected=expected,
+            actual=actual,
+        )
+
+
+class MarkRefused(Rejected):
+    """The mark is already at or behind its position, or belongs to a higher generation; `details` say where
+    it is."""
+
+    code = "mark_refused"
+
+    def __init__(self, name: str, position: int, generation: int) -> None:
+        super().__init__(
+            f"mark {name!r} is at position {position} of generation {generation}: it only moves forward, "
+            "and only for its newest generation",
+            name=name,
+            position=position,
+            generation=generation,
         )
 
 

@@ -1,34 +1,18 @@
-"""Events, and the opaque blob in which they travel.
-
-A blob is one msgpack array of events, each an array of five::
-
-    blob  = [event, ...]
-    event = [id: bin 16, type: str, data: bin, metadata: bin, encoding: 0 | 1]
-
-The client library (or the HTTP door) encodes it once, the owner checks it once (`check_blob`), then
-the same bytes go to disk, to the followers and to readers. Version, position and timestamp are not
-in it: they follow from the log entry that carries the blob, so that nobody needs to rewrite it.
-
-A blob comes from outside. It is decoded by its type, never as "whatever msgpack holds": 8 MiB of empty
-arrays would be eight million objects, where the typed decoder stops at the first that is no event.
-"""
+"""Events: a new one, with its fields checked, and a stored one. `chunks` has how they are packed."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-import msgspec
-
 from allsource.storage.model.arguments import shown
-from allsource.storage.model.errors import Corrupt, InvalidRequest, TooLarge
+from allsource.storage.model.errors import InvalidRequest, TooLarge
 from allsource.storage.model.json_text import check_json, json_of
-from allsource.storage.model.packing import pack
 from allsource.storage.model.partition import _check_characters
 from allsource.storage.model.times import as_datetime
 
@@ -38,16 +22,6 @@ BINARY = 1
 """`data` is any bytes."""
 
 EVENT_TYPE_BYTES_MAX = 128
-
-PackedEvent = tuple[
-    Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)],
-    str,
-    bytes,
-    bytes,
-    Annotated[int, msgspec.Meta(ge=JSON, le=BINARY)],
-]
-_unpack_events = msgspec.msgpack.Decoder(list[PackedEvent]).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def new_event_id() -> bytes:
@@ -196,47 +170,6 @@ def as_events(events: Events) -> Sequence[NewEvent]:
     return events
 
 
-def encode_blob(events: Iterable[NewEvent | Event]) -> bytes:
-    """The blob of these events, in order."""
-    return pack([[e.id, e.type, e.data, e.metadata, e.encoding] for e in events])
-
-
-def decode_blob(
-    blob: bytes, *, stream: str, partition: int, first_version: int, first_position: int, timestamp_us: int
-) -> list[Event]:
-    """The stored events of a blob that an entry carries (see the module's page); raises `Corrupt`."""
-    # The fields are spelled out: with a star it takes a fifth longer, and a scan does little else.
-    make, ahead = tuple.__new__, first_position - first_version
-    events = unpack_blob(blob)
-    return [
-        make(
-            Event,
-            (
-                stream,
-                version,
-                partition,
-                version + ahead,
-                timestamp_us,
-                id_,
-                type_,
-                data,
-                metadata,
-                encoding,
-            ),
-        )
-        for version, (id_, type_, data, metadata, encoding) in enumerate(events, first_version)
-    ]
-
-
-def unpack_blob(blob: bytes) -> list[PackedEvent]:
-    """`(id, type, data, metadata, encoding)` of each event in a blob that was checked before it was stored;
-    raises `Corrupt` if it has gone bad since."""
-    try:
-        return _unpack_events(blob)
-    except _UNREADABLE as error:
-        raise Corrupt(f"a log entry holds unreadable events: {error}") from error
-
-
 def check_event_type(value: object) -> None:
     """Raise `InvalidRequest` unless `value` may be an event type (1-128 bytes, no control characters)."""
     if not isinstance(value, str) or not value:
@@ -260,58 +193,3 @@ def too_many_events(most: int, actual: int) -> TooLarge:
 def event_too_large(most: int, actual: int) -> TooLarge:
     """The refusal of an event that is larger than `event_bytes_max`."""
     return TooLarge(f"an event has at most {most} bytes of data and metadata", limit=most, actual=actual)
-
-
-def check_blob(blob: bytes, *, events_max: int, event_bytes_max: int) -> tuple[int, bytes]:
-    """Check a blob that came from outside and return `(count, first event id)`.
-
-    Checked are its shape, each id (16 bytes, no id twice), type, sizes and encoding. A type is
-    checked in full only the first time that it is met in the blob. JSON data is not parsed here:
-    its encoder vouches for it (the client library encodes it, the HTTP door has parsed it).
-    Raises `InvalidRequest` or `TooLarge`.
-    """
-    claimed = array_length(blob)
-    if claimed > events_max:
-        raise too_many_events(events_max, claimed)
-    if claimed == 0:
-        raise InvalidRequest("an append needs at least one event for each stream")
-    try:
-        events = _unpack_events(blob)
-    except _UNREADABLE as error:
-        raise InvalidRequest(
-            "unreadable events: an event is an array [id, type, data, metadata, encoding]; the id is "
-            f"16 bytes, data and metadata are bytes, the encoding is 0 or 1 ({error})"
-        ) from error
-    types: set[str] = set()
-    ids = set()
-    for id_, type_, data, metadata, _ in events:
-        if len(data) + len(metadata) > event_bytes_max:
-            raise event_too_large(event_bytes_max, len(data) + len(metadata))
-        if type_ not in types:
-            check_event_type(type_)
-            types.add(type_)
-        ids.add(id_)
-    if len(ids) != len(events):
-        raise InvalidRequest(SAME_ID)
-    return len(events), events[0][0]
-
-
-def array_length(packed: bytes | memoryview) -> int:
-    """The length that a msgpack array claims, 0 for anything else. A claim that is too high is refused
-    before anything is decoded."""
-    kind = packed[0] if packed else 0
-    if 0x90 <= kind <= 0x9F:
-        return kind - 0x90
-    if 0xDC <= kind <= 0xDD:
-        return int.from_bytes(packed[1 : 3 if kind == 0xDC else 5], "big")
-    return 0
-
-
-def same_content(one: bytes, other: bytes) -> bool:
-    """Whether two blobs hold the same events, however they were packed."""
-    return one == other or unpack_blob(one) == unpack_blob(other)
-
-
-def blob_ids(blob: bytes) -> Sequence[bytes]:
-    """The event ids in a blob, in order."""
-    return [event[0] for event in unpack_blob(blob)]

@@ -101,8 +101,38 @@ class StreamHead(NamedTuple):
 
 
 class StreamSlice(NamedTuple):
-    """Where events of a stream are: the entry at `index` holds `count` events from `first_version`."""
+    """Where events of a stream are: part `part` of the entry at `index` (counting the parts of all its
+    appends from 0) holds `count` events from `first_version`."""
 
     first_version: int
     count: int  # type: ignore[assignment]  # fields, not tuple's methods
     index: int  # type: ignore[assignment]
+    part: int
+    timestamp_us: int
+
+
+class TagHead(NamedTuple):
+    """A tag's newest event in the log (it may not be committed yet)."""
+
+    number: int
+    """The tag's numbers go from 1 to this."""
+    index: int  # type: ignore[assignment]
+    """Log index of the entry that holds it."""
+
+
+class TagSlice(NamedTuple):
+    """Where events of a tag are: part `part` of the entry at `index` holds `count` from `first_number`."""
+
+    first_number: int
+    count: int  # type: ignore[assignment]
+    index: int  # type: ignore[assignment]
+    part: int
+
+
+class MarkAt(NamedTuple):
+    """A mark as an append left it. `index` and `ordinal` name that append (`entry.Place`)."""
+
+    position: int
+    generation: int
+    index: int  # type: ignore[assignment]
+    ordinal: int

@@ -18,6 +18,8 @@ from allsource.storage.model.errors import InvalidRequest
 
 PARTITION_COUNT = 32
 STREAM_ID_BYTES_MAX = 128
+OWN = "$"
+"""What the names of the store's own streams begin with."""
 
 
 class EntityId(str):
@@ -38,22 +40,36 @@ class EntityId(str):
 
 def check_stream_id(value: object) -> None:
     """Raise `InvalidRequest` unless `value` may be a stream id."""
+    check_name(value, "a stream id")
+
+
+def check_own_stream(stream: str) -> None:
+    """Raise `InvalidRequest` if only the store itself appends to this stream."""
+    if stream[0] == OWN:
+        raise InvalidRequest(
+            f"stream {stream!r}: names that begin with {OWN} are the store's own; choose another name"
+        )
+
+
+def check_name(value: object, what: str) -> None:
+    """Raise `InvalidRequest` unless `value` may name a stream, a tag or a mark: 1-128 bytes of UTF-8, no
+    control characters, no white space at the ends. `what` is how the sentence begins."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"a stream id is a string, not {type(value).__name__}")
+        raise InvalidRequest(f"{what} is a string, not {type(value).__name__}")
     if not value:
-        raise InvalidRequest("a stream id must not be empty")
+        raise InvalidRequest(f"{what} must not be empty")
     if len(value) > STREAM_ID_BYTES_MAX:  # first: the sentences below show it
-        raise _too_long()
+        raise _too_long(what)
     if not (value.isascii() and value.isprintable()):
-        _check_characters(value, "a stream id")
+        _check_characters(value, what)
     if value[0].isspace() or value[-1].isspace():
-        raise InvalidRequest(f"stream id {value!r} must not begin or end with white space")
+        raise InvalidRequest(f"{what.removeprefix('a ')} {value!r} must not begin or end with white space")
     if not value.isascii() and len(value.encode()) > STREAM_ID_BYTES_MAX:
-        raise _too_long()
+        raise _too_long(what)
 
 
-def _too_long() -> InvalidRequest:
-    return InvalidRequest(f"a stream id has at most {STREAM_ID_BYTES_MAX} bytes of UTF-8")
+def _too_long(what: str) -> InvalidRequest:
+    return InvalidRequest(f"{what} has at most {STREAM_ID_BYTES_MAX} bytes of UTF-8")
 
 
 def _check_characters(value: str, what: str) -> None:
@@ -82,6 +98,26 @@ def partition_of(stream: str, partition_count: int = PARTITION_COUNT) -> int:
     """The partition of a stream: CRC-32 of its hash tag's UTF-8 bytes, modulo the count."""
     tag = hash_tag(stream) if "{" in stream else stream
     return zlib.crc32(tag.encode()) % partition_count
+
+
+def tag_of(stream: str) -> str:
+    """The stream's `{tag}`, which numbers its events; empty if it has none, or is the store's own."""
+    if "{" not in stream or stream[0] == OWN:
+        return ""
+    tag = hash_tag(stream)
+    return tag if len(tag) < len(stream) else ""
+
+
+def partition_of_tag(tag: str, partition_count: int = PARTITION_COUNT) -> int:
+    """The partition of all streams with this `{tag}`."""
+    return zlib.crc32(tag.encode()) % partition_count
+
+
+def check_tag(value: object) -> None:
+    """Raise `InvalidRequest` unless `value` may be the tag of a stream."""
+    if not isinstance(value, str) or not value or "}" in value:
+        raise InvalidRequest("a tag is a string that is not empty, without braces: order-7, not {order-7}")
+    check_name(value, "a tag")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
-from allsource.storage.model.events import encode_blob
-from allsource.storage.model.log import HardState, PartitionWrite, StreamHead, StreamSlice
+from allsource.storage.model.chunks import Chunk, pack_events, unpack_chunks
+from allsource.storage.model.entry import (
+    CONFIG,
+    EVENTS,
+    NOOP,
+    Append,
+    Configuration,
+    Entry,
+    Mark,
+    NewAppend,
+    Part,
+    chunk_heads,
+    make_entry,
+)
+from allsource.storage.model.log import (
+    HardState,
+    MarkAt,
+    PartitionWrite,
+    StreamHead,
+    StreamSlice,
+    TagHead,
+    TagSlice,
+)
+from allsource.storage.model.partition import tag_of
 from tests.foreign import foreign_event
 
 
-def part(stream: str, first_version: int, count: int = 1, *, seed: int = 0, data: bytes = b"1") -> Part:
-    """`count` events for a stream, with ids that follow from their place and the seed."""
+def part(
+    stream: str,
+    first_version: int,
+    count: int = 1,
+    *,
+    seed: int = 0,
+    data: bytes = b"1",
+    first_tag_number: int = 0,
+) -> NewAppend:
+    """An append of `count` events to one stream, with ids that follow from their place and the seed."""
     random = Random(f"{stream}/{first_version}/{seed}")
     events = [foreign_event("tested", data, id=random.randbytes(16)) for _ in range(count)]
-    return Part(stream, first_version, count, events[0].id, encode_blob(events))
+    return new_append((stream, first_version, first_tag_number, pack_events(events)))
+
+
+def new_append(*wanted: tuple[str, int, int, Sequence[Chunk]], marks: Sequence[Mark] = ()) -> NewAppend:
+    """An append of `(stream, first version, first tag number, chunks)`s."""
+    parts, data = [], []
+    for stream, first_version, first_tag_number, chunks in wanted:
+        events = unpack_chunks(chunks)
+        types = tuple(dict.fromkeys(event[1] for event in events))
+        heads = chunk_heads(chunks)
+        parts.append(Part(stream, first_version, len(events), events[0][0], first_tag_number, types, heads))
+        data += [chunk.data for chunk in chunks]
+    return NewAppend(Append(tuple(parts), tuple(marks)), tuple(data))
+
+
+def together(*appends: NewAppend) -> NewAppend:
+    """One append that does what these do."""
+    return NewAppend(
+        Append(
+            tuple(part for one in appends for part in one.append.parts),
+            tuple(mark for one in appends for mark in one.append.marks),
+        ),
+        tuple(data for one in appends for data in one.data),
+    )
 
 
 @dataclass
@@ -35,10 +88,52 @@ class LogModel:
     def version(self, stream: str) -> int:
         return sum(p.count for e in self.entries for p in e.parts if p.stream == stream)
 
-    def events(self, *sizes: tuple[str, int], term: int = 1, seed: int = 0, data: bytes = b"1") -> Entry:
-        """Append an entry with `(stream, count)` events, and return it."""
-        parts = tuple(part(s, self.version(s) + 1, count, seed=seed, data=data) for s, count in sizes)
-        return self._add(EVENTS, term, parts=parts)
+    def number(self, tag: str) -> int:
+        return sum(p.count for e in self.entries for p in e.parts if tag_of(p.stream) == tag)
+
+    def events(
+        self,
+        *sizes: tuple[str, int],
+        term: int = 1,
+        seed: int = 0,
+        data: bytes = b"1",
+        marks: Sequence[Mark] = (),
+    ) -> Entry:
+        """Append an entry with one append of `(stream, count)` events and of `marks`, and return it."""
+        return self.appends((sizes, marks), term=term, seed=seed, data=data)
+
+    def appends(
+        self,
+        *wanted: tuple[Sequence[tuple[str, int]], Sequence[Mark]],
+        term: int = 1,
+        seed: int = 0,
+        data: bytes = b"1",
+    ) -> Entry:
+        """Append an entry with an append for each of `(sizes, marks)`, and return it."""
+        versions: dict[str, int] = {}
+        numbers: dict[str, int] = {}
+        made = []
+        for sizes, marks in wanted:
+            parts = []
+            for stream, count in sizes:
+                version = versions.get(stream, self.version(stream))
+                versions[stream] = version + count
+                first_number = 0
+                if tag := tag_of(stream):
+                    first_number = numbers.get(tag, self.number(tag)) + 1
+                    numbers[tag] = first_number + count - 1
+                parts.append(
+                    part(
+                        stream,
+                        version + 1,
+                        count,
+                        seed=seed,
+                        data=data,
+                        first_tag_number=first_number,
+                    )
+                )
+            made.append(together(*parts, NewAppend(Append((), tuple(marks)), ())))
+        return self._add(EVENTS, term, appends=made)
 
     def noop(self, term: int = 1) -> Entry:
         return self._add(NOOP, term)
@@ -46,7 +141,9 @@ class LogModel:
     def configuration(self, *voters: str, term: int = 1) -> Entry:
         return self._add(CONFIG, term, payload=Configuration(voters).encode())
 
-    def _add(self, kind: int, term: int, *, parts: tuple[Part, ...] = (), payload: bytes = b"") -> Entry:
+    def _add(
+        self, kind: int, term: int, *, appends: Sequence[NewAppend] = (), payload: bytes = b""
+    ) -> Entry:
         index = len(self.entries) + 1
         entry = make_entry(
             partition=self.partition,
@@ -55,7 +152,7 @@ class LogModel:
             kind=kind,
             first_position=self.next_position,
             timestamp_us=1_700_000_000_000_000 + 1000 * index + term,
-            parts=parts,
+            appends=appends,
             payload=payload,
         )
         self.entries.append(entry)
@@ -81,11 +178,33 @@ class LogModel:
 
     def slices(self, stream: str) -> list[StreamSlice]:
         return [
-            StreamSlice(p.first_version, p.count, entry.index)
+            StreamSlice(p.first_version, p.count, entry.index, number, entry.timestamp_us)
             for entry in self.entries
-            for p in entry.parts
+            for number, p in enumerate(entry.parts)
             if p.stream == stream
         ]
+
+    def tag_head(self, tag: str) -> TagHead | None:
+        mine = self.tag_slices(tag)
+        return TagHead(mine[-1].first_number + mine[-1].count - 1, mine[-1].index) if mine else None
+
+    def tag_slices(self, tag: str) -> list[TagSlice]:
+        return [
+            TagSlice(p.first_tag_number, p.count, entry.index, number)
+            for entry in self.entries
+            for number, p in enumerate(entry.parts)
+            if tag_of(p.stream) == tag
+        ]
+
+    def mark(self, name: str, index_max: int) -> MarkAt | None:
+        found = [
+            MarkAt(mark.position, mark.generation, entry.index, ordinal)
+            for entry in self.entries[:index_max]
+            for ordinal, append in enumerate(entry.appends)
+            for mark in append.marks
+            if mark.name == name
+        ]
+        return found[-1] if found else None
 
     def streams(self) -> list[str]:
         return sorted({p.stream for e in self.entries for p in e.parts}, key=lambda s: s.encode())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from allsource.config.schema import Limits
 from allsource.storage.model.answers import AppendResult
 from allsource.storage.model.append import (
     AppendLimits,
-    AppendPart,
+    AppendRequest,
     Known,
     Unmet,
     answer_again,
@@ -16,8 +14,10 @@ from allsource.storage.model.append import (
     decide,
     result_of,
 )
-from allsource.storage.model.entry import EVENTS, Entry, make_entry
+from allsource.storage.model.entry import EVENTS, Entry, Place, make_entry
 from allsource.storage.model.errors import EventIdConflict
+from allsource.storage.model.log import MarkAt
+from allsource.storage.model.partition import tag_of
 
 
 class PureLog:
@@ -27,21 +27,31 @@ class PureLog:
         self.partition = partition
         self.entries: list[Entry] = []
         self._heads: dict[str, tuple[int, int]] = {}
-        self._ids: dict[bytes, int] = {}
+        self._ids: dict[bytes, Place] = {}
+        self._tags: dict[str, tuple[int, int]] = {}
+        self._marks: dict[str, MarkAt] = {}
 
-    def index_of_append(self, first_event_id: bytes) -> int | None:
+    def place_of_append(self, first_event_id: bytes) -> Place | None:
         return self._ids.get(first_event_id)
+
+    def tag(self, tag: str) -> tuple[int, int]:
+        return self._tags.get(tag, (0, 0))
+
+    def mark(self, name: str) -> MarkAt | None:
+        return self._marks.get(name)
 
     def head(self, stream: str) -> tuple[int, int]:
         return self._heads.get(stream, (0, 0))
 
-    def append(self, parts: Sequence[AppendPart], limits: AppendLimits | None = None) -> AppendResult:
+    def append(self, request: AppendRequest, limits: AppendLimits | None = None) -> AppendResult:
         """Do what is decided; raises what an append raises."""
-        decision = decide(parts, check_append(parts, limits or Limits()), self)
+        decision = decide(request, check_append(request, limits or Limits()), self)
         if isinstance(decision, Unmet):
             raise decision.error
         if isinstance(decision, Known):
-            answer = answer_again(parts, self.entries[decision.index - 1])
+            index, ordinal = decision.place
+            entry = self.entries[index - 1]
+            answer = answer_again(request, entry.stored(ordinal), entry.content(ordinal))
             if isinstance(answer, EventIdConflict):
                 raise answer
             return answer
@@ -52,10 +62,14 @@ class PureLog:
             kind=EVENTS,
             first_position=self.entries[-1].next_position if self.entries else 1,
             timestamp_us=7,
-            parts=decision,
+            appends=[decision],
         )
         self.entries.append(entry)
-        for part in decision:
+        for part in entry.parts:
             self._heads[part.stream] = (part.last_version, entry.index)
-            self._ids[part.first_id] = entry.index
-        return result_of(entry, duplicate=False)
+            self._ids[part.first_id] = Place(entry.index, 0)
+            if tag := tag_of(part.stream):
+                self._tags[tag] = (part.first_tag_number + part.count - 1, entry.index)
+        for mark in decision.append.marks:
+            self._marks[mark.name] = MarkAt(mark.position, mark.generation, entry.index, 0)
+        return result_of(entry.stored(0), duplicate=False)
