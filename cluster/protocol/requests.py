@@ -120,6 +120,7 @@ class Run(NamedTuple):
             partition=partition,
             first_version=self.first_version,
             first_position=self.first_position,
+            first_tag_number=self.first_tag_number,
             timestamp_us=self.timestamp_us,
         )
         return found if self.take == self.chunk.count else found[self.skip : self.skip + self.take]

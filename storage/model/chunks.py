@@ -146,12 +146,14 @@ def decode_chunk(
     partition: int,
     first_version: int,
     first_position: int,
+    first_tag_number: int,
     timestamp_us: int,
 ) -> list[Event]:
-    """The stored events of a chunk that an entry carries; `first_version` and `first_position` are those of
-    its first event. Raises `Corrupt`."""
+    """The stored events of a chunk that an entry carries. The three numbers are those of its first event;
+    `first_tag_number` is 0 for a stream without a tag. Raises `Corrupt`."""
     # The fields are spelled out: with a star it takes a fifth longer, and a scan does little else.
     make, ahead = tuple.__new__, first_position - first_version
+    ahead_of_tag, has_tag = first_tag_number - first_version, first_tag_number > 0
     return [
         make(
             Event,
@@ -166,6 +168,7 @@ def decode_chunk(
                 data,
                 metadata,
                 encoding,
+                version + ahead_of_tag if has_tag else 0,
             ),
         )
         for version, (id_, type_, data, metadata, encoding) in enumerate(unpack_chunk(chunk), first_version)

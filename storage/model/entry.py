@@ -249,6 +249,7 @@ class Entry:
                 partition=self.partition,
                 first_version=part.first_version + len(found),
                 first_position=position + len(found),
+                first_tag_number=part.first_tag_number and part.first_tag_number + len(found),
                 timestamp_us=self.timestamp_us,
             )
         return found

@@ -103,6 +103,7 @@ class Event(NamedTuple):
     or, if that is not the cluster's, by the median of the nodes' clocks (`cluster.membership.clocks`);
     never earlier than the event before it in the partition, and the same for all events of an append. It
     is a label: order is `position`. `id` is the UUID's 16 bytes; `metadata` is empty if there is none.
+    `tag_number` counts from 1 over all streams with the same `{tag}`, without gaps; 0 without one.
     """
 
     stream: str
@@ -115,6 +116,7 @@ class Event(NamedTuple):
     data: bytes
     metadata: bytes
     encoding: int
+    tag_number: int = 0
 
     @property
     def uuid(self) -> UUID:
