@@ -16,23 +16,26 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
-from allsource.storage.interface import Refusal
+from allsource.storage.interface import INDEX_MAX, Refusal
 from allsource.storage.model.audit import IndexCounts, audit
-from allsource.storage.model.entry import Entry
+from allsource.storage.model.entry import Entry, Part, Place
 from allsource.storage.model.errors import CheckpointsUnsupported, Corrupt, StorageFault
 from allsource.storage.model.identity import Identity
 from allsource.storage.model.log import (
     HardState,
     LogMarks,
+    MarkAt,
     PartitionState,
     PartitionWrite,
     StreamHead,
     StreamSlice,
+    TagHead,
+    TagSlice,
 )
-from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.partition import PARTITION_COUNT, tag_of
 from allsource.storage.model.writes import check_continues, combined
 
 
@@ -152,26 +155,41 @@ class MemoryStorage:
     def head(self, partition: int, stream: str) -> StreamHead | None:
         return self._log(partition).heads.get(stream)
 
-    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
         return self._log(partition).ids.get(first_event_id)
+
+    def tag_head(self, partition: int, tag: str) -> TagHead | None:
+        slices = self._log(partition).tags.get(tag)
+        return TagHead(slices[-1].first_number + slices[-1].count - 1, slices[-1].index) if slices else None
+
+    def mark(self, partition: int, name: str, *, index_max: int = INDEX_MAX) -> MarkAt | None:
+        moves = self._log(partition).moved.get(name, [])
+        at = bisect_right(moves, index_max, key=_index) - 1
+        return moves[at] if at >= 0 else None
 
     def slices(
         self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
     ) -> list[StreamSlice]:
         slices = self._log(partition).slices.get(stream, [])
-        holder = bisect_right(slices, from_version, key=_first_version) - 1
-        if not forward:
-            return slices[max(0, holder + 1 - slices_max) : holder + 1][::-1]
-        start = max(holder, 0)
-        if slices and from_version >= slices[start].first_version + slices[start].count:
-            start += 1
-        return slices[start : start + slices_max]
+        return _page(slices, from_version, forward=forward, slices_max=slices_max)
+
+    def tag_slices(
+        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
+    ) -> list[TagSlice]:
+        slices = self._log(partition).tags.get(tag, [])
+        return _page(slices, from_number, forward=forward, slices_max=slices_max)
 
     def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
         """The slice that begins with exactly this version."""
         slices = self._log(partition).slices.get(stream, [])
-        at = bisect_left(slices, first_version, key=_first_version)
+        at = bisect_left(slices, first_version, key=_first)
         return slices[at] if at < len(slices) and slices[at].first_version == first_version else None
+
+    def tag_slice_at(self, partition: int, tag: str, first_number: int) -> TagSlice | None:
+        """The tag's slice that begins with exactly this number."""
+        slices = self._log(partition).tags.get(tag, [])
+        at = bisect_left(slices, first_number, key=_first)
+        return slices[at] if at < len(slices) and slices[at].first_number == first_number else None
 
     def streams(
         self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
@@ -204,7 +222,13 @@ class MemoryStorage:
     def count_indexes(self, partition: int) -> IndexCounts:
         """How many rows each index holds."""
         log = self._log(partition)
-        return IndexCounts(len(log.heads), sum(map(len, log.slices.values())), len(log.ids))
+        return IndexCounts(
+            len(log.heads),
+            sum(map(len, log.slices.values())),
+            len(log.ids),
+            sum(map(len, log.tags.values())),
+            sum(map(len, log.moved.values())),
+        )
 
     def properties(self) -> Mapping[str, int]:
         return {
@@ -231,8 +255,27 @@ def _first_position(entry: Entry) -> int:
     return entry.first_position
 
 
-def _first_version(piece: StreamSlice) -> int:
-    return piece.first_version
+_Item = TypeVar("_Item")
+_Slice = TypeVar("_Slice", StreamSlice, TagSlice)
+
+
+def _first(piece: StreamSlice | TagSlice) -> int:
+    return piece[0]
+
+
+def _index(mark: MarkAt) -> int:
+    return mark.index
+
+
+def _page(slices: list[_Slice], start: int, *, forward: bool, slices_max: int) -> list[_Slice]:
+    """The slice that holds `start` (forward: or the first one behind it), and those that follow it."""
+    holder = bisect_right(slices, start, key=_first) - 1
+    if not forward:
+        return slices[max(0, holder + 1 - slices_max) : holder + 1][::-1]
+    at = max(holder, 0)
+    if slices and start >= slices[at][0] + slices[at].count:
+        at += 1
+    return slices[at : at + slices_max]
 
 
 @dataclass(slots=True)
@@ -243,7 +286,10 @@ class _Log:
     entries: list[Entry] = field(default_factory=list)
     heads: dict[str, StreamHead] = field(default_factory=dict)
     slices: dict[str, list[StreamSlice]] = field(default_factory=dict)
-    ids: dict[bytes, int] = field(default_factory=dict)
+    ids: dict[bytes, Place] = field(default_factory=dict)
+    tags: dict[str, list[TagSlice]] = field(default_factory=dict)
+    moved: dict[str, list[MarkAt]] = field(default_factory=dict)
+    """Every move of every mark, by its name."""
     marks: LogMarks = field(default_factory=LogMarks)
     names: list[bytes] | None = None
     """Streams in the order of their UTF-8 bytes; None when it must be sorted anew."""
@@ -262,18 +308,28 @@ class _Log:
     def _append(self, entry: Entry) -> None:
         self.marks.append(entry)
         self.entries.append(entry)
-        for part in entry.parts:
-            head = self.heads.get(part.stream)
-            if head is None:
-                self.names = None
-            created_us = head.created_us if head else entry.timestamp_us
-            self.heads[part.stream] = StreamHead(
-                part.last_version, entry.index, created_us, entry.timestamp_us
-            )
-            self.slices.setdefault(part.stream, []).append(
-                StreamSlice(part.first_version, part.count, entry.index)
-            )
-            self.ids[part.first_id] = entry.index
+        part_number = 0
+        for ordinal, (parts, marks) in enumerate(entry.appends):
+            for part in parts:
+                self._add(entry, part_number, part)
+                self.ids[part.first_id] = Place(entry.index, ordinal)
+                part_number += 1
+            for name, position, generation in marks:
+                moved = MarkAt(position, generation, entry.index, ordinal)
+                self.moved.setdefault(name, []).append(moved)
+
+    def _add(self, entry: Entry, number: int, part: Part) -> None:
+        stream, index, timestamp_us = part.stream, entry.index, entry.timestamp_us
+        head = self.heads.get(stream)
+        if head is None:
+            self.names = None
+        created_us = head.created_us if head else timestamp_us
+        self.heads[stream] = StreamHead(part.last_version, index, created_us, timestamp_us)
+        self.slices.setdefault(stream, []).append(
+            StreamSlice(part.first_version, part.count, index, number, timestamp_us)
+        )
+        if tag := tag_of(stream):
+            self.tags.setdefault(tag, []).append(TagSlice(part.first_tag_number, part.count, index, number))
 
     def _truncate(self, index: int) -> list[Entry]:
         removed = self.entries[index - 1 :]
@@ -282,6 +338,11 @@ class _Log:
             for part in reversed(entry.parts):
                 del self.ids[part.first_id]
                 self._drop_last_slice(part.stream)
+                if tag := tag_of(part.stream):
+                    _drop_last(self.tags, tag)
+            for append in entry.appends:
+                for mark in append.marks:
+                    _drop_last(self.moved, mark.name)
         del self.entries[index - 1 :]
         return removed
 
@@ -297,10 +358,17 @@ class _Log:
             last.first_version + last.count - 1,
             last.index,
             self.heads[stream].created_us,
-            self.entries[last.index - 1].timestamp_us,
+            last.timestamp_us,
         )
 
     def sorted_names(self) -> list[bytes]:
         if self.names is None:
             self.names = sorted(stream.encode() for stream in self.heads)
         return self.names
+
+
+def _drop_last(lists: dict[str, list[_Item]], name: str) -> None:
+    items = lists[name]
+    items.pop()
+    if not items:
+        del lists[name]

@@ -8,23 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from time import time_ns
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self, TypeVar
 
 from allsource.config.schema import Limits
 from allsource.storage.embedded.group_sync import GroupSync
-from allsource.storage.embedded.questions import PartitionRead, StreamRead, StreamsRead
+from allsource.storage.embedded.questions import (
+    NO_LIMIT,
+    PartitionRead,
+    StreamRead,
+    StreamsRead,
+    TagRead,
+)
 from allsource.storage.embedded.stream_repository import EventStreamRepository
 from allsource.storage.interface import Storage
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamInfo
-from allsource.storage.model.append import AppendPart, Known, Unmet, answer_again, decide, result_of
-from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.append import AppendRequest, Known, Unmet, answer_again, decide, result_of
+from allsource.storage.model.chunks import CheckedEvents
+from allsource.storage.model.entry import EVENTS, Entry, NewAppend, Place, make_entry
 from allsource.storage.model.errors import EventIdConflict, NotFound, StorageFault
 from allsource.storage.model.events import Event
-from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamHead
+from allsource.storage.model.log import (
+    HardState,
+    MarkAt,
+    PartitionState,
+    PartitionWrite,
+    StreamHead,
+    StreamSlice,
+    TagSlice,
+)
 from allsource.storage.model.partition import EntityId, partition_of
 
 _TERM = 1  # one writer needs no other term; a log that was a node's goes on in that node's last one
@@ -33,6 +48,8 @@ _SCAN_ENTRIES = 1000
 _BACKWARD_ENTRIES = 64
 _SLICES = 256
 _PAGE = 1000
+
+_Slice = TypeVar("_Slice", StreamSlice, TagSlice)
 
 
 class LogRepository(EventStreamRepository):
@@ -82,15 +99,16 @@ class LogRepository(EventStreamRepository):
     # -- appending
 
     async def _append(
-        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+        self, partition: int, request: AppendRequest, checked: Sequence[CheckedEvents]
     ) -> AppendResult:
         storage = self._storage
         self._end(partition)
         # Callers act on each of these answers, so what an answer rests on is made durable first.
-        match decide(parts, checked, _Log(storage, partition)):
-            case Known(index):
+        match decide(request, checked, _Log(storage, partition)):
+            case Known((index, ordinal)):
                 await self._wait_until_durable(partition, index)
-                answer = answer_again(parts, storage.entries_at(partition, [index])[0])
+                entry = storage.entries_at(partition, [index])[0]
+                answer = answer_again(request, entry.stored(ordinal), entry.content(ordinal))
                 if isinstance(answer, EventIdConflict):
                     raise answer
                 return answer
@@ -102,9 +120,9 @@ class LogRepository(EventStreamRepository):
                     raise refusal.as_error(partition)
                 entry = self._write(partition, decided)
         await self._wait_until_durable(partition, entry.index)
-        return result_of(entry, duplicate=False)
+        return result_of(entry.stored(0), duplicate=False)
 
-    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+    def _write(self, partition: int, append: NewAppend) -> Entry:
         end = self._end(partition)
         term = max(end.last_term, _TERM)
         entry = make_entry(
@@ -114,7 +132,7 @@ class LogRepository(EventStreamRepository):
             kind=EVENTS,
             first_position=end.next_position,
             timestamp_us=max(self._clock_us(), end.last_timestamp_us),
-            parts=parts,
+            appends=[append],
         )
         self._storage.write([PartitionWrite(partition, HardState(term, "", entry.index), None, [entry])])
         end.last_index, end.next_position = entry.index, entry.next_position
@@ -151,15 +169,56 @@ class LogRepository(EventStreamRepository):
             )
             if not slices:
                 break
-            entries = self._storage.entries_at(partition, [piece.index for piece in slices])
-            await self._wait_until_durable(partition, max(entry.index for entry in entries))
-            for entry in entries:
-                found += _of_stream(entry, stream, version, until_us, backward=backward)
-            if not backward and until_us is not None and entries[-1].timestamp_us > until_us:
-                break
+            await self._wait_until_durable(partition, max(piece.index for piece in slices))
+            for piece, entry in self._entries_of(partition, slices):
+                if until_us is None or piece.timestamp_us <= until_us:
+                    wanted_here = _Wanted(version, most - len(found), backward)
+                    found += _events_of(entry, piece.part, wanted_here, piece.first_version)
             last = slices[-1]
+            if not backward and until_us is not None and last.timestamp_us > until_us:
+                break
             version = last.first_version - 1 if backward else last.first_version + last.count
         del found[most:]
+        return found
+
+    def _entries_of(self, partition: int, slices: Sequence[_Slice]) -> Iterator[tuple[_Slice, Entry]]:
+        """The slices with the entries that hold them, each entry fetched once."""
+        indexes = list(dict.fromkeys(piece.index for piece in slices))
+        entries = dict(zip(indexes, self._storage.entries_at(partition, indexes), strict=True))
+        return ((piece, entries[piece.index]) for piece in slices)
+
+    async def _read_tag(self, wanted: TagRead) -> list[Event]:
+        tag, partition, start, most, backward, types = wanted
+        self._end(partition)
+        head = self._storage.tag_head(partition, tag)
+        last = head.number if head is not None else 0
+        number = start if start is not None else (last if backward else 1)
+        found: list[Event] = []
+        while len(found) < most and 1 <= number <= (last if not backward else NO_LIMIT):
+            slices = self._storage.tag_slices(
+                partition, tag, number, forward=not backward, slices_max=_SLICES
+            )
+            if not slices:
+                break
+            await self._wait_until_durable(partition, max(piece.index for piece in slices))
+            for piece, entry in self._entries_of(partition, slices):
+                if types is not None and set(entry.parts[piece.part].types).isdisjoint(types):
+                    continue
+                wanted_here = _Wanted(number, NO_LIMIT, backward)
+                events = _events_of(entry, piece.part, wanted_here, piece.first_number)
+                found += [event for event in events if types is None or event.type in types]
+                if len(found) >= most:
+                    break
+            last_piece = slices[-1]
+            number = last_piece.first_number - 1 if backward else last_piece.first_number + last_piece.count
+            await asyncio.sleep(0)  # a long scan must not hold up the loop
+        return found[:most]
+
+    async def _mark(self, partition: int, name: str) -> MarkAt | None:
+        self._end(partition)
+        found = self._storage.mark(partition, name)
+        if found is not None:
+            await self._wait_until_durable(partition, found.index)
         return found
 
     async def _read_partition(self, wanted: PartitionRead) -> list[Event]:
@@ -294,8 +353,14 @@ class _Log:
         self._storage = storage
         self._partition = partition
 
-    def index_of_append(self, first_event_id: bytes) -> int | None:
-        return self._storage.index_of_append(self._partition, first_event_id)
+    def place_of_append(self, first_event_id: bytes) -> Place | None:
+        return self._storage.place_of_append(self._partition, first_event_id)
+
+    def tag(self, tag: str) -> tuple[int, int]:
+        return self._storage.tag_head(self._partition, tag) or (0, 0)
+
+    def mark(self, name: str) -> MarkAt | None:
+        return self._storage.mark(self._partition, name)
 
     def head(self, stream: str) -> tuple[int, int]:
         head = self._storage.head(self._partition, stream)
@@ -308,16 +373,27 @@ def _close_again(opening: asyncio.Future[Storage]) -> None:
         opening.result().close()
 
 
-def _of_stream(
-    entry: Entry, stream: str, version: int, until_us: int | None, *, backward: bool
-) -> list[Event]:
-    """The entry's events of a stream, from `version` on in reading order; none if it is younger than
-    `until_us`."""
-    if until_us is not None and entry.timestamp_us > until_us:
-        return []
-    events = entry.events(stream)
-    ahead = version - events[0].version
-    return events[ahead::-1] if backward else events[max(ahead, 0) :]
+class _Wanted(NamedTuple):
+    """Which events of a slice a reader wants: up to `most` from version (or tag number) `start` on."""
+
+    start: int
+    most: int
+    backward: bool
+
+
+def _events_of(entry: Entry, part_number: int, wanted: _Wanted, first: int) -> list[Event]:
+    """The wanted events of one part of an entry, in reading order. `first`: the version, or the tag number,
+    of the part's first event. Only the chunks that hold a wanted event are unpacked."""
+    placed = entry.placed()[part_number]
+    start, most, backward = wanted
+    ahead = start - first
+    if backward:
+        high = min(ahead, placed.part.count - 1)
+        found = entry.some_events(placed, max(0, high - most + 1), high)
+        found.reverse()
+        return found
+    low = max(0, ahead)
+    return entry.some_events(placed, low, min(placed.part.count, low + most) - 1)
 
 
 def _span(from_position: int, newest: int, backward: bool) -> tuple[int, int]:

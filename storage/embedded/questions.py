@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from allsource.storage.model.arguments import flag, text, whole_number
-from allsource.storage.model.partition import EntityId, partition_of
+from allsource.storage.model.partition import EntityId, check_tag, partition_of, partition_of_tag
 from allsource.storage.model.times import as_microseconds
 
 NO_LIMIT = 1 << 62
@@ -89,6 +89,40 @@ class PartitionRead(NamedTuple):
             types,
             _moment(since),
             _moment(until),
+        )
+
+
+class TagRead(NamedTuple):
+    """Up to `most` events of all streams with a `{tag}`, by their numbers under it."""
+
+    tag: str
+    partition: int
+    start: int | None
+    """The number to begin with; None: the tag's natural end."""
+    most: int
+    backward: bool
+    types: Collection[str] | None
+    """Only events of these types; None: of all."""
+
+    @classmethod
+    def of(
+        cls,
+        tag: str,
+        partition_count: int,
+        from_number: int | None,
+        limit: int | None,
+        backward: bool,
+        types: Collection[str] | None,
+    ) -> TagRead:
+        """From a caller's arguments."""
+        check_tag(tag)
+        return cls(
+            tag,
+            partition_of_tag(tag, partition_count),
+            _start_of("from_number", from_number),
+            page_size(limit),
+            flag("backward", backward),
+            types,
         )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import time_ns
@@ -28,14 +28,23 @@ from allsource.storage.embedded.questions import (
     PartitionRead,
     StreamRead,
     StreamsRead,
+    TagRead,
     checked_partition,
 )
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamAppend, StreamInfo
-from allsource.storage.model.append import AppendPart, append_parts, check_append, partition_of_append
+from allsource.storage.model.append import (
+    AppendRequest,
+    append_request,
+    check_append,
+    partition_of_append,
+)
+from allsource.storage.model.chunks import CheckedEvents
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import NotFound
 from allsource.storage.model.events import Event, Events
 from allsource.storage.model.expected import Expectation
-from allsource.storage.model.partition import EntityId
+from allsource.storage.model.log import MarkAt
+from allsource.storage.model.partition import EntityId, check_name
 from allsource.storage.model.streams import EventStream
 
 _PAGE_OF_EACH = 100
@@ -118,22 +127,33 @@ class EventStreamRepository(ABC):
         """Append one event or several to one stream; see `append`."""
         return await self.append(StreamAppend(entity_id, events, expected_version))
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
+    async def append(
+        self, *appends: StreamAppend, expected_tag: int | None = None, marks: Iterable[Mark] = ()
+    ) -> AppendResult:
         """Append to one or several streams of one partition, all or nothing, durable when it returns.
 
-        The same events (by their ids) appended again give the first answer again. Raises
-        `WrongExpectedVersion`, `EventIdConflict`, `InvalidRequest`, `TooLarge`, `Overloaded`,
-        `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with the same ids).
+        `expected_tag`: the number of the newest event of the streams' `{tag}`, 0 for none. `marks` are
+        moved with it. The same events (by their ids) appended again give the first answer again. Raises
+        `WrongExpectedVersion`, `WrongExpectedTag`, `MarkRefused`, `EventIdConflict`, `InvalidRequest`,
+        `TooLarge`, `Overloaded`, `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with
+        the same ids).
         """
-        parts = append_parts("appends", appends)
-        partition = partition_of_append(parts, self.partition_count)
-        return await self._append(partition, parts, check_append(parts, self._limits))
+        return await self._append_checked(append_request("appends", appends, expected_tag, marks))
+
+    async def move_marks(self, partition: int, marks: Iterable[Mark]) -> AppendResult:
+        """Move marks of a partition, all or none, durable when it returns; raises `MarkRefused`."""
+        partition = checked_partition(partition, self.partition_count)
+        return await self._append_checked(append_request("appends", (), None, marks, partition))
+
+    async def _append_checked(self, request: AppendRequest) -> AppendResult:
+        partition = partition_of_append(request, self.partition_count)
+        return await self._append(partition, request, check_append(request, self._limits))
 
     @abstractmethod
     async def _append(
-        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+        self, partition: int, request: AppendRequest, checked: Sequence[CheckedEvents]
     ) -> AppendResult:
-        """Carry out what `model.append.decide` says of these parts, which were `checked`."""
+        """Carry out what `model.append.decide` says of this request, which was `checked`."""
 
     # -- reading
 
@@ -183,6 +203,36 @@ class EventStreamRepository(ABC):
 
     @abstractmethod
     async def _read_partition(self, wanted: PartitionRead) -> list[Event]: ...
+
+    async def read_tag(
+        self,
+        tag: str,
+        *,
+        from_number: int | None = None,
+        limit: int | None = 1000,
+        backward: bool = False,
+        types: Collection[str] | None = None,
+    ) -> list[Event]:
+        """Up to `limit` events (None: all) of all streams with this `{tag}`, by `Event.tag_number`.
+
+        Without `from_number` (1 or more) it begins at the tag's natural end. Only events of these `types`,
+        where given. A tag that nothing was appended under has no events.
+        """
+        return await self._read_tag(
+            TagRead.of(tag, self.partition_count, from_number, limit, backward, types)
+        )
+
+    @abstractmethod
+    async def _read_tag(self, wanted: TagRead) -> list[Event]: ...
+
+    async def get_mark(self, partition: int, name: str) -> Mark | None:
+        """The mark of a partition, None if it was never set."""
+        check_name(name, "a mark")
+        found = await self._mark(checked_partition(partition, self.partition_count), name)
+        return None if found is None else Mark(name, found.position, found.generation)
+
+    @abstractmethod
+    async def _mark(self, partition: int, name: str) -> MarkAt | None: ...
 
     async def read_all(
         self,

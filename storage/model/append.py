@@ -154,6 +154,27 @@ def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
     return packed
 
 
+def append_request(
+    argument: str,
+    appends: Iterable[object],
+    expected_tag: int | None,
+    marks: Iterable[object],
+    partition: int = -1,
+) -> AppendRequest:
+    """The append of a caller's values; raises `InvalidRequest`. `argument` as in `append_parts`."""
+    parts = append_parts(argument, appends)
+    moved = []
+    for number, mark in enumerate(marks):
+        if not isinstance(mark, tuple | list) or len(mark) != 3:
+            raise InvalidRequest(
+                f"marks[{number}] must be a Mark, or (name, position, generation), not {shown(mark)}"
+            )
+        moved.append(Mark(*mark))
+    return AppendRequest(
+        tuple(parts), ANY if expected_tag is None else expected_tag, tuple(moved), partition
+    )
+
+
 def partition_of_append(request: AppendRequest, partition_count: int) -> int:
     """The one partition of an append's streams; raises `InvalidRequest` if there are several, or none."""
     parts = request.parts

@@ -240,18 +240,31 @@ class Entry:
 
     def events_of(self, placed: PlacedPart) -> list[Event]:
         """The events of one of its parts."""
+        return self.some_events(placed, 0, placed.part.count - 1)
+
+    def some_events(self, placed: PlacedPart, low: int, high: int) -> list[Event]:
+        """The events `low` to `high` (from 0, inclusive) of one of its parts. Only the chunks that hold
+        them are verified and unpacked. Raises `Corrupt`."""
+        part, position, at = placed
         found: list[Event] = []
-        part, position, _ = placed
-        for chunk in self.chunks(placed):
-            found += decode_chunk(
-                chunk,
-                stream=part.stream,
-                partition=self.partition,
-                first_version=part.first_version + len(found),
-                first_position=position + len(found),
-                first_tag_number=part.first_tag_number and part.first_tag_number + len(found),
-                timestamp_us=self.timestamp_us,
-            )
+        first = 0
+        for head in part.chunks:
+            behind = first + head.count
+            if behind > low and first <= high:
+                events = decode_chunk(
+                    self.chunk(head, at),
+                    stream=part.stream,
+                    partition=self.partition,
+                    first_version=part.first_version + first,
+                    first_position=position + first,
+                    first_tag_number=part.first_tag_number and part.first_tag_number + first,
+                    timestamp_us=self.timestamp_us,
+                )
+                if low <= first and high >= behind - 1:
+                    found += events
+                else:
+                    found += events[max(0, low - first) : high - first + 1]
+            first, at = behind, at + head.stored_size
         return found
 
     def payload(self) -> bytes:
