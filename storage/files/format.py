@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from allsource.storage.files.durable import explained, fsync_directory, write_durably
-from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, FormatTooNew
+from allsource.storage.model.errors import NO_COPY_HELPS, Corrupt, FormatTooNew, FormatTooOld
 
-FORMAT_VERSION = 2
-"""The newest that is read. 2 is written for checkpoints, which versions that know only 1 must refuse."""
-_PLAIN, _CHECKPOINT = 1, 2
+_PLAIN, _CHECKPOINT = 3, 4
+FORMAT_OLDEST, FORMAT_VERSION = _PLAIN, _CHECKPOINT
+"""What is read: log format 2, of a store and of a checkpoint. (1 and 2 were the same of log format 1.)"""
 _MAGIC = "allsource"
 FORMAT, FORMAT_NEW = "FORMAT", "FORMAT.new"
 STANDALONE = "standalone"
@@ -61,7 +61,8 @@ class Format:
 
 
 def read_format(directory: Path) -> Format | None:
-    """What a directory's FORMAT says, None if there is no such file; raises `FormatTooNew`, `Corrupt`."""
+    """What a directory's FORMAT says, None if there is no such file; raises `FormatTooNew`,
+    `FormatTooOld`, `Corrupt`."""
     path = directory / FORMAT
     with explained(directory, "read"):
         try:
@@ -81,6 +82,14 @@ def read_format(directory: Path) -> Format | None:
             " start the newer version that wrote it",
             found=version,
             supported=FORMAT_VERSION,
+        )
+    if version < FORMAT_OLDEST:
+        raise FormatTooOld(
+            f"{path} has format {version}, of a log that this version of allsource does not read;"
+            " nothing was changed. Start the version that wrote it, read its events there and append"
+            " them, with their ids, to a new data directory",
+            found=version,
+            supported=FORMAT_OLDEST,
         )
     try:
         if version == _CHECKPOINT:

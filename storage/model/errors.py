@@ -25,6 +25,7 @@
         ├── DirectoryInUse        another process has it open
         ├── ForeignDirectory      it belongs to another cluster or node, or is not ours
         ├── FormatTooNew          a newer version of allsource wrote it
+        ├── FormatTooOld          an older version wrote it, in a format that is not read any more
         ├── DiskRanFull           no room in the middle of a write: nothing more until it is opened anew
         └── Corrupt               a record fails its checksum, or records contradict each other
 
@@ -239,6 +240,12 @@ class FormatTooNew(StorageFault):
     """A newer version of allsource wrote this directory."""
 
     code = "format_too_new"
+
+
+class FormatTooOld(StorageFault):
+    """An older version of allsource wrote this directory, in a format that is not read any more."""
+
+    code = "format_too_old"
 
 
 class DiskRanFull(StorageFault):

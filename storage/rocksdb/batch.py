@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeAlias
 
 from rocksdict import WriteBatch
 
-from allsource.storage.model.entry import CONFIG, Entry, Part, decode_entry
+from allsource.storage.model.entry import CONFIG, Entry, decode_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.log import PartitionWrite, StreamHead
+from allsource.storage.model.partition import tag_of
 from allsource.storage.model.recent import Recent
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.database import Database, of_partition
@@ -41,7 +42,7 @@ class BatchBuilder:
         self.tails: dict[int, Tail] = {}
         """The new tails."""
         self.heads: dict[bytes, StreamHead | None] = {}
-        """The new heads by key; None: the stream is gone."""
+        """The new heads by key, as far as they are known without asking; None: no longer known."""
         self.has_entries = False
         self._database = database
         self._cache = cache
@@ -49,21 +50,17 @@ class BatchBuilder:
         handles = database.handles
         self._events, self._streams = handles[keys.EVENTS], handles[keys.STREAMS]
         self._slices, self._ids = handles[keys.PARTITION_INDEX], handles[keys.IDS]
+        self._tags, self._marks = handles[keys.TAGS], handles[keys.MARKS]
         self._meta = handles[keys.META]
 
     def add_all(self, writes: Iterable[PartitionWrite]) -> bool:
-        """Add them all, then the heads that resulted. True if anything was truncated."""
+        """Add them all. True if anything was truncated."""
         truncated = False
         for write in writes:
             try:
                 truncated |= self._add(write)
             except Exception as error:
                 raise of_partition(error, write.partition, self._database.path) from error
-        for key, head in self.heads.items():
-            if head is None:
-                self.batch.delete(key, self._streams)
-            else:
-                self.batch.put(key, keys.pack_head(*head), self._streams)
         return truncated
 
     def _add(self, write: PartitionWrite) -> bool:
@@ -98,73 +95,74 @@ class BatchBuilder:
                 put(keys.term_key(partition, index), keys.pack_u64(entry.term), self._meta)
             if entry.kind == CONFIG:
                 put(keys.configuration_key(partition, index), b"", self._meta)
-            for part in entry.parts:
-                self._append_part(prefix, entry, part)
+            if entry.appends:
+                self._index(prefix, entry)
             last_index, last_term, position = index, entry.term, position + entry.count
         return Tail(last_index, last_term, position, entries[-1].timestamp_us)
 
-    def _append_part(self, prefix: bytes, entry: Entry, part: Part) -> None:
+    def _index(self, prefix: bytes, entry: Entry) -> None:
         # The hottest lines of the room: the keys are spelled out, a function call each would add 1 us.
-        stream, first_version, count, first_id, _ = part
-        index, put = entry.index, self.batch.put
-        key = prefix + stream.encode()
-        created_us = updated_us = entry.timestamp_us
-        if first_version > 1:
-            head = self._head(key)
-            assert head is not None, f"stream {stream!r} begins at version {first_version}"
-            assert head.version == first_version - 1, f"{stream!r} at {head} goes on at {first_version}"
-            created_us = head.created_us
-        self.heads[key] = StreamHead(first_version + count - 1, index, created_us, updated_us)
-        put(key + b"\0" + keys.pack_u64(first_version), keys.pack_slice(index, count), self._slices)
-        put(prefix + first_id, keys.pack_u64(index), self._ids)
-
-    def _head(self, key: bytes) -> StreamHead | None:
-        """The stream's head as this batch has it so far."""
-        if key in self.heads:
-            return self.heads[key]
-        head = self._cache[key]
-        if head is None and (stored := self._database.streams.get(key)) is not None:
-            head = keys.unpack_head(stored)
-        return head
+        put, heads, index, timestamp_us = self.batch.put, self.heads, entry.index, entry.timestamp_us
+        number = 0
+        for ordinal, (parts, marks) in enumerate(entry.appends):
+            place = keys.pack_place(index, ordinal)
+            for stream, first_version, count, first_id, first_tag_number, _, _ in parts:
+                key = prefix + stream.encode()
+                if first_version == 1:
+                    created_us = timestamp_us
+                    put(key, keys.pack_u64(timestamp_us), self._streams)
+                    heads[key] = StreamHead(count, index, created_us, timestamp_us)
+                else:
+                    head = heads[key] if key in heads else self._cache[key]
+                    if head is not None:
+                        assert head.version == first_version - 1, (
+                            f"{stream!r}: {first_version} behind {head}"
+                        )
+                        heads[key] = StreamHead(
+                            first_version + count - 1, index, head.created_us, timestamp_us
+                        )
+                value = keys.pack_slice(index, number, count, timestamp_us)
+                put(key + b"\0" + keys.pack_u64(first_version), value, self._slices)
+                put(prefix + first_id, place, self._ids)
+                if first_tag_number:
+                    tag = prefix + tag_of(stream).encode() + b"\0" + keys.pack_u64(first_tag_number)
+                    put(tag, keys.pack_tag_slice(index, number, count), self._tags)
+                number += 1
+            for name, position, generation in marks:
+                put(
+                    prefix + name.encode() + b"\0" + place,
+                    keys.pack_move(position, generation),
+                    self._marks,
+                )
 
     def _truncate(self, partition: int, first: int, tail: Tail) -> Tail:
-        delete = self.batch.delete
-        lowest: dict[str, int] = {}
+        delete, prefix = self.batch.delete, keys.partition_prefix(partition)
         for index in range(tail.last_index, first - 1, -1):
             entry = self._entry(partition, index)
             delete(keys.entry_key(partition, index), self._events)
             delete(keys.term_key(partition, index), self._meta)
             delete(keys.configuration_key(partition, index), self._meta)
-            for part in entry.parts:
-                prefix = keys.version_prefix(partition, part.stream)
-                delete(prefix + keys.pack_u64(part.first_version), self._slices)
-                delete(keys.id_key(partition, part.first_id), self._ids)
-                lowest[part.stream] = part.first_version
-        for stream, version in lowest.items():
-            self._restore_head(partition, stream, version - 1)
+            for ordinal, (parts, marks) in enumerate(entry.appends):
+                for part in parts:
+                    key = prefix + part.stream.encode()
+                    self.heads[key] = None  # what the cache says of it is of the time before
+                    if part.first_version == 1:
+                        delete(key, self._streams)
+                    delete(key + b"\0" + keys.pack_u64(part.first_version), self._slices)
+                    delete(prefix + part.first_id, self._ids)
+                    if part.first_tag_number:
+                        tag = prefix + tag_of(part.stream).encode() + b"\0"
+                        delete(tag + keys.pack_u64(part.first_tag_number), self._tags)
+                for mark in marks:
+                    place = keys.pack_place(index, ordinal)
+                    delete(prefix + mark.name.encode() + b"\0" + place, self._marks)
         if first == 1:
             return Tail()
         last = self._entry(partition, first - 1)
         return Tail(last.index, last.term, last.next_position, last.timestamp_us)
 
-    def _restore_head(self, partition: int, stream: str, version: int) -> None:
-        key = keys.stream_key(partition, stream)
-        if version == 0:
-            self.heads[key] = None
-            return
-        head = self._head(key)
-        cursor = self._database.partition_index.iter()
-        prefix = keys.version_prefix(partition, stream)
-        cursor.seek_for_prev(prefix + keys.pack_u64(version))
-        if head is None or not cursor.valid() or not cursor.key().startswith(prefix):
-            cursor.status()
-            raise Corrupt(f"{self._database.path}: stream {stream!r} is not indexed at version {version}")
-        index, _ = keys.unpack_slice(cursor.value())
-        updated_us = self._entry(partition, index).timestamp_us
-        self.heads[key] = StreamHead(version, index, head.created_us, updated_us)
-
     def _entry(self, partition: int, index: int) -> Entry:
         record = self._database.events.get(keys.entry_key(partition, index))
         if record is None:
             raise Corrupt(f"{self._database.path}: partition {partition} has no entry {index}")
-        return decode_entry(record)
+        return decode_entry(record, whole=False)

@@ -35,7 +35,16 @@ from allsource.storage.model.errors import (
     DirectoryInUse,
     StorageFault,
 )
-from allsource.storage.rocksdb.keys import COLUMN_FAMILIES, EVENTS, IDS, META, PARTITION_INDEX, STREAMS
+from allsource.storage.rocksdb.keys import (
+    COLUMN_FAMILIES,
+    EVENTS,
+    IDS,
+    MARKS,
+    META,
+    PARTITION_INDEX,
+    STREAMS,
+    TAGS,
+)
 from allsource.storage.rocksdb.options import RocksOptions, database_options, family_options
 
 _REPLACE = f"`allsource verify` shows what is damaged; {NO_COPY_HELPS}"
@@ -64,6 +73,8 @@ class Database:
         self.streams = self.families[STREAMS]
         self.partition_index = self.families[PARTITION_INDEX]
         self.ids = self.families[IDS]
+        self.tags = self.families[TAGS]
+        self.marks = self.families[MARKS]
         self.meta = self.families[META]
 
     def put_meta(self, values: dict[bytes, bytes]) -> None:

@@ -27,7 +27,7 @@ from rocksdict import (
 )
 
 from allsource.storage.files.descriptors import database_files
-from allsource.storage.rocksdb.keys import EVENTS, IDS, META, PARTITION_INDEX, STREAMS
+from allsource.storage.rocksdb.keys import EVENTS, IDS, MARKS, META, PARTITION_INDEX, STREAMS, TAGS
 
 MEMTABLES_MAX = 8
 """Write buffers per column family; writes would stop when all are full."""
@@ -94,6 +94,8 @@ def family_options(options: RocksOptions) -> dict[str, Options]:
         STREAMS: _family(cache, index_bytes, background_jobs=options.background_jobs),
         PARTITION_INDEX: _family(cache, index_bytes, background_jobs=options.background_jobs),
         IDS: _family(cache, index_bytes, background_jobs=options.background_jobs),
+        TAGS: _family(cache, index_bytes, background_jobs=options.background_jobs),
+        MARKS: _family(cache, index_bytes, background_jobs=options.background_jobs),
         META: _family(cache, index_bytes, background_jobs=options.background_jobs),
     }
     # Big entries are written once to a file of their own instead of with every compaction.

@@ -7,20 +7,31 @@ by small marks in `meta`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rocksdict import RdictIter
 
 from allsource.storage.model.audit import IndexCounts, audit
-from allsource.storage.model.entry import Configuration, Entry, check_record, decode_entry, span_of
+from allsource.storage.model.entry import (
+    Configuration,
+    Entry,
+    Place,
+    check_record,
+    decode_entry,
+    span_of,
+)
 from allsource.storage.model.errors import PEERS_GO_ON, Corrupt, StorageFault
 from allsource.storage.model.log import (
     ConfigurationAt,
     HardState,
+    MarkAt,
     PartitionState,
     StreamHead,
     StreamSlice,
+    TagHead,
+    TagSlice,
     TermStart,
 )
 from allsource.storage.model.recent import Recent
@@ -85,7 +96,10 @@ class RocksReads(ABC):
     @named_faults
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
         records = self._raw(partition, first, last, bytes_max)
-        found = [self._decoded(partition, index, record) for index, record in enumerate(records, first)]
+        found = [
+            self._decoded(partition, index, record, whole=False)
+            for index, record in enumerate(records, first)
+        ]
         if found:
             self._found[partition] = (found[-1].index, found[-1].first_position, found[-1].next_position)
         return found
@@ -130,13 +144,14 @@ class RocksReads(ABC):
         else:
             records = get([keys.entry_key(partition, index) for index in indexes]) or []
         return [
-            self._decoded(partition, index, record) for index, record in zip(indexes, records, strict=True)
+            self._decoded(partition, index, record, whole=False)
+            for index, record in zip(indexes, records, strict=True)
         ]
 
-    def _decoded(self, partition: int, index: int, record: bytes | None) -> Entry:
+    def _decoded(self, partition: int, index: int, record: bytes | None, *, whole: bool) -> Entry:
         if record is None:
             raise self._missing(partition, index)
-        entry = decode_entry(record)
+        entry = decode_entry(record, whole=whole)
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.path}: at {partition}/{index} lies the entry {entry.partition}/{entry.index};"
@@ -198,50 +213,82 @@ class RocksReads(ABC):
         key = keys.stream_key(partition, stream)
         head = self._heads[key]
         if head is None:
-            stored = self._database.streams.get(key)
-            if stored is None:
+            created = self._database.streams.get(key)
+            if created is None:
                 return None
-            head = keys.unpack_head(stored)
+            head = self._head_of(self._database.partition_index.iter(), key, created)
             self._heads.put(key, head)
         return head
 
+    def _head_of(self, cursor: RdictIter, key: bytes, created: bytes) -> StreamHead:
+        """The head of the stream with this key, of its creation and of its last slice."""
+        prefix = key + b"\0"
+        cursor.seek_for_prev(prefix + keys.LAST)
+        if not cursor.valid() or not cursor.key().startswith(prefix):
+            cursor.status()
+            raise Corrupt(
+                f"{self.path}: stream {keys.stream_of(key)!r} was created, but nothing of it is indexed;"
+                f" {PEERS_GO_ON}"
+            )
+        last = keys.slice_of(cursor.key(), cursor.value())
+        version = last.first_version + last.count - 1
+        return StreamHead(version, last.index, keys.unpack_u64(created), last.timestamp_us)
+
     @named_faults
-    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
         stored = self._database.ids.get(keys.id_key(partition, first_event_id))
-        return None if stored is None else keys.unpack_u64(stored)
+        return None if stored is None else keys.place_of(stored)
 
     @named_faults
     def slices(
         self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
     ) -> list[StreamSlice]:
-        prefix = keys.version_prefix(partition, stream)
-        from_version = min(max(from_version, 0), keys.INDEX_MAX)
-        cursor = self._database.partition_index.iter()
-        cursor.seek_for_prev(prefix + keys.pack_u64(from_version))
-        found: list[StreamSlice] = []
-        if forward and not _holds(cursor, prefix, from_version):
-            cursor.seek(prefix + keys.pack_u64(from_version))
-        step = cursor.next if forward else cursor.prev
-        while len(found) < slices_max and cursor.valid():
-            key = cursor.key()
-            if not key.startswith(prefix):
-                return found
-            index, count = keys.unpack_slice(cursor.value())
-            found.append(StreamSlice(keys.index_of(key), count, index))
-            step()
+        rows = _rows(
+            self._database.partition_index.iter(),
+            keys.prefix_of(partition, stream),
+            from_version,
+            forward=forward,
+        )
+        return _page(rows, keys.slice_of, from_version, forward=forward, slices_max=slices_max)
+
+    @named_faults
+    def tag_slices(
+        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
+    ) -> list[TagSlice]:
+        rows = _rows(
+            self._database.tags.iter(), keys.prefix_of(partition, tag), from_number, forward=forward
+        )
+        return _page(rows, keys.tag_slice_of, from_number, forward=forward, slices_max=slices_max)
+
+    @named_faults
+    def tag_head(self, partition: int, tag: str) -> TagHead | None:
+        for last in self.tag_slices(partition, tag, keys.INDEX_MAX, forward=False, slices_max=1):
+            return TagHead(last.first_number + last.count - 1, last.index)
+        return None
+
+    @named_faults
+    def mark(self, partition: int, name: str, *, index_max: int = keys.INDEX_MAX) -> MarkAt | None:
+        prefix = keys.prefix_of(partition, name)
+        cursor = self._database.marks.iter()
+        cursor.seek_for_prev(prefix + keys.pack_u64(index_max) + keys.LAST)
+        if cursor.valid() and (key := cursor.key()).startswith(prefix):
+            return keys.move_of(key, cursor.value())
         cursor.status()
-        return found
+        return None
 
     @named_faults
     def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
         """The slice that begins with exactly this version."""
-        stored = self._database.partition_index.get(
-            keys.version_prefix(partition, stream) + keys.pack_u64(first_version)
-        )
-        if stored is None:
-            return None
-        index, count = keys.unpack_slice(stored)
-        return StreamSlice(first_version, count, index)
+        key = keys.prefix_of(partition, stream) + keys.pack_u64(first_version)
+        stored = self._database.partition_index.get(key)
+        return None if stored is None else keys.slice_of(key, stored)
+
+    @named_faults
+    def tag_slice_at(self, partition: int, tag: str, first_number: int) -> TagSlice | None:
+        """The tag's slice that begins with exactly this number."""
+        key = keys.prefix_of(partition, tag) + keys.pack_u64(first_number)
+        stored = self._database.tags.get(key)
+        return None if stored is None else keys.tag_slice_of(key, stored)
 
     @named_faults
     def streams(
@@ -251,12 +298,13 @@ class RocksReads(ABC):
         cursor = self._database.streams.iter()
         # 0x00 sorts behind the stream itself and before every other one that begins with it.
         cursor.seek(max(begin, keys.stream_key(partition, after) + b"\0" if after else begin))
+        slices = self._database.partition_index.iter()
         found: list[tuple[str, StreamHead]] = []
         while len(found) < limit and cursor.valid():
             key = cursor.key()
             if not key.startswith(begin):
                 return found
-            found.append((keys.stream_of(key), keys.unpack_head(cursor.value())))
+            found.append((keys.stream_of(key), self._head_of(slices, key, cursor.value())))
             cursor.next()
         cursor.status()
         return found
@@ -285,11 +333,8 @@ class RocksReads(ABC):
         """How many rows each index holds (by walking them)."""
         prefix = keys.partition_prefix(partition)
         scan = self._database.scan
-        return IndexCounts(
-            sum(1 for _ in scan(keys.STREAMS, prefix)),
-            sum(1 for _ in scan(keys.PARTITION_INDEX, prefix)),
-            sum(1 for _ in scan(keys.IDS, prefix)),
-        )
+        families = (keys.STREAMS, keys.PARTITION_INDEX, keys.IDS, keys.TAGS, keys.MARKS)
+        return IndexCounts(*(sum(1 for _ in scan(family, prefix)) for family in families))
 
     # -- within
 
@@ -300,7 +345,8 @@ class RocksReads(ABC):
             cursor = self._database.events.iter()
             cursor.seek_for_prev(keys.entry_key(partition, keys.INDEX_MAX))
             if cursor.valid() and cursor.key().startswith(keys.partition_prefix(partition)):
-                entry = self._decoded(partition, keys.index_of(cursor.key()), cursor.value())
+                index = keys.index_of(cursor.key())
+                entry = self._decoded(partition, index, cursor.value(), whole=True)
                 tail = Tail(entry.index, entry.term, entry.next_position, entry.timestamp_us)
             else:
                 cursor.status()
@@ -309,9 +355,40 @@ class RocksReads(ABC):
         return tail
 
 
-def _holds(cursor: RdictIter, prefix: bytes, version: int) -> bool:
-    """Whether the cursor stands on the slice (of the stream with this prefix) that holds the version."""
-    if not cursor.valid() or not (key := cursor.key()).startswith(prefix):
-        return False
-    _, count = keys.unpack_slice(cursor.value())
-    return version < int(keys.index_of(key)) + int(count)
+_Row = TypeVar("_Row", StreamSlice, TagSlice)
+
+
+def _rows(cursor: RdictIter, prefix: bytes, start: int, *, forward: bool) -> Iterator[tuple[bytes, bytes]]:
+    """The rows under a prefix from the newest at or before `start` on; forward, from the first if there is
+    none."""
+    cursor.seek_for_prev(prefix + keys.pack_u64(min(max(start, 0), keys.INDEX_MAX)))
+    if forward and not (cursor.valid() and cursor.key().startswith(prefix)):
+        cursor.seek(prefix)
+    step = cursor.next if forward else cursor.prev
+    while cursor.valid():
+        key = cursor.key()
+        if not key.startswith(prefix):
+            return
+        yield key, cursor.value()
+        step()
+    cursor.status()
+
+
+def _page(
+    rows: Iterable[tuple[bytes, bytes]],
+    row_of: Callable[[bytes, bytes], _Row],
+    start: int,
+    *,
+    forward: bool,
+    slices_max: int,
+) -> list[_Row]:
+    """Up to `slices_max` slices; forward without the first if it ends before `start`."""
+    found: list[_Row] = []
+    for key, value in rows:
+        row = row_of(key, value)
+        if forward and not found and row[0] + row.count <= start:
+            continue
+        found.append(row)
+        if len(found) == slices_max:
+            break
+    return found

@@ -107,7 +107,7 @@ class RocksStorage(RocksReads):
         if truncated:
             self._heads.clear()
             self._found.clear()
-        self._heads.update(builder.heads)
+        self._heads.update(builder.heads)  # None hides what a truncation made untrue
         self._heads.age()
 
     @property
