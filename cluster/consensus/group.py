@@ -12,6 +12,8 @@ the message rests on is synced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from allsource.cluster.consensus.environment import Environment
 from allsource.cluster.consensus.leadership import Leadership
 from allsource.cluster.consensus.log import LogReader
@@ -37,7 +39,7 @@ from allsource.cluster.consensus.sense import (
     check_term,
 )
 from allsource.cluster.consensus.voter import Voter
-from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.model.entry import EVENTS, NOOP, Entry, NewAppend, make_entry
 from allsource.storage.model.log import HardState, PartitionState, PartitionWrite
 
 
@@ -235,12 +237,12 @@ class Group(Voter):
             and leadership.uncommitted_bytes < self._environment.config.uncommitted_bytes_max
         )
 
-    def propose(self, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
-        """Append an entry with these events; the time is raised to the partition's last if need be."""
+    def propose(self, appends: Sequence[NewAppend], timestamp_us: int) -> Entry:
+        """Append an entry of these appends; the time is raised to the partition's last if need be."""
         assert self.can_propose()
-        return self._append_own(EVENTS, parts, max(timestamp_us, self.log.last_timestamp_us))
+        return self._append_own(EVENTS, appends, max(timestamp_us, self.log.last_timestamp_us))
 
-    def _append_own(self, kind: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
+    def _append_own(self, kind: int, appends: Sequence[NewAppend], timestamp_us: int) -> Entry:
         assert self.leadership is not None
         entry = make_entry(
             partition=self.partition,
@@ -249,7 +251,7 @@ class Group(Voter):
             kind=kind,
             first_position=self.log.next_position,
             timestamp_us=timestamp_us,
-            parts=parts,
+            appends=appends,
         )
         self.log.append(entry)
         self.leadership.proposed(entry.index, len(entry.record))

@@ -14,7 +14,7 @@ number that was not seeded.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from allsource.cluster.consensus.balance import Balance
 from allsource.cluster.consensus.environment import ConsensusConfig
@@ -51,7 +51,7 @@ from allsource.cluster.consensus.syncs import LogEnd, Syncs
 from allsource.cluster.consensus.voter import NEVER
 from allsource.cluster.membership.liveness import DOWN, UP, FailureDetector
 from allsource.cluster.membership.registry import NodeRegistry, Readiness
-from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
+from allsource.storage.model.entry import CONFIG, Configuration, Entry, NewAppend, make_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.log import PartitionState
 
@@ -382,11 +382,12 @@ class MultiRaft(Questions):
             and message.term < self.groups[message.partition].term
         )
 
-    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
-        """Append an entry at this node, which must lead the partition (`can_propose`). The parts'
-        versions were checked by the caller against heads that include what is not committed.
-        The returned entry's `(term, index)` is the key of the pending answer."""
-        return self.groups[partition].propose(parts, timestamp_us)
+    def propose(self, partition: int, appends: Sequence[NewAppend], timestamp_us: int) -> Entry:
+        """Append an entry at this node, which must lead the partition (`can_propose`). The appends were
+        decided by the caller, one after the other, over a log that includes what is not committed.
+        The returned entry's `(term, index)` is the key of the pending answers, with each append's number
+        in the entry."""
+        return self.groups[partition].propose(appends, timestamp_us)
 
     def can_propose(self, partition: int) -> bool:
         """Leader, not handing leadership over, and uncommitted bytes below the limit."""

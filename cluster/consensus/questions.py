@@ -41,6 +41,11 @@ class Questions:
         group = self.groups.get(partition)
         return group.log.term_at(index) if group is not None else None
 
+    def next_index(self, partition: int) -> int:
+        """The index that the next entry of the partition will have if this node proposes it. It must be hosted
+        here."""
+        return self.groups[partition].log.last_index + 1
+
     def acknowledged_by(self, peer: str) -> list[LogEnd]:
         """Up to where a peer's replica has acknowledged entries to this node, for each partition led here.
         Its log can be shorter only in a later term, or if it has forgotten."""

@@ -43,7 +43,7 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.cluster.membership.registry import NodeRegistry
 from allsource.storage.interface import Storage
-from allsource.storage.model.entry import Entry, Part
+from allsource.storage.model.entry import Entry, NewAppend
 from allsource.storage.model.errors import Corrupt, DiskFull
 from allsource.storage.model.log import PartitionState
 
@@ -137,7 +137,8 @@ class Replica:
         self.is_leader = core.is_leader
         self.can_propose = core.can_propose
         self.entry_term = core.entry_term
-        self.propose: Callable[[int, tuple[Part, ...], int], Entry] = core.propose
+        self.next_index = core.next_index
+        self.propose: Callable[[int, Sequence[NewAppend], int], Entry] = core.propose
 
     @property
     def registry(self) -> NodeRegistry:

@@ -100,6 +100,7 @@ class Driver(Generic[_W]):
         self.is_leader = self.replica.is_leader
         self.can_propose = self.replica.can_propose
         self.entry_term = self.replica.entry_term
+        self.next_index = self.replica.next_index
         self.propose = self.replica.propose
         self.commit_index = self.replica.commit_index
         self.hosts = self.replica.hosts

@@ -96,7 +96,6 @@ class Disk:
 def entry(index: int, term: int, position: int | None = None, stream: str = "s") -> Entry:
     """An entry with one event; by default the log is one configuration and then such entries."""
     at = index - 1 if position is None else position
-    part = Part(stream, at, 1, index.to_bytes(16, "big"), b"\x90")
     return make_entry(
         partition=0,
         index=index,
@@ -104,7 +103,7 @@ def entry(index: int, term: int, position: int | None = None, stream: str = "s")
         kind=EVENTS,
         first_position=at,
         timestamp_us=index,
-        parts=(part,),
+        appends=[part(stream, at)],
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import msgpack
-
 from allsource.cluster.consensus.flow import TURN_BYTES_MAX, TURN_DISK_BYTES_MAX, TURN_US, SendBudget
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, Ready, Role, VoteReply
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, make_entry
+from allsource.storage.model.entry import CONFIG, Configuration, Entry, make_entry
 from allsource.storage.model.log import HardState, PartitionWrite
 from tests.simulation.disk import SimDisk
+from tests.storage.logs import part
 
 SECOND = 1_000_000
 PARTITIONS = 8
@@ -104,8 +103,6 @@ def _first(partition: int) -> Entry:
 
 
 def _entry(partition: int, index: int) -> Entry:
-    event_id = index.to_bytes(16, "big")
-    blob = msgpack.packb([[event_id, "E", bytes(400), b"", 1]])
     return make_entry(
         partition=partition,
         index=index,
@@ -113,7 +110,7 @@ def _entry(partition: int, index: int) -> Entry:
         kind=1,
         first_position=index - 1,
         timestamp_us=index,
-        parts=(Part(f"s{partition}", index - 1, 1, event_id, blob),),
+        appends=[part(f"s{partition}", index - 1, data=bytes(400))],
     )
 
 

@@ -11,8 +11,8 @@ from allsource.cluster.consensus.messages import (
     Role,
 )
 from allsource.cluster.consensus.reads import ReadRounds
-from allsource.storage.model.entry import Part
 from tests.cluster.consensus.lab import Bench
+from tests.storage.logs import part
 
 
 def leader(commit: bool = True) -> tuple[Bench, ReadRounds]:
@@ -33,7 +33,7 @@ def answer(number: int, term: int = 1) -> ReadRoundReply:
 
 
 def propose(bench: Bench) -> int:
-    bench.group.propose((Part("s", 1, 1, bytes(16), b"\x90"),), 0)
+    bench.group.propose([part("s", 1)], 0)
     bench.sync()
     return bench.group.log.last_index
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
-from allsource.storage.model.entry import Part
 from tests.simulation.disk import SimDisk
+from tests.storage.logs import part
 
 
 class Alone:
@@ -41,7 +41,7 @@ class Alone:
 
     def append(self, sync_us: int) -> None:
         number = self.core.commit_index(0) + 1
-        self.core.propose(0, (Part("s", 1, 1, number.to_bytes(16, "big"), b"\x90"),), self.now)
+        self.core.propose(0, [part("s", number)], self.now)
         self.turn(sync_us)
 
 
@@ -61,11 +61,11 @@ def test_a_slow_sync_counts_at_once_and_is_forgotten_by_degrees() -> None:
 def test_a_write_that_waits_for_another_ones_sync_waits_for_both() -> None:
     node = Alone()
     core = node.core
-    core.propose(0, (Part("s", 1, 1, bytes(16), b"\x90"),), node.now)
+    core.propose(0, [part("s", 1)], node.now)
     first = core.ready()
     node.now += 20_000
     core.tick(node.now)
-    core.propose(0, (Part("s", 2, 1, bytes(15) + b"1", b"\x90"),), node.now)
+    core.propose(0, [part("s", 2)], node.now)
     second = core.ready()
     assert first is not None
     assert second is not None

@@ -74,7 +74,7 @@ class World:
     def is_leader(self, partition: int) -> bool:
         return False
 
-    can_propose = entry_term = propose = is_leader
+    can_propose = entry_term = next_index = propose = is_leader
 
     # storage
     def write(self, writes: list[PartitionWrite]) -> None:
