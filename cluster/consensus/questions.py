@@ -42,8 +42,7 @@ class Questions:
         return group.log.term_at(index) if group is not None else None
 
     def next_index(self, partition: int) -> int:
-        """The index that the next entry of the partition will have if this node proposes it. It must be hosted
-        here."""
+        """The index that the next entry of a partition, which is hosted here, will have."""
         return self.groups[partition].log.last_index + 1
 
     def acknowledged_by(self, peer: str) -> list[LogEnd]:

@@ -9,30 +9,49 @@ record is the same as that write being lost) and drops the rest. It is written i
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
+from typing import TypeVar
 
 import msgpack
 
-from allsource.storage.model.entry import CONFIG, Configuration, Entry
+from allsource.storage.model.chunks import PLAIN, Chunk
+from allsource.storage.model.entry import CONFIG, Configuration, Entry, Part, Place
 from allsource.storage.model.log import (
     ConfigurationAt,
     HardState,
+    MarkAt,
     PartitionState,
     PartitionWrite,
     TermStart,
 )
+from allsource.storage.model.partition import tag_of
+
+T = TypeVar("T")
+
+CHUNK_EVENTS = 2
+"""Few, so that an append often has several chunks."""
 
 
-def blob_of(ids: Sequence[bytes]) -> bytes:
-    """A blob of events that are nothing but their ids."""
-    packed: bytes = msgpack.packb([[event_id, "E", b"", b"", 1] for event_id in ids])
-    return packed
+def chunks_of(ids: Sequence[bytes]) -> tuple[Chunk, ...]:
+    """Chunks of events that are nothing but their ids."""
+    cut = [ids[first : first + CHUNK_EVENTS] for first in range(0, len(ids), CHUNK_EVENTS)]
+    packed = [msgpack.packb([[event_id, "E", b"", b"", 1] for event_id in some]) for some in cut]
+    return tuple([Chunk(len(some), len(raw), PLAIN, raw) for some, raw in zip(cut, packed, strict=True)])
 
 
-def ids_of(blob: bytes) -> list[bytes]:
-    """The event ids in a blob, in order."""
-    return [event[0] for event in msgpack.unpackb(blob)]
+def parts_of(entry: Entry) -> Iterator[tuple[Part, tuple[bytes, ...]]]:
+    """The parts of all appends of an entry, in order, each with its event ids."""
+    for placed in entry.placed():
+        found = [msgpack.unpackb(chunk.data) for chunk in entry.chunks(placed)]
+        yield placed.part, tuple([event[0] for chunk in found for event in chunk])
+
+
+def ids_of(entry: Entry, ordinal: int) -> list[tuple[str, tuple[bytes, ...]]]:
+    """Streams and event ids of one append of an entry."""
+    first = sum(len(append.parts) for append in entry.appends[:ordinal])
+    parts = list(parts_of(entry))[first : first + len(entry.appends[ordinal].parts)]
+    return [(part.stream, ids) for part, ids in parts]
 
 
 class Replica:
@@ -69,16 +88,20 @@ class Replica:
 
 
 class Index:
-    """What storage derives from a log: streams with their events, and appends by first event id."""
+    """What storage derives from a log: events by stream and tag, marks, and appends by first event id."""
 
-    __slots__ = ("appends", "configurations", "streams")
+    __slots__ = ("appends", "configurations", "marks", "streams", "tags")
 
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self.configurations: list[ConfigurationAt] = []
         """Ascending; the newest is the one in force (rule 8)."""
         self.streams: dict[str, list[tuple[int, bytes]]] = {}
         """`(index of the entry, event id)` by version, of each stream."""
-        self.appends: dict[bytes, int] = {}
+        self.tags: dict[str, list[tuple[int, bytes]]] = {}
+        """The same by tag number, of each tag."""
+        self.marks: dict[str, list[MarkAt]] = {}
+        """All that each mark ever was, oldest first."""
+        self.appends: dict[bytes, Place] = {}
         for entry in entries:
             self.add(entry)
 
@@ -86,22 +109,32 @@ class Index:
         """Index one more entry."""
         if entry.kind == CONFIG:
             self.configurations.append(ConfigurationAt(entry.index, Configuration.decode(entry.payload())))
-        for part in entry.parts:
-            events = self.streams.setdefault(part.stream, [])
-            events.extend((entry.index, event_id) for event_id in ids_of(part.blob))
-            self.appends[part.first_id] = entry.index
+        for part, ids in parts_of(entry):
+            events = [(entry.index, event_id) for event_id in ids]
+            self.streams.setdefault(part.stream, []).extend(events)
+            if tag := tag_of(part.stream):
+                self.tags.setdefault(tag, []).extend(events)
+        for ordinal, append in enumerate(entry.appends):
+            for part in append.parts:
+                self.appends[part.first_id] = Place(entry.index, ordinal)
+            for name, position, generation in append.marks:
+                moved = MarkAt(position, generation, entry.index, ordinal)
+                self.marks.setdefault(name, []).append(moved)
 
     def remove(self, entry: Entry) -> None:
         """Undo the newest entry."""
         if entry.kind == CONFIG:
             self.configurations.pop()
         for part in entry.parts:
-            events = self.streams[part.stream]
-            del events[len(events) - part.count :]
-            if not events:
-                del self.streams[part.stream]
-            if self.appends.get(part.first_id) == entry.index:
+            _drop(self.streams, part.stream, part.count)
+            if tag := tag_of(part.stream):
+                _drop(self.tags, tag, part.count)
+            place = self.appends.get(part.first_id)
+            if place is not None and place.index == entry.index:
                 del self.appends[part.first_id]
+        for append in entry.appends:
+            for mark in append.marks:
+                _drop(self.marks, mark.name, 1)
 
     def version(self, stream: str) -> int:
         """The stream's newest version, committed or not; 0 if it has no event."""
@@ -112,21 +145,49 @@ class Index:
         events = self.streams.get(stream)
         return events[-1][0] if events else 0
 
+    def tag(self, tag: str) -> tuple[int, int]:
+        """`(newest number, index of the entry that holds it)` of the tag; zeros if it has no event."""
+        events = self.tags.get(tag)
+        return (len(events), events[-1][0]) if events else (0, 0)
+
     def events_up_to(self, stream: str, index: int) -> tuple[bytes, ...]:
         """Ids of the stream's events in entries up to `index`."""
-        events = self.streams.get(stream, [])
-        end = bisect_right(events, index, key=lambda event: event[0])
-        return tuple([event_id for _, event_id in events[:end]])
+        return _up_to(self.streams.get(stream, []), index)
+
+    def tagged_up_to(self, tag: str, index: int) -> tuple[bytes, ...]:
+        """Ids of the tag's events in entries up to `index`."""
+        return _up_to(self.tags.get(tag, []), index)
+
+    def mark(self, name: str, index_max: int) -> MarkAt | None:
+        """The mark as the entries up to `index_max` left it."""
+        moves = self.marks.get(name, [])
+        end = bisect_right(moves, index_max, key=lambda moved: moved.index)
+        return moves[end - 1] if end else None
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Index)
             and self.streams == other.streams
+            and self.tags == other.tags
+            and self.marks == other.marks
             and self.appends == other.appends
             and self.configurations == other.configurations
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _drop(lists: dict[str, list[T]], name: str, count: int) -> None:
+    """Drop the newest `count` of one of these lists, and an empty list."""
+    found = lists[name]
+    del found[len(found) - count :]
+    if not found:
+        del lists[name]
+
+
+def _up_to(events: Sequence[tuple[int, bytes]], index: int) -> tuple[bytes, ...]:
+    end = bisect_right(events, index, key=lambda event: event[0])
+    return tuple([event_id for _, event_id in events[:end]])
 
 
 class SimDisk:

@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 
-from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.entry import EVENTS, Entry, Mark, Place, make_entry
 from allsource.storage.model.log import HardState, PartitionWrite
-from tests.simulation.disk import Index, SimDisk, blob_of
+from tests.simulation.disk import Index, SimDisk, chunks_of, ids_of
+from tests.storage.logs import new_append
 
 
 def _entry(index: int, term: int = 1) -> Entry:
@@ -20,7 +21,7 @@ def _entry(index: int, term: int = 1) -> Entry:
         kind=EVENTS,
         first_position=index,
         timestamp_us=index,
-        parts=(Part("s", index, 1, event_id, blob_of([event_id])),),
+        appends=[new_append(("s{t}", index, index, chunks_of([event_id])), marks=[Mark("m", index, term)])],
     )
 
 
@@ -60,8 +61,24 @@ def test_a_truncation_takes_its_indexes_with_it() -> None:
     disk.write(_append(_entry(1), _entry(2), _entry(3)))
     disk.write(_append(_entry(2, term=2), truncate_from=2))
     assert disk.index[0] == Index([_entry(1), _entry(2, term=2)])
-    assert disk.index[0].version("s") == 2
+    assert disk.index[0].version("s{t}") == disk.index[0].tag("t")[0] == 2
+    assert disk.index[0].mark("m", 9) == (2, 2, 2, 0)
+    assert disk.index[0].mark("m", 1) == (1, 1, 1, 0)
     assert disk.load(0).terms == [(1, 1), (2, 2)]
+
+
+def test_each_append_of_an_entry_has_its_own_place() -> None:
+    a, b, c = (bytes([n]) * 16 for n in (1, 2, 3))
+    two = [new_append(("s{t}", 1, 1, chunks_of([a]))), new_append(("s{t}", 2, 2, chunks_of([b, c])))]
+    entry = make_entry(
+        partition=0, index=1, term=1, kind=EVENTS, first_position=1, timestamp_us=0, appends=two
+    )
+    index = Index([entry])
+    assert index.appends == {a: Place(1, 0), b: Place(1, 1)}
+    assert index.tagged_up_to("t", 1) == (a, b, c)
+    assert ids_of(entry, 1) == [("s{t}", (b, c))]
+    index.remove(entry)
+    assert index == Index()
 
 
 def test_a_hole_in_the_log_is_refused() -> None:

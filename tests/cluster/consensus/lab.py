@@ -8,8 +8,9 @@ from allsource.cluster.consensus.environment import ConsensusConfig
 from allsource.cluster.consensus.group import Group
 from allsource.cluster.consensus.lanes import Lanes
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
-from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
+from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, make_entry
 from allsource.storage.model.log import HardState, LogMarks, PartitionState, PartitionWrite
+from tests.storage.logs import part
 
 MEMBERS = ("a", "b", "c")
 SECOND = 1_000_000

@@ -22,7 +22,7 @@ from tests.cluster.consensus.lab import SECOND, Bench, entry, noop
 from tests.storage.logs import part
 
 
-def appends(n: int = 1) -> list[NewAppend]:
+def one_append(n: int = 1) -> list[NewAppend]:
     return [part("s", n)]
 
 
@@ -52,7 +52,7 @@ def test_rule_1_the_leader_counts_itself_only_when_its_own_disk_has_the_entry() 
     bench.elect()
     bench.accept("b")
     assert bench.group.commit == 2
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     bench.accept("b", 3)
     assert bench.group.commit == 2, "one follower and an unsynced leader are no majority"
     bench.sync()
@@ -145,7 +145,7 @@ def test_a_leader_tells_how_far_its_followers_are_behind() -> None:
     bench.accept("b", 1)
     bench.accept("c")
     assert told() == {"b": (1, True), "c": (0, True)}
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     assert told() == {"b": (2, True), "c": (1, True)}
     bench.group.peer_reachable("c", bench.now)
     assert told() == {"b": (2, True), "c": (1, False)}, "what was under way to it is lost"
@@ -326,7 +326,7 @@ def test_rule_20_a_transfer_stops_proposals_waits_for_the_match_and_gives_up_in_
     bench = Bench()
     bench.elect()
     bench.accept("b")
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     bench.group.transfer("b", bench.now)
     assert not bench.group.can_propose()
     assert not any(isinstance(m, TimeoutNow) for _, m in bench.sent())
@@ -353,14 +353,14 @@ def test_rule_21_probing_keeps_one_message_in_flight_replicating_a_window() -> N
     bench = Bench(config=ConsensusConfig(inflight_messages_max=3))
     bench.elect()
     for n in range(5):
-        bench.group.propose(appends(n + 1), 0)
+        bench.group.propose(one_append(n + 1), 0)
         assert not [to for to, m in bench.sent() if isinstance(m, Append)], "still probing"
     bench.accept("b", 2)
     bench.write()
     appends = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
     assert [e.index for e in appends[0].entries] == [3, 4, 5, 6, 7]
     for n in range(5):
-        bench.group.propose(appends(n + 6), 0)
+        bench.group.propose(one_append(n + 6), 0)
         bench.sent()
     assert bench.group.leadership is not None
     assert bench.group.leadership.progress["b"].next == 10, "three messages under way, no more"
@@ -371,7 +371,7 @@ def test_rule_21_uncommitted_bytes_are_bounded() -> None:
     bench.elect()
     bench.accept("b")
     while bench.group.can_propose():
-        bench.group.propose(appends(), 0)
+        bench.group.propose(one_append(), 0)
     assert 2 < bench.group.log.last_index < 9
     bench.sync()
     bench.accept("b")
@@ -404,7 +404,7 @@ def test_rule_34_late_refusals_change_nothing() -> None:
     bench.sent()
     for prev_index in (20, 40):  # what it has by now
         bench.step("b", AppendReply(0, bench.group.term, False, 20, 1, prev_index))
-        bench.group.propose(appends(), 0)
+        bench.group.propose(one_append(), 0)
         (append,) = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
         assert append.prev_index == bench.group.log.last_index - 1, "the window streams on"
     last = bench.group.log.last_index
@@ -427,7 +427,7 @@ def test_a_follower_that_lost_messages_is_probed_again() -> None:
     bench = Bench()
     bench.elect()
     bench.accept("b")
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     assert [to for to, m in bench.sent() if isinstance(m, Append)] == ["b"]
     bench.group.peer_reachable("b", bench.now)
     again = [m for to, m in bench.sent() if to == "b" and isinstance(m, Append)]
@@ -532,7 +532,7 @@ def test_rule_35_a_leader_whose_entries_do_not_arrive_steps_down_and_lets_others
     bench = Bench()
     bench.elect()
     bench.accept("b")
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     beats_of_a_follower(bench, 5, 2)
     assert bench.group.leadership is not None
     beats_of_a_follower(bench, 4, 2)
@@ -562,7 +562,7 @@ def test_rule_35_entries_that_wait_for_a_followers_disk_have_arrived() -> None:
     bench = Bench()
     bench.elect()
     bench.accept("b")
-    bench.group.propose(appends(), 0)
+    bench.group.propose(one_append(), 0)
     beats_of_a_follower(bench, 40, 3)
     assert bench.group.leadership is not None
     beats_of_a_follower(bench, 40, 3)

@@ -26,10 +26,12 @@ from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.consensus.sense import INDEX_MAX, TERM_JUMP_MAX, TERM_MAX, PeerNonsense
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.message_codec import decode_messages, encode_message
-from allsource.storage.model.entry import CONFIG, EVENTS, Entry, Part, make_entry
+from allsource.storage.model.entry import CONFIG, EVENTS, Entry, Mark, NewAppend, make_entry
+from allsource.storage.model.entry import Append as StoredAppend
 from allsource.storage.model.log import HardState
 from tests.cluster.consensus.lab import Bench, entry, noop
 from tests.simulation.disk import SimDisk
+from tests.storage.logs import part
 
 FAR = TERM_JUMP_MAX + 3
 LAST = 2**63 - 1
@@ -243,11 +245,22 @@ def record(**changes: object) -> Entry:
     return make_entry(**(fields | changes))  # type: ignore[arg-type]
 
 
+def moving(name: str, position: int, generation: int) -> NewAppend:
+    return NewAppend(StoredAppend((), (Mark(name, position, generation),)), ())
+
+
 UNSTORABLE: dict[str, Callable[[], Entry]] = {
-    "a stream without a name": lambda: record(parts=(Part("", 1, 1, bytes(16), b"\x90"),)),
-    "a stream too long": lambda: record(parts=(Part("s" * 129, 1, 1, bytes(16), b"\x90"),)),
-    "a stream that ends a key": lambda: record(parts=(Part("a\0b", 1, 1, bytes(16), b"\x90"),)),
-    "a version without end": lambda: record(parts=(Part("s", 2**64 - 1, 1, bytes(16), b"\x90"),)),
+    "a stream without a name": lambda: record(appends=[part("", 1)]),
+    "a stream too long": lambda: record(appends=[part("s" * 129, 1)]),
+    "a stream that ends a key": lambda: record(appends=[part("a\0b", 1)]),
+    "a version without end": lambda: record(appends=[part("s", 2**64 - 1)]),
+    "a bad append behind a good one": lambda: record(appends=[part("s", 1), part("s", 2**64 - 1)]),
+    "a tag number without end": lambda: record(appends=[part("s{t}", 1, first_tag_number=2**64 - 1)]),
+    "a mark without a name": lambda: record(appends=[moving("", 1, 1)]),
+    "a mark too long": lambda: record(appends=[moving("m" * 129, 1, 1)]),
+    "a mark that ends a key": lambda: record(appends=[moving("m\0", 1, 1)]),
+    "a mark without end": lambda: record(appends=[moving("m", 2**64 - 1, 1)]),
+    "a generation without end": lambda: record(appends=[moving("m", 1, 2**64 - 1)]),
     "a configuration that is none": lambda: record(kind=CONFIG, payload=b"\x01"),
 }
 

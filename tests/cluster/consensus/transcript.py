@@ -11,6 +11,7 @@ and echoes are delivered and not shown. Every write is synced at once, unless it
     cluster 3 [partitions=N] [KNOB=N ...]   fresh nodes n1, n2, ..., all connected; knobs of ConsensusConfig
     pass 50ms                               time passes
     append n1 [stream] [events]             propose an append (one event to stream "s") at n1
+    appends n1 s t s                        propose an entry of appends, of one event to each stream, at n1
     read n1                                 a linearizable read at n1
     hold n1 / sync n1                       n1's disk hangs / does what waits
     cut n1 n2 / mend n1 n2                  nothing passes between two nodes / it does again
@@ -47,10 +48,11 @@ from allsource.cluster.consensus.messages import (
 )
 from allsource.cluster.consensus.multiraft import ConsensusConfig, MultiRaft
 from allsource.cluster.membership.placement import replica_sets
-from allsource.storage.model.entry import CONFIG, NOOP, Entry, Part
+from allsource.storage.model.entry import CONFIG, NOOP, Entry, NewAppend
 from allsource.storage.model.log import PartitionWrite
-from tests.simulation.disk import SimDisk, blob_of
+from tests.simulation.disk import SimDisk, chunks_of
 from tests.simulation.network import sealed_message
+from tests.storage.logs import new_append
 
 MILLISECOND = 1_000
 DASHES = "----"
@@ -137,6 +139,7 @@ class Interpreter:
             "cluster": self._cluster,
             "pass": self._pass,
             "append": self._append,
+            "appends": self._appends,
             "read": self._read,
             "hold": self._hold,
             "sync": self._sync,
@@ -221,12 +224,23 @@ class Interpreter:
         if not core.can_propose(0):
             self._say(name, f"cannot propose, its leader is {core.leader_of(0)}")
             return
-        ids = [(self._events + offset).to_bytes(16, "big") for offset in range(int(events))]
-        self._events += len(ids)
         version = self._nodes[name].disk.index[0].version(stream)
-        part = Part(stream, version + 1, len(ids), ids[0], blob_of(ids))
-        entry = core.propose(0, (part,), self._now)
+        entry = core.propose(0, [self._new(stream, version, int(events))], self._now)
         self._say(name, f"proposes {_entry(entry)}")
+
+    def _appends(self, name: str, *streams: str) -> None:
+        index = self._nodes[name].disk.index[0]
+        new = [
+            self._new(stream, index.version(stream) + streams[:number].count(stream), 1)
+            for number, stream in enumerate(streams)
+        ]
+        entry = self._core(self._nodes[name]).propose(0, new, self._now)
+        self._say(name, f"proposes {_entry(entry)}")
+
+    def _new(self, stream: str, version: int, events: int) -> NewAppend:
+        ids = [(self._events + offset).to_bytes(16, "big") for offset in range(events)]
+        self._events += len(ids)
+        return new_append((stream, version + 1, 0, chunks_of(ids)))
 
     def _read(self, name: str) -> None:
         self._core(self._nodes[name]).read(0, "a read", 0, self._now)
@@ -364,7 +378,10 @@ def _entry(entry: Entry) -> str:
     elif entry.kind == CONFIG:
         what = "configuration"
     else:
-        what = ",".join(f"{part.stream}:{part.first_version}-{part.last_version}" for part in entry.parts)
+        what = " + ".join(
+            ",".join(f"{part.stream}:{part.first_version}-{part.last_version}" for part in append.parts)
+            for append in entry.appends
+        )
     return f"{entry.index}/{entry.term}({what})"
 
 
