@@ -41,7 +41,6 @@ from allsource.storage.model.log import (
     TagSlice,
 )
 
-
 INDEX_MAX = 2**63 - 1
 """More than any log index."""
 
