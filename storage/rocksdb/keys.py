@@ -16,7 +16,7 @@ Column families (the user's names first) and what they hold, numbers big-endian:
                      'i'                                    -> incarnation u64, replica id
 
 Names (of streams, tags and marks) are UTF-8 without control characters, so a 0x00 can only be the end of
-one: the slices of `a` and `a1` never mix, and those of a stream lie together, in ascending order of version.
+one: the slices of `a` and `a1` never mix, and those of a stream lie together, ascending by version.
 
 Nothing is ever written over. What a stream's, a tag's or a mark's newest state is, its last slice or move
 says; what a truncation takes back, it deletes.
