@@ -9,21 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pytest
 
 from allsource.storage.interface import Storage
-from allsource.storage.model.entry import Configuration
+from allsource.storage.model.entry import Configuration, Mark
 from allsource.storage.model.errors import CheckpointsUnsupported, Corrupt, StorageFault
-from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamSlice
+from allsource.storage.model.log import HardState, PartitionState, PartitionWrite, StreamSlice, TagSlice
+from allsource.storage.model.partition import tag_of
 from tests.storage.logs import LogModel
 
 PARTITIONS = 8
 P = 3
 """The partition of tests that need only one."""
+STREAMS = ("s0", "s1", "s2{t}", "{t}s3", "s4{u}", "$s5{t}")
+"""Of random histories."""
 
 
 class Backend(Protocol):
@@ -61,7 +65,10 @@ class StorageContract:
         assert storage.load(P) == PartitionState(P)
         assert storage.entries(P, 1, 10, 1 << 20) == []
         assert storage.head(P, "a") is None
-        assert storage.index_of_append(P, bytes(16)) is None
+        assert storage.place_of_append(P, bytes(16)) is None
+        assert storage.tag_head(P, "a") is None
+        assert storage.tag_slices(P, "a", 1, forward=True, slices_max=5) == []
+        assert storage.mark(P, "a") is None
         assert storage.index_of_position(P, 1) is None
         assert storage.slices(P, "a", 1, forward=True, slices_max=5) == []
         assert storage.slices(P, "a", 1, forward=False, slices_max=5) == []
@@ -260,24 +267,74 @@ class StorageContract:
         one, other = LogModel(P), LogModel(P + 1)
         storage.write([one.write(one.events(("a", 1))), other.write(other.events(("b", 2), seed=9))])
         check_equal(storage, [one, other])
-        assert storage.index_of_append(P + 1, one.entries[0].parts[0].first_id) is None
+        assert storage.place_of_append(P + 1, one.entries[0].parts[0].first_id) is None
+
+    # -- appends, tags and marks
+
+    def test_an_entry_has_a_place_for_each_of_its_appends(self, storage: Storage) -> None:
+        log = LogModel(P)
+        log.events(("a", 1))
+        shared = log.appends(
+            ([("a", 2), ("b", 1)], []), ([], [Mark("m", 1, 0)]), ([("c", 1)], []), ([("a", 1)], [])
+        )
+        storage.write([log.write(*log.entries)])
+        check_equal(storage, [log])
+        places = [storage.place_of_append(P, part.first_id) for part in shared.parts]
+        assert places == [(2, 0), (2, 0), (2, 2), (2, 3)]
+        assert [piece.part for piece in log.slices("a")] == [0, 0, 3]
+
+    def test_tag_slices_forward_and_backward_from_any_number(self, storage: Storage) -> None:
+        log = LogModel(P)
+        for i in range(12):
+            log.appends(([("{t}a", 1 + i % 4), ("x", 1)], []), ([("b{t}", 2), ("{t1}", 1)], []))
+            log.events(("$own{t}", 1), ("{", 1), ("{}t", 1))
+        storage.write([log.write(*log.entries)])
+        check_equal(storage, [log])
+        for tag in ("t", "t1", "absent", ""):
+            expected = log.tag_slices(tag) if tag else []
+            end = log.number(tag) if tag else 0
+            for number in [0, 1, 2, 5, end - 1, end, end + 1, end + 99, 2**63 - 1]:
+                for slices_max in (1, 3, 100):
+                    found = storage.tag_slices(P, tag, number, forward=True, slices_max=slices_max)
+                    assert found == _forward(expected, number)[:slices_max]
+                    found = storage.tag_slices(P, tag, number, forward=False, slices_max=slices_max)
+                    assert found == _backward(expected, number)[:slices_max]
+
+    def test_a_mark_is_what_its_last_move_says_up_to_an_index(self, storage: Storage) -> None:
+        log = LogModel(P)
+        log.events(("a", 1), marks=[Mark("m", 3, 1), Mark("m1", 9, 9)])
+        log.noop()
+        log.appends(([], [Mark("m", 4, 1)]), ([], [Mark("m", 0, 2)]))
+        log.events(("a", 1), marks=[Mark("m", 2**63 - 1, 2**63 - 1)])
+        storage.write([log.write(*log.entries)])
+        check_equal(storage, [log])
+        expected = [None, (3, 1, 1, 0), (3, 1, 1, 0), (0, 2, 3, 1), (2**63 - 1, 2**63 - 1, 4, 0)]
+        assert [storage.mark(P, "m", index_max=index) for index in range(5)] == expected
+        assert storage.mark(P, "m") == expected[-1]
+        assert storage.mark(P, "") is None
+        assert storage.mark(P + 1, "m") is None
 
     # -- truncation
 
     def test_truncation_undoes_every_index(self, storage: Storage) -> None:
         log = LogModel(P)
         log.configuration("n1", term=0)
-        log.events(("a", 2), ("b", 1), term=1)
+        log.events(("a", 2), ("b", 1), ("{t}1", 2), term=1, marks=[Mark("m", 4, 1)])
         kept = log.copy()
-        log.events(("a", 3), term=2)
+        log.events(("a", 3), ("{t}2", 1), term=2, marks=[Mark("m", 5, 1), Mark("n", 1, 0)])
         log.events(("c", 1), ("b", 2), term=3)
+        log.appends(
+            ([("{t}1", 1), ("{u}", 1)], [Mark("m", 6, 1)]), ([("{t}1", 3)], [Mark("m", 0, 2)]), term=3
+        )
         log.configuration("n1", "n2", term=3)
         storage.write([log.write(*log.entries)])
         storage.write([kept.write(truncate_from=3)])
         check_equal(storage, [kept])
         for entry in log.entries[2:]:
             for gone in entry.parts:
-                assert storage.index_of_append(P, gone.first_id) is None
+                assert storage.place_of_append(P, gone.first_id) is None
+        assert storage.tag_head(P, "u") is None
+        assert storage.mark(P, "n") is None
 
     def test_truncation_and_replacement_are_one_write(self, storage: Storage) -> None:
         log = LogModel(P)
@@ -408,12 +465,15 @@ class StorageContract:
         RandomHistory(backend, seed).run(steps=120)
 
 
-def _forward(slices: list[StreamSlice], version: int) -> list[StreamSlice]:
-    return [s for s in slices if s.first_version + s.count > version]
+_Slice = TypeVar("_Slice", StreamSlice, TagSlice)
 
 
-def _backward(slices: list[StreamSlice], version: int) -> list[StreamSlice]:
-    return [s for s in reversed(slices) if s.first_version <= version]
+def _forward(slices: list[_Slice], start: int) -> list[_Slice]:
+    return [s for s in slices if s[0] + s.count > start]
+
+
+def _backward(slices: list[_Slice], start: int) -> list[_Slice]:
+    return [s for s in reversed(slices) if s[0] <= start]
 
 
 def suppress_closed() -> suppress:
@@ -441,9 +501,17 @@ def check_equal(storage: Storage, logs: Iterable[LogModel]) -> None:
             assert storage.head(p, stream) == log.head(stream)
             everything = storage.slices(p, stream, 1, forward=True, slices_max=1 << 20)
             assert everything == log.slices(stream)
+        for tag in {tag_of(stream) for stream in log.streams()} - {""}:
+            assert storage.tag_head(p, tag) == log.tag_head(tag)
+            assert storage.tag_slices(p, tag, 1, forward=True, slices_max=1 << 20) == log.tag_slices(tag)
+        for name in {mark.name for e in entries for append in e.appends for mark in append.marks}:
+            for index_max in (len(entries), len(entries) // 2):
+                found = storage.mark(p, name, index_max=index_max)
+                assert found == log.mark(name, index_max)
         for entry in entries:
-            for part in entry.parts:
-                assert storage.index_of_append(p, part.first_id) == entry.index
+            for ordinal, append in enumerate(entry.appends):
+                for part in append.parts:
+                    assert storage.place_of_append(p, part.first_id) == (entry.index, ordinal)
         for position in range(log.next_position + 1):
             assert storage.index_of_position(p, position) == log.index_of_position(position)
         assert list(storage.verify(p)) == []
@@ -459,6 +527,8 @@ class RandomHistory:
         self.storage = backend.open()
         self.logs = [LogModel(p) for p in range(PARTITIONS)]
         self.terms = [1] * PARTITIONS
+        self.moves = count(1)
+        """Positions of marks: they only grow."""
         self.history: list[list[LogModel]] = []
         """The logs as they were after the last sync, and after each write since."""
         self._remember(synced=True)
@@ -504,11 +574,13 @@ class RandomHistory:
     def look(self) -> None:
         """Spot checks, which fill the backend's caches at odd moments."""
         log = self.random.choice(self.logs)
-        stream = f"s{self.random.randrange(5)}"
+        stream = self.random.choice(STREAMS)
         version = self.random.randrange(1, log.version(stream) + 3)
         assert self.storage.head(log.partition, stream) == log.head(stream)
         found = self.storage.slices(log.partition, stream, version, forward=True, slices_max=3)
         assert found == _forward(log.slices(stream), version)[:3]
+        assert self.storage.tag_head(log.partition, "t") == log.tag_head("t")
+        assert self.storage.mark(log.partition, "m") == log.mark("m", len(log.entries))
         position = self.random.randrange(1, log.next_position + 2)
         found_index = self.storage.index_of_position(log.partition, position)
         assert found_index == log.index_of_position(position)
@@ -534,13 +606,19 @@ class RandomHistory:
             return log.noop(term)
         if kind < 0.15:
             return log.configuration(*[f"n{i}" for i in range(random.randint(1, 4))], term=term)
-        streams = random.sample([f"s{i}" for i in range(5)], random.choice((1, 1, 2)))
-        return log.events(
-            *[(stream, random.choice((1, 1, 3))) for stream in streams],
+        return log.appends(
+            *[self._append() for _ in range(random.choice((1, 1, 2, 4)))],
             term=term,
             seed=random.getrandbits(60),
             data=random.randbytes(random.choice((0, 10, 300))),
         )
+
+    def _append(self) -> tuple[list[tuple[str, int]], list[Mark]]:
+        random = self.random
+        streams = random.sample(STREAMS, random.choice((0, 1, 1, 2)))
+        names = random.sample(("m", "m1", "n"), random.choice((0, 0, 1, 2)) if streams else 1)
+        marks = [Mark(name, next(self.moves), 0) for name in names]
+        return [(stream, random.choice((1, 1, 3))) for stream in streams], marks
 
     def _looks_like(self, log: LogModel) -> bool:
         p = log.partition

@@ -29,10 +29,11 @@ from tests.foreign import foreign_event
 from tests.storage.decision_contract import DecisionContract
 from tests.storage.reading_contract import ReadingContract
 from tests.storage.repository_backend import BEGIN, Clock, RepositoryBackend, new, sharing_a_partition
+from tests.storage.tag_contract import TagContract
 from tests.storage.writing_contract import WritingContract
 
 
-class RepositoryContract(ReadingContract, WritingContract, DecisionContract):
+class RepositoryContract(ReadingContract, WritingContract, DecisionContract, TagContract):
     """The suite."""
 
     # -- appending and reading

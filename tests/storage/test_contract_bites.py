@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from random import Random
-from unittest import mock
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,9 @@ from allsource.storage.embedded import log_repository
 from allsource.storage.embedded.log_repository import LogRepository
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.answers import AppendResult, StreamAppend
-from allsource.storage.model.append import AppendPart, Known, Log, Unmet, decide
-from allsource.storage.model.entry import Entry, Part
+from allsource.storage.model.append import AppendRequest, Known, Log, Unmet, decide
+from allsource.storage.model.chunks import CheckedEvents
+from allsource.storage.model.entry import Append, Entry, NewAppend, Part, Place
 from allsource.storage.model.errors import AllsourceError, WrongExpectedVersion
 from allsource.storage.model.expected import ANY, is_met, show_expected
 from allsource.storage.model.log import PartitionWrite, StreamHead, StreamSlice
@@ -109,7 +111,40 @@ class NoopsTakePositions(MemoryStorage):
         return None
 
 
-STORAGE_MUTANTS = [MissedRollback, HeadNotRestored, LosesSynced, TornWrite, SliceTooFar, NoopsTakePositions]
+class TagNotRestored(MemoryStorage):
+    """A truncation leaves a tag's numbers behind."""
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        kept = [{tag: list(slices) for tag, slices in log.tags.items()} for log in self._logs]
+        super().write(writes)
+        for log, tags in zip(self._logs, kept, strict=True):
+            log.tags = {
+                tag: max(tags.get(tag, []), log.tags.get(tag, []), key=len) for tag in tags | log.tags
+            }
+
+
+class MarkNotRestored(MemoryStorage):
+    """A mark that was moved by what is truncated stays where it was moved to."""
+
+    def write(self, writes: Sequence[PartitionWrite]) -> None:
+        kept = [dict(log.moved) for log in self._logs]
+        super().write(writes)
+        for log, moved in zip(self._logs, kept, strict=True):
+            log.moved = moved | log.moved
+
+
+class OneForAll(MemoryStorage):
+    """All appends of an entry are said to be its first."""
+
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
+        found = super().place_of_append(partition, first_event_id)
+        return found and found._replace(ordinal=0)
+
+
+STORAGE_MUTANTS = [
+    *(MissedRollback, HeadNotRestored, LosesSynced, TornWrite, SliceTooFar, NoopsTakePositions),
+    *(TagNotRestored, MarkNotRestored, OneForAll),
+]
 
 
 def test_the_honest_copy_passes() -> None:
@@ -156,57 +191,68 @@ def breaks_repository(kind: type[LogRepository]) -> bool:
     return any(attempt(seed) for seed in range(4))
 
 
+def _changed(append: NewAppend, change: Callable[[Part], Part]) -> NewAppend:
+    (parts, marks), data = append
+    return NewAppend(Append(tuple(map(change, parts)), marks), data)
+
+
 class LostUpdate(LogRepository):
     """The expected version is not compared."""
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
-        return await super().append(*(append._replace(expected_version="any") for append in appends))
+    async def append(self, *appends: StreamAppend, **more: Any) -> AppendResult:
+        anything = (append._replace(expected_version="any") for append in appends)
+        return await super().append(*anything, **more)
 
 
 class Gap(LogRepository):
     """Every seventh append skips a version."""
 
-    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
-        self._end(partition)
-        if self._ends[partition].last_index % 7 == 6:
-            parts = tuple(part._replace(first_version=part.first_version + 1) for part in parts)
-        return super()._write(partition, parts)
+    def _write(self, partition: int, append: NewAppend) -> Entry:
+        if self._end(partition).last_index % 7 == 6:
+            append = _changed(append, lambda part: part._replace(first_version=part.first_version + 1))
+        return super()._write(partition, append)
 
 
 class ReusedVersion(LogRepository):
     """Every seventh append takes the version of the newest event again."""
 
-    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
+    def _write(self, partition: int, append: NewAppend) -> Entry:
         if self._end(partition).last_index % 7 == 6:
-            parts = tuple(part._replace(first_version=max(1, part.first_version - 1)) for part in parts)
-        return super()._write(partition, parts)
+            append = _changed(
+                append, lambda part: part._replace(first_version=max(1, part.first_version - 1))
+            )
+        return super()._write(partition, append)
 
 
 class HalfAnAppend(LogRepository):
     """Of an append to several streams only the first one is stored."""
 
-    def _write(self, partition: int, parts: tuple[Part, ...]) -> Entry:
-        return super()._write(partition, parts[:1])
+    def _write(self, partition: int, append: NewAppend) -> Entry:
+        (parts, marks), data = append
+        kept = parts[:1]
+        chunks = sum(len(part.chunks) for part in kept)
+        return super()._write(partition, NewAppend(Append(kept, marks), data[:chunks]))
 
 
 class ChecksTooEarly(LogRepository):
     """Compares the version, lets others in, and writes without looking again."""
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
+    async def append(self, *appends: StreamAppend, **more: Any) -> AppendResult:
         for append in appends:
             stream = await self.get_or_create_stream(append.stream)
             if append.expected_version not in ("any", stream.current_version):
                 raise WrongExpectedVersion(append.stream, append.expected_version, stream.current_version)
         await asyncio.sleep(0)
-        return await super().append(*(append._replace(expected_version="any") for append in appends))
+        anything = (append._replace(expected_version="any") for append in appends)
+        return await super().append(*anything, **more)
 
 
 class NamesAnotherVersion(LogRepository):
     """Tells a loser a version that the stream does not have."""
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
+    async def append(self, *appends: StreamAppend, **more: Any) -> AppendResult:
         try:
-            return await super().append(*appends)
+            return await super().append(*appends, **more)
         except WrongExpectedVersion as error:
             actual = int(error.details["actual"]) + 1
             raise WrongExpectedVersion(appends[0].stream, error.details["expected"], actual) from None
@@ -217,9 +263,9 @@ class ConsolesLosers(LogRepository):
 
     _lost = 0
 
-    async def append(self, *appends: StreamAppend) -> AppendResult:
+    async def append(self, *appends: StreamAppend, **more: Any) -> AppendResult:
         try:
-            self._won = await super().append(*appends)
+            self._won = await super().append(*appends, **more)
         except WrongExpectedVersion:
             self._lost += 1
             if self._lost % 10:
@@ -276,45 +322,53 @@ def test_broken_repositories_fail_the_contract(mutant: type[LogRepository]) -> N
 # -- the decision to append
 
 
-Decision = tuple[Part, ...] | Known | Unmet
-Parts = Sequence[AppendPart]
-Checked = Sequence[tuple[int, bytes]]
+Decision = NewAppend | Known | Unmet
+Checked = Sequence[CheckedEvents]
 
 
-def forgets_retries(parts: Parts, checked: Checked, log: Log) -> Decision:
+class _Forgetful:
+    def __init__(self, log: Log) -> None:
+        self.head, self.tag, self.mark = log.head, log.tag, log.mark
+
+    def place_of_append(self, first_event_id: bytes) -> None:
+        return None
+
+
+def forgets_retries(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """A retry is stored again."""
-    unknown = mock.Mock(head=log.head, index_of_append=lambda first_event_id: None)
-    return decide(parts, checked, unknown)
+    return decide(request, checked, _Forgetful(log))
 
 
-def versions_come_first(parts: Parts, checked: Checked, log: Log) -> Decision:
+def versions_come_first(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """A retry conflicts with itself."""
-    for part in parts:
+    for part in request.parts:
         version, index = log.head(part.stream)
         if not is_met(part.expected, version):
             error = WrongExpectedVersion(part.stream, show_expected(part.expected), version)
             return Unmet(error, index)
-    return decide(parts, checked, log)
+    return decide(request, checked, log)
 
 
-def looks_at_the_first_id_alone(parts: Parts, checked: Checked, log: Log) -> Decision:
+def looks_at_the_first_id_alone(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """The ids of further streams are not known."""
-    index = log.index_of_append(checked[0][1])
-    return forgets_retries(parts, checked, log) if index is None else Known(index)
+    place = log.place_of_append(checked[0].first_id)
+    return forgets_retries(request, checked, log) if place is None else Known(place)
 
 
-def expects_of_the_first_stream_alone(parts: Parts, checked: Checked, log: Log) -> Decision:
+def expects_of_the_first_stream_alone(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """Further streams may be at any version."""
-    return decide((parts[0], *(part._replace(expected=ANY) for part in parts[1:])), checked, log)
+    first, *further = request.parts
+    parts = (first, *(part._replace(expected=ANY) for part in further))
+    return decide(replace(request, parts=parts), checked, log)
 
 
-def names_the_newest(parts: Parts, checked: Checked, log: Log) -> Decision:
+def names_the_newest(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """Of several appends with these ids the newest is named."""
-    indexes = [index for _, first_id in checked if (index := log.index_of_append(first_id)) is not None]
-    return Known(max(indexes)) if indexes else decide(parts, checked, log)
+    places = [place for part in checked if (place := log.place_of_append(part.first_id)) is not None]
+    return Known(max(places)) if places else decide(request, checked, log)
 
 
-DECISION_MUTANTS: list[Callable[[Parts, Checked, Log], Decision]] = [
+DECISION_MUTANTS: list[Callable[[AppendRequest, Checked, Log], Decision]] = [
     forgets_retries,
     versions_come_first,
     looks_at_the_first_id_alone,
@@ -336,7 +390,7 @@ def test_the_honest_decision_passes() -> None:
 
 @pytest.mark.parametrize("mutant", DECISION_MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_broken_decisions_fail_the_contract(
-    mutant: Callable[[Parts, Checked, Log], Decision], monkeypatch: pytest.MonkeyPatch
+    mutant: Callable[[AppendRequest, Checked, Log], Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_repository, "decide", mutant)
     assert breaks_the_decision(), mutant.__doc__

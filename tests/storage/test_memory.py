@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from allsource.storage.memory import MemoryStorage
+from allsource.storage.model.entry import Mark, Place
 from allsource.storage.model.log import PartitionWrite
 from tests.storage.contract import PARTITIONS, Backend, StorageContract
 from tests.storage.logs import LogModel
@@ -61,7 +62,7 @@ def test_a_crash_raises_the_incarnation() -> None:
 
 def test_verify_finds_what_was_tampered_with() -> None:
     log = LogModel(0)
-    log.events(("a", 1), ("b", 2))
+    log.events(("a", 1), ("b{t}", 2), marks=[Mark("m", 1, 0)])
     log.noop()
     log.events(("a", 2))
 
@@ -82,6 +83,9 @@ def test_verify_finds_what_was_tampered_with() -> None:
     assert "its head" in faults(lambda inner: inner.heads.pop("a"))[0]
     assert "indexed at None" in faults(lambda inner: inner.ids.pop(log.entries[0].parts[0].first_id))[0]
     assert "version index" in faults(lambda inner: inner.slices["a"].pop())[0]
-    assert "the indexes hold" in faults(lambda inner: inner.ids.update({bytes(16): 1}))[0]
+    assert "the indexes hold" in faults(lambda inner: inner.ids.update({bytes(16): Place(1, 0)}))[0]
+    assert "tag index" in faults(lambda inner: inner.tags["t"].pop())[0]
+    assert "mark 'm' is stored" in faults(lambda inner: inner.moved["m"].pop())[0]
+    assert "the indexes hold" in faults(lambda inner: inner.moved.update(x=inner.moved["m"]))[0]
     assert "term starts" in faults(lambda inner: inner.marks.terms.clear())[0]
     assert "entries are missing" in " ".join(faults(lambda inner: inner.entries.pop(1)))

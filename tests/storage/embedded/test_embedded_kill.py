@@ -76,7 +76,7 @@ def next_write():
     for _ in range(3):
         stream = f"s{len(log.entries) % 5}"
         versions[stream] += 1
-        made.append(log._add(EVENTS, 1, parts=(part(stream, versions[stream], data=b"x" * 200),)))
+        made.append(log._add(EVENTS, 1, appends=[part(stream, versions[stream], data=b"x" * 200)]))
     hard = HardState(1, "n1", len(log.entries) - 3)
     return len(log.entries), [PartitionWrite(0, hard, None, made), other.write(other.noop(1))]
 

@@ -6,16 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allsource.storage.model.log import HardState, StreamHead
+from allsource.storage.model.entry import Place
+from allsource.storage.model.log import HardState, MarkAt, StreamSlice, TagSlice
 from allsource.storage.rocksdb import keys
 
 partitions = st.integers(0, 2**16 - 1)
 numbers = st.integers(0, 2**64 - 1)
+small_numbers = st.integers(0, 2**32 - 1)
 streams = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
 
 
 def slice_key(partition: int, stream: str, version: int) -> bytes:
-    return keys.version_prefix(partition, stream) + keys.pack_u64(version)
+    return keys.prefix_of(partition, stream) + keys.pack_u64(version)
 
 
 @given(st.lists(st.tuples(partitions, numbers), min_size=2, max_size=8))
@@ -33,7 +35,7 @@ def test_slices_sort_by_partition_stream_and_version(places: list[tuple[int, str
 
 @given(partitions, streams, streams, numbers)
 def test_a_streams_prefix_fits_no_other_stream(partition: int, one: str, other: str, version: int) -> None:
-    fits = slice_key(partition, other, version).startswith(keys.version_prefix(partition, one))
+    fits = slice_key(partition, other, version).startswith(keys.prefix_of(partition, one))
     assert fits == (one == other)
 
 
@@ -48,10 +50,16 @@ def test_hard_states_go_there_and_back(term: int, vote: str, commit: int) -> Non
     assert keys.unpack_hard(keys.pack_hard(hard)) == hard
 
 
-@given(numbers, numbers, numbers, numbers)
-def test_heads_and_slices_go_there_and_back(one: int, two: int, three: int, four: int) -> None:
-    assert keys.unpack_head(keys.pack_head(one, two, three, four)) == StreamHead(one, two, three, four)
-    assert keys.unpack_slice(keys.pack_slice(one, two % 2**32)) == (one, two % 2**32)
+@given(numbers, numbers, numbers, small_numbers, small_numbers)
+def test_rows_go_there_and_back(first: int, index: int, number: int, part: int, count: int) -> None:
+    key = keys.prefix_of(3, "a") + keys.pack_u64(first)
+    row = StreamSlice(first, count, index, part, number)
+    assert keys.slice_of(key, keys.pack_slice(index, part, count, number)) == row
+    tagged = TagSlice(first, count, index, part)
+    assert keys.tag_slice_of(key, keys.pack_tag_slice(index, part, count)) == tagged
+    assert keys.place_of(keys.pack_place(index, part)) == Place(index, part)
+    moved = keys.prefix_of(3, "a") + keys.pack_place(index, part)
+    assert keys.move_of(moved, keys.pack_move(first, number)) == MarkAt(first, number, index, part)
 
 
 def test_meta_keys_do_not_meet() -> None:
