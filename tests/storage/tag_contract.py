@@ -1,4 +1,4 @@
-"""What every repository does with tags and marks: numbers without gaps, and positions that never go back."""
+"""What a repository does with tags and marks: numbers without gaps, positions that never go back."""
 
 from __future__ import annotations
 

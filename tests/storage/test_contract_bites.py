@@ -117,20 +117,23 @@ class TagNotRestored(MemoryStorage):
     def write(self, writes: Sequence[PartitionWrite]) -> None:
         kept = [{tag: list(slices) for tag, slices in log.tags.items()} for log in self._logs]
         super().write(writes)
-        for log, tags in zip(self._logs, kept, strict=True):
+        for log, before in zip(self._logs, kept, strict=True):
             log.tags = {
-                tag: max(tags.get(tag, []), log.tags.get(tag, []), key=len) for tag in tags | log.tags
+                tag: max(before.get(tag, []), log.tags.get(tag, []), key=len) for tag in before | log.tags
             }
 
 
 class MarkNotRestored(MemoryStorage):
-    """A mark that was moved by what is truncated stays where it was moved to."""
+    """A mark stays where a move took it that is truncated."""
 
     def write(self, writes: Sequence[PartitionWrite]) -> None:
-        kept = [dict(log.moved) for log in self._logs]
+        kept = [{name: list(moves) for name, moves in log.moved.items()} for log in self._logs]
         super().write(writes)
-        for log, moved in zip(self._logs, kept, strict=True):
-            log.moved = moved | log.moved
+        for log, before in zip(self._logs, kept, strict=True):
+            log.moved = {
+                name: max(before.get(name, []), log.moved.get(name, []), key=len)
+                for name in before | log.moved
+            }
 
 
 class OneForAll(MemoryStorage):

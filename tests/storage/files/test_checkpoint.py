@@ -419,7 +419,7 @@ def test_a_version_that_knows_no_checkpoints_refuses_it(
     storage: RocksStorage, writing: Writing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.checkpoint(tmp_path / "copy")
-    monkeypatch.setattr("allsource.storage.files.format.FORMAT_VERSION", 1)
+    monkeypatch.setattr("allsource.storage.files.format.FORMAT_VERSION", 3)
     with pytest.raises(FormatTooNew):
         open_rocks(tmp_path / "copy")
 

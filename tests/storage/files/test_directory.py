@@ -19,6 +19,7 @@ from allsource.storage.model.errors import (
     DiskFull,
     ForeignDirectory,
     FormatTooNew,
+    FormatTooOld,
     StorageFault,
 )
 
@@ -50,7 +51,7 @@ def test_an_empty_or_missing_directory_is_made(tmp_path: Path) -> None:
         assert again.format == made.format
         again.release()
     format = json.loads((tmp_path / "FORMAT").read_bytes())
-    assert (format["magic"], format["format"], format["cluster_id"]) == ("allsource", 1, "c1")
+    assert (format["magic"], format["format"], format["cluster_id"]) == ("allsource", 3, "c1")
 
 
 def test_each_directory_is_another_replica(tmp_path: Path) -> None:
@@ -101,15 +102,27 @@ def test_another_clusters_or_nodes_directory_is_refused(tmp_path: Path, changed:
 
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "FORMAT").write_text('{"magic": "allsource", "format": 3, "unheard_of": true}')
-    with pytest.raises(FormatTooNew, match=r"format 3.*reads up to 2.*newer version"):
+    (tmp_path / "FORMAT").write_text('{"magic": "allsource", "format": 5, "unheard_of": true}')
+    with pytest.raises(FormatTooNew, match=r"format 5.*reads up to 4.*newer version"):
         claim(tmp_path)
+
+
+@pytest.mark.parametrize("older", [1, 2])
+def test_a_directory_of_log_format_1_is_refused_with_what_to_do(tmp_path: Path, older: int) -> None:
+    content = f'{{"magic": "allsource", "format": {older}, "cluster_id": "c1", "node_id": "n1"}}'
+    (tmp_path / "FORMAT").write_text(content)
+    with pytest.raises(
+        FormatTooOld, match=rf"format {older}.*nothing was changed.*with their ids, to a new"
+    ):
+        claim(tmp_path)
+    assert (tmp_path / "FORMAT").read_text() == content
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("FORMAT", "LOCK")] == []
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "null", '"allsource"', '{"magic": "other", "format": 1}', '{"magic": "allsource"}',
-     '{"magic": "allsource", "format": "1"}', '{"magic": "allsource", "format": 1}', "\x00\x01"],
+    ["", "{", "null", '"allsource"', '{"magic": "other", "format": 3}', '{"magic": "allsource"}',
+     '{"magic": "allsource", "format": "3"}', '{"magic": "allsource", "format": 3}', "\x00\x01"],
 )  # fmt: skip
 def test_an_unreadable_format_is_corrupt(tmp_path: Path, content: str) -> None:
     (tmp_path / "FORMAT").write_text(content)
@@ -190,10 +203,10 @@ def test_a_mark_in_the_wrong_format_is_corrupt(tmp_path: Path) -> None:
     format = json.loads((tmp_path / "FORMAT").read_bytes())
     mark = {"id": "i", "taken": "t", "incarnation": 1}
     for wrong in (
-        {**format, "format": 2},
+        {**format, "format": 4},
         {**format, "checkpoint": mark},
-        {**format, "format": 2, "checkpoint": {**mark, "more": 1}},
-        {**format, "format": 2, "checkpoint": None},
+        {**format, "format": 4, "checkpoint": {**mark, "more": 1}},
+        {**format, "format": 4, "checkpoint": None},
     ):
         (tmp_path / "FORMAT").write_text(json.dumps(wrong))
         with pytest.raises(Corrupt, match="lacks or has unknown fields"):

@@ -102,7 +102,7 @@ async def test_it_is_somebody_else_from_then_on(copy: Path) -> None:
     async with RocksDBEventStreamRepository(copy):
         pass
     found = json.loads((copy / "FORMAT").read_bytes())
-    assert (found["format"], found["cluster_id"], found["node_id"]) == (1, "standalone", "standalone")
+    assert (found["format"], found["cluster_id"], found["node_id"]) == (3, "standalone", "standalone")
     assert found["replica_id"] == source["checkpoint"]["id"] != source["replica_id"]
     with pytest.raises(ForeignDirectory, match="belongs to cluster 'standalone'"):
         open_rocks(copy)
