@@ -26,8 +26,9 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from allsource.storage.model.entry import EVENTS, Part, make_entry
-from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.entry import EVENTS, Append, NewAppend, Part, chunk_heads, make_entry
+from allsource.storage.model.events import NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.postgres.driver import SCHEMA, node_target, quoted, with_schema
 from allsource.storage.postgres.repository import PostgresEventStreamRepository
@@ -122,6 +123,13 @@ async def measure_repository(dsn: str, rounds: int) -> list[Figure]:
     return figures
 
 
+def new_append(stream: str) -> NewAppend:
+    events = new(1)
+    chunks = pack_events(events)
+    part = Part(stream, 1, 1, events[0].id, 0, ("Measured",), chunk_heads(chunks))
+    return NewAppend(Append((part,)), tuple(chunk.data for chunk in chunks))
+
+
 def measure_storage(dsn: str, rounds: int) -> list[Figure]:
     storage = PostgresStorage(
         node_target(with_schema(dsn, "bench_node"), "n1"), cluster_id="bench", node_id="n1"
@@ -138,8 +146,6 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
         made = []
         for _ in range(count):
             index += 1
-            (event,) = new(1)
-            part = Part(f"stream-{index}", 1, 1, event.id, encode_blob([event]))
             made.append(
                 make_entry(
                     partition=0,
@@ -148,7 +154,7 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
                     kind=EVENTS,
                     first_position=index,
                     timestamp_us=index,
-                    parts=(part,),
+                    appends=[new_append(f"stream-{index}")],
                 )
             )
         return PartitionWrite(0, HardState(1, "n1", index - count), None, made)
@@ -162,7 +168,7 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
         figures.append(Figure(f"node: write {size}", median(writes)))
         figures.append(Figure(f"node: sync of {size}", median(syncs)))
     asks: dict[str, Callable[[], Any]] = {
-        "node: is this id new? (yes)": lambda: storage.index_of_append(0, os.urandom(16)),
+        "node: is this id new? (yes)": lambda: storage.place_of_append(0, os.urandom(16)),
         "node: head, remembered": lambda: storage.head(0, f"stream-{index}"),
         "node: head, from the database": lambda: storage._session.ask(storage_head, storage),
         "node: read 10 entries, remembered": lambda: storage.entries_at(0, range(index - 10, index)),
@@ -175,9 +181,9 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
 
 
 async def storage_head(connection: Any, storage: PostgresStorage) -> Any:
-    from allsource.storage.postgres import log_tables
+    from allsource.storage.postgres import log_indexes
 
-    return await log_tables.head(connection, 0, "stream-1", 1 << 60)
+    return await log_indexes.head(connection, 0, "stream-1", 1 << 60)
 
 
 async def drop(dsn: str) -> None:

@@ -69,9 +69,6 @@ APPENDS_MAX = 100_000
 """Appends of one entry, and parts of one append: far more than a turn takes, and a bound on what a record
 that claims more can cost."""
 
-_LONG_ARRAY = b"\xdd"
-"""What a msgpack array of more than 65,535 elements begins with."""
-
 _Number = Annotated[int, msgspec.Meta(ge=1)]
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -326,7 +323,7 @@ def make_entry(
 def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
     """Read and verify a record from a disk or a peer; raises `Corrupt` with what is wrong.
 
-    Not `whole`: the chunks are left to whoever reads them (`Entry.chunk`).
+    Not `whole`: the chunks' checksums are left to whoever reads them (`Entry.chunk`).
     """
     if len(record) < HEADER_BYTES:
         raise Corrupt(f"log record of {len(record)} bytes is shorter than its header")
@@ -345,8 +342,7 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
     appends: tuple[Append, ...] = ()
     if kind == EVENTS:
         appends = _appends_of(record, end, partition, index)
-        if whole:
-            _check_chunks(appends, record, end, count)
+        _check_sizes(appends, record, end, count, whole)
     elif end != len(record):
         raise Corrupt(f"log record {partition}/{index}: {len(record) - end} bytes lie behind its end")
     return Entry(partition, index, term, kind, first_position, count, timestamp_us, appends, bytes(record))
@@ -354,7 +350,7 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
 
 def _appends_of(record: bytes, end: int, partition: int, index: int) -> tuple[Append, ...]:
     heads = memoryview(record)[HEADER_BYTES:end]
-    if heads[:1] == _LONG_ARRAY and array_length(heads[:5]) > APPENDS_MAX:
+    if array_length(heads[:5]) > APPENDS_MAX:
         raise Corrupt(f"log record {partition}/{index}: it claims more than {APPENDS_MAX} appends")
     try:
         return _decode_appends(heads)
@@ -362,15 +358,15 @@ def _appends_of(record: bytes, end: int, partition: int, index: int) -> tuple[Ap
         raise Corrupt(f"log record {partition}/{index}: unreadable heads: {error}") from error
 
 
-def _check_chunks(appends: Sequence[Append], record: bytes, end: int, count: int) -> None:
-    """The heads must account for every byte, every event, and every chunk's checksum."""
+def _check_sizes(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> None:
+    """The heads must account for every byte and every event; `whole`: and for every chunk's checksum."""
     at, crc32 = end, zlib.crc32
     for parts, _ in appends:
         for part in parts:
             events = 0
             for chunk_count, _, stored_size, _, crc in part.chunks:
                 behind = at + stored_size
-                if crc32(record[at:behind]) != crc:
+                if whole and crc32(record[at:behind]) != crc:
                     raise Corrupt(
                         f"log record of {len(record)} bytes: a chunk of {part.stream!r} fails its CRC"
                     )

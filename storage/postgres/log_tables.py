@@ -1,7 +1,7 @@
 """The replicated log in the database: its statements, and what they take and answer.
 
-Every question takes a `bound`: only rows with a smaller log index count. The others were cut off by a
-truncation that is still in memory (`overlay`).
+`log_indexes` has what its indexes are asked. A question that takes a `bound` counts only rows with a
+smaller log index: the others were cut off by a truncation that is still in memory (`overlay`).
 """
 
 from __future__ import annotations
@@ -9,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from allsource.storage.model.entry import CONFIG, Configuration, decode_entry
-from allsource.storage.model.log import (
-    ConfigurationAt,
-    HardState,
-    LogMarks,
-    StreamHead,
-    StreamSlice,
-    TermStart,
-)
+from allsource.storage.model.entry import CONFIG, Configuration, Entry, decode_entry
+from allsource.storage.model.log import ConfigurationAt, HardState, LogMarks, TermStart
+from allsource.storage.model.partition import tag_of
 from allsource.storage.postgres.overlay import Layer
 
-WRITE = f"SELECT write_log({', '.join(f'${n}' for n in range(1, 25))})"
+WRITE = f"SELECT write_log({', '.join(f'${n}' for n in range(1, 33))})"
 ROWS_MAX = 1024
 
 _ENTRIES = f"""
@@ -36,59 +30,6 @@ _POSITION = """
     SELECT log_index FROM log
     WHERE partition_id = $1 AND event_count > 0 AND first_position <= $2 AND log_index < $3
     ORDER BY first_position DESC LIMIT 1
-"""
-_APPEND = (
-    "SELECT max(log_index) FROM log_parts WHERE partition_id = $1 AND first_id = $2 AND log_index < $3"
-)
-# Used twice: for one stream, and for each stream of a page.
-_HEAD = """
-    SELECT last.first_version + last.event_count - 1, last.log_index, began.timestamp_us, ended.timestamp_us
-    FROM (SELECT * FROM log_parts
-          WHERE partition_id = $1 AND stream_id = {stream} AND log_index < $2
-          ORDER BY first_version DESC LIMIT 1) AS last
-    JOIN log_parts AS first
-      ON first.partition_id = $1 AND first.stream_id = {stream} AND first.first_version = 1
-    JOIN log AS began ON began.partition_id = $1 AND began.log_index = first.log_index
-    JOIN log AS ended ON ended.partition_id = $1 AND ended.log_index = last.log_index
-"""
-_SLICES = """
-    SELECT first_version, event_count, log_index FROM log_parts
-    WHERE partition_id = $1 AND stream_id = $2 AND log_index < $3 AND first_version {bound}
-    ORDER BY first_version {order} LIMIT $5
-"""
-_FORWARD = _SLICES.format(
-    bound="""
-        >= coalesce((SELECT max(first_version) FROM log_parts
-                     WHERE partition_id = $1 AND stream_id = $2 AND log_index < $3 AND first_version <= $4),
-                    0)""",
-    order="",
-)
-_BACKWARD = _SLICES.format(bound="<= $4", order="DESC")
-# Jumps through the index from one name to the next, however many slices each stream has.
-_STREAMS = f"""
-    WITH RECURSIVE names AS (
-        (SELECT stream_id FROM log_parts
-         WHERE partition_id = $1 AND log_index < $2 AND stream_id > $3 AND stream_id >= $4
-         ORDER BY stream_id LIMIT 1)
-        UNION ALL
-        SELECT (SELECT p.stream_id FROM log_parts p
-                WHERE p.partition_id = $1 AND p.log_index < $2 AND p.stream_id > names.stream_id
-                ORDER BY p.stream_id LIMIT 1)
-        FROM names WHERE names.stream_id IS NOT NULL
-    )
-    SELECT page.stream_id, head.* FROM (
-        SELECT stream_id FROM names WHERE starts_with(stream_id, $4) LIMIT $5
-    ) AS page CROSS JOIN LATERAL ({_HEAD.format(stream="page.stream_id")})
-    AS head (version, log_index, created_us, updated_us)
-    ORDER BY page.stream_id
-"""
-_COUNTS = """
-    SELECT count(DISTINCT stream_id), count(*), count(DISTINCT first_id) FROM log_parts
-    WHERE partition_id = $1 AND log_index < $2
-"""
-_KNOWN = """
-    SELECT count(DISTINCT stream_id) FROM log_parts
-    WHERE partition_id = $1 AND log_index < $2 AND stream_id = ANY ($3::text[])
 """
 
 
@@ -137,28 +78,42 @@ async def write(connection: Any, incarnation: int, layer: Layer) -> None:
 
 
 def _arguments(layer: Layer) -> list[list[Any]]:
-    cuts, hards, entries, parts = [], [], [], []
+    cuts, hards = [], []
+    entries: list[tuple[Any, ...]] = []
+    parts: list[tuple[Any, ...]] = []
+    marks: list[tuple[Any, ...]] = []
     for partition, share in layer.partitions.items():
         if share.cuts:
             cuts.append((partition, share.floor))
         if share.hard is not None:
             hards.append((partition, *share.hard))
         for entry, opens_term in zip(share.entries, share.opens_term, strict=True):
-            index = entry.index
-            place = (partition, index, entry.term, entry.kind, entry.first_position, entry.count)
+            place = (partition, entry.index, entry.term, entry.kind, entry.first_position, entry.count)
             entries.append((*place, entry.timestamp_us, opens_term, entry.record))
-            parts += [
-                (partition, part.stream, part.first_version, part.count, index, part.first_id)
-                for part in entry.parts
-            ]
+            _add_appends(len(entries), entry, parts, marks)
     return [
         *_columns(cuts, 2),
         *_columns(entries, 9),
-        *_columns(parts, 6),
+        *_columns(parts, 9),
+        *_columns(marks, 5),
         *_columns(hards, 4),
         list(layer.meta),
         list(layer.meta.values()),
     ]
+
+
+def _add_appends(
+    number: int, entry: Entry, parts: list[tuple[Any, ...]], marks: list[tuple[Any, ...]]
+) -> None:
+    """Add the index rows of an entry, whose number among those of the call is `number`."""
+    part_number = 0
+    for ordinal, append in enumerate(entry.appends):
+        for stream, first_version, count, first_id, first_tag_number, _, _ in append.parts:
+            numbered = (tag_of(stream), first_tag_number) if first_tag_number else (None, None)
+            parts.append((number, ordinal, part_number, stream, first_version, count, first_id, *numbered))
+            part_number += 1
+        for mark in append.marks:
+            marks.append((number, ordinal, *mark))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[list[Any]]:
@@ -181,54 +136,6 @@ async def index_of_position(connection: Any, partition: int, position: int, boun
     """The newest entry with events that begins at or before this position."""
     found: int | None = await connection.fetchval(_POSITION, partition, position, bound)
     return found
-
-
-async def index_of_append(connection: Any, partition: int, first_event_id: bytes, bound: int) -> int | None:
-    """Index of the append whose first event has this id."""
-    found: int | None = await connection.fetchval(_APPEND, partition, first_event_id, bound)
-    return found
-
-
-async def head(connection: Any, partition: int, stream: str, bound: int) -> StreamHead | None:
-    """The stream's head."""
-    row = await connection.fetchrow(_HEAD.format(stream="$3"), partition, bound, stream)
-    return StreamHead(*row) if row else None
-
-
-async def slices(
-    connection: Any,
-    partition: int,
-    stream: str,
-    version: int,
-    bound: int,
-    *,
-    forward: bool,
-    slices_max: int,
-) -> list[StreamSlice]:
-    """As `Storage.slices`."""
-    if not forward:
-        rows = await connection.fetch(_BACKWARD, partition, stream, bound, version, slices_max)
-        return [StreamSlice(*row) for row in rows]
-    # One more than asked for, because the first slice may end before the version.
-    rows = await connection.fetch(_FORWARD, partition, stream, bound, version, slices_max + 1)
-    found = [StreamSlice(*row) for row in rows]
-    return [piece for piece in found if piece.first_version + piece.count > version][:slices_max]
-
-
-async def streams(
-    connection: Any, partition: int, prefix: str, after: str, bound: int, limit: int
-) -> list[tuple[str, StreamHead]]:
-    """As `Storage.streams`."""
-    rows = await connection.fetch(_STREAMS, partition, bound, after, prefix, limit)
-    return [(row[0], StreamHead(*row[1:])) for row in rows]
-
-
-async def counts(
-    connection: Any, partition: int, bound: int, above: Sequence[str]
-) -> tuple[int, int, int, int]:
-    """How many streams, slices and ids the database holds, and how many of the streams `above` it holds."""
-    row = await connection.fetchrow(_COUNTS, partition, bound)
-    return (*row, await connection.fetchval(_KNOWN, partition, bound, above))
 
 
 async def meta(connection: Any, name: str) -> bytes | None:

@@ -13,7 +13,8 @@ from importlib import resources
 from typing import Any
 from uuid import uuid4
 
-from allsource.storage.model.errors import ForeignDirectory, FormatTooNew, StorageFault
+from allsource.storage.model.entry import FORMAT
+from allsource.storage.model.errors import ForeignDirectory, FormatTooNew, FormatTooOld, StorageFault
 from allsource.storage.model.identity import Identity
 from allsource.storage.postgres.driver import Target, quoted
 
@@ -28,6 +29,11 @@ _TABLE = """
 _STRANGERS = (
     "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) ORDER BY relname LIMIT 1"
 )
+
+
+_SAYS_FORMAT = """
+    SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('store') AND attname = 'log_format'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,8 @@ def migrations() -> list[Migration]:
 async def prepare(connection: Any, target: Target, wanted: Wanted) -> Identity:
     """Make the schema or bring it up to date, check whose it is, and return that.
 
-    May be called at any time, by many at once. Raises `FormatTooNew` or `ForeignDirectory`, having
-    changed nothing, or `StorageFault` for a server that cannot be used.
+    May be called at any time, by many at once. Raises `FormatTooNew`, `FormatTooOld` or
+    `ForeignDirectory`, having changed nothing, or `StorageFault` for a server that cannot be used.
     """
     await _check_server(connection, target)
     async with connection.transaction():
@@ -114,6 +120,8 @@ async def _migrate(connection: Any, target: Target, partitions: int) -> None:
             found=applied,
             supported=known[-1].version,
         )
+    if applied:
+        await _check_format(connection, target)
     await connection.execute(f"SET LOCAL allsource.partitions = {partitions:d}")
     if applied == 0:
         await connection.execute(_TABLE)
@@ -126,10 +134,32 @@ async def _migrate(connection: Any, target: Target, partitions: int) -> None:
         )
 
 
+async def _check_format(connection: Any, target: Target) -> None:
+    """Refuse what is stored in another format, before anything is changed."""
+    says = await connection.fetchval(_SAYS_FORMAT)
+    found = await connection.fetchval("SELECT log_format FROM store") if says else 1
+    if found > FORMAT:
+        raise FormatTooNew(
+            f"{target.shown} has log format {found}, this version of allsource reads {FORMAT}; start the"
+            " newer version that made it",
+            found=found,
+            supported=FORMAT,
+        )
+    if found < FORMAT:
+        raise FormatTooOld(
+            f"{target.shown} has log format {found}, which this version of allsource does not read;"
+            " nothing was changed. Start the version that made it, read its events there and append them,"
+            " with their ids, to a new schema (?schema=NAME)",
+            found=found,
+            supported=FORMAT,
+        )
+
+
 async def _owner(connection: Any, target: Target, wanted: Wanted) -> Identity:
     await connection.execute(
-        "INSERT INTO store (kind, partitions, cluster_id, node_id, replica_id)"
-        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        "INSERT INTO store (log_format, kind, partitions, cluster_id, node_id, replica_id)"
+        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        FORMAT,
         wanted.kind,
         wanted.partitions,
         wanted.cluster_id,

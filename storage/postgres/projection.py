@@ -1,11 +1,10 @@
 """Copying what the cluster has committed from a node's log to the tables that people query.
 
-A node's log may hold what is never committed. So `events` and `event_streams` follow the commit index
-that is stored with the log, never the log's end, a moment behind it: one transaction copies a stretch of
-several partitions together with the mark of how far it went (`partitions.log_index`). It is a copy that
-can always be continued from its mark, and nothing of the node depends on it. So a failure here (the
-tables were changed by hand, the server went away) does not stop the node: it is counted, and tried again
-on a fresh connection.
+A node's log may hold what is never committed. So `events`, `event_streams` and `marks` follow the commit
+index that is stored with the log, never the log's end, a moment behind it: one transaction copies a stretch
+of several partitions and notes how far it went (`partitions.log_index`). It is a copy that can always be
+continued from there, and nothing of the node depends on it. So a failure here (the tables were changed by
+hand, the server went away) does not stop the node: it is counted, and tried again on a fresh connection.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from allsource.storage.model.entry import decode_entry
+from allsource.storage.model.entry import Entry, decode_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import all_errors
@@ -95,9 +94,9 @@ class Projection:
             return False
         async with self._connection.transaction():
             moved = await self._connection.fetchval(RECORD, *recording.arguments())
-            if moved != recording.stream_count:
+            if moved != recording.moved_count:
                 raise Corrupt(
-                    "event_streams was changed by hand: a stream is not at the version copied last"
+                    "event_streams or marks were changed by hand: one is not where it was copied last"
                 )
         self._done.update(done)
         return True
@@ -107,9 +106,8 @@ class Projection:
         rows = await log_tables.entries(self._connection, partition, first, last, BYTES_MAX)
         if not rows:
             raise Corrupt(f"partition {partition} has no entry {first}, which is committed")
-        for index, record in rows:
-            entry = decode_entry(record)
-            recording.add(partition, entry.parts, entry.first_position, entry.timestamp_us, log_index=index)
+        for index, record in rows:  # noqa: B007  # the last one is the answer
+            _record(recording, decode_entry(record, whole=False))
             if len(recording) >= EVENTS_MAX:
                 break
         return index
@@ -118,3 +116,14 @@ class Projection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _record(recording: Recording, entry: Entry) -> None:
+    """Add an entry's appends, and that it is copied."""
+    partition, timestamp_us, position = entry.partition, entry.timestamp_us, entry.first_position
+    placed = iter(entry.placed())
+    for parts, marks in entry.appends:
+        content = [(part, entry.chunks(place)) for part, place in zip(parts, placed, strict=False)]
+        recording.add(partition, content, marks, position, timestamp_us)
+        position += sum([part.count for part in parts])
+    recording.end(partition, position - 1, timestamp_us, entry.index)

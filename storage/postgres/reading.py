@@ -8,19 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from allsource.storage.interface import INDEX_MAX
 from allsource.storage.model.audit import IndexCounts, audit
-from allsource.storage.model.entry import Entry, decode_entry
+from allsource.storage.model.entry import Entry, Place, decode_entry
 from allsource.storage.model.errors import PEERS_GO_ON, AllsourceError, Corrupt, StorageFault
-from allsource.storage.model.log import PartitionState, StreamHead, StreamSlice
+from allsource.storage.model.log import (
+    MarkAt,
+    PartitionState,
+    StreamHead,
+    StreamSlice,
+    TagHead,
+    TagSlice,
+)
 from allsource.storage.model.recent import Recent
-from allsource.storage.postgres import log_tables
+from allsource.storage.postgres import log_indexes, log_tables
 from allsource.storage.postgres.driver import Target
-from allsource.storage.postgres.overlay import INDEX_MAX, Layer, Overlay
+from allsource.storage.postgres.overlay import Layer, Overlay, page
 from allsource.storage.postgres.partition_log import PartitionLog
 from allsource.storage.postgres.session import Session
 
 CACHED_HEADS = 1 << 15
-CACHED_BYTES = 32 << 20
+CACHED_TAGS = CACHED_MARKS = 1 << 13
+CACHED_BYTES = 24 << 20
+CACHED_READ_BYTES = 8 << 20
 _AUDIT_BYTES = 8 << 20
 
 
@@ -37,7 +47,12 @@ class PostgresReads:
         """What is not in the database yet, newest first."""
         self._logs: dict[int, PartitionLog] = {}
         self._heads: Recent[tuple[int, str], StreamHead] = Recent(CACHED_HEADS)
+        self._tag_heads: Recent[tuple[int, str], TagHead] = Recent(CACHED_TAGS)
+        self._marks: Recent[tuple[int, str], MarkAt] = Recent(CACHED_MARKS)
         self._recent: Recent[tuple[int, int], Entry] = Recent(CACHED_BYTES, lambda e: len(e.record))
+        """Entries that were written here or verified."""
+        self._read: Recent[tuple[int, int], Entry] = Recent(CACHED_READ_BYTES, lambda e: len(e.record))
+        """Entries whose chunks are verified by those who read them."""
 
     # -- the start
 
@@ -109,7 +124,8 @@ class PostgresReads:
         found = {
             index: entry
             for index in indexes
-            if (entry := overlay.entry(index) or self._recent[partition, index]) is not None
+            if (entry := overlay.entry(index) or self._recent[key := (partition, index)] or self._read[key])
+            is not None
         }
         asked = [index for index in indexes if index not in found]
         if asked:
@@ -117,17 +133,17 @@ class PostgresReads:
             for index in asked:
                 if index not in records:
                     raise self._missing(partition, index)
-                found[index] = self._decoded(partition, index, records[index])
+                found[index] = self._decoded(partition, index, records[index], whole=False)
         return [found[index] for index in indexes]
 
-    def _decoded(self, partition: int, index: int, record: bytes) -> Entry:
-        entry = decode_entry(record)
+    def _decoded(self, partition: int, index: int, record: bytes, *, whole: bool = True) -> Entry:
+        entry = decode_entry(record, whole=whole)
         if entry.index != index or entry.partition != partition:
             raise Corrupt(
                 f"{self.target.shown}: at {partition}/{index} lies the entry"
                 f" {entry.partition}/{entry.index}; {PEERS_GO_ON}"
             )
-        self._recent.put((partition, index), entry)
+        (self._recent if whole else self._read).put((partition, index), entry)
         return entry
 
     def _missing(self, partition: int, index: int) -> Corrupt:
@@ -155,61 +171,104 @@ class PostgresReads:
         head = self._heads[partition, stream]
         if head is None:
             overlay = self._overlay(partition)
-            head = overlay.head(stream)
-            if head is None and self._seen.may_hold(partition, stream):
-                head = self._session.ask(log_tables.head, partition, stream, overlay.bound)
+            newest = overlay.newest(stream)
+            if newest is not None:
+                (first,) = self.slices(partition, stream, 1, forward=True, slices_max=1)
+                version = newest.first_version + newest.count - 1
+                head = StreamHead(version, newest.index, first.timestamp_us, newest.timestamp_us)
+            elif self._seen.may_hold(partition, stream):
+                head = self._session.ask(log_indexes.head, partition, stream, overlay.bound)
             if head is not None:
                 self._heads.put((partition, stream), head)
         return head
 
-    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
         self._check_open()
         if not self._seen.may_hold(partition, first_event_id):
             return None
         overlay = self._overlay(partition)
-        index = overlay.index_of_append(first_event_id)
-        if index is None:
-            index = self._session.ask(log_tables.index_of_append, partition, first_event_id, overlay.bound)
-        return index
+        place = overlay.place_of_append(first_event_id)
+        if place is None:
+            place = self._session.ask(log_indexes.place_of_append, partition, first_event_id, overlay.bound)
+        return place
 
     def slices(
         self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
     ) -> list[StreamSlice]:
         self._check_open()
-        version = min(max(from_version, 0), INDEX_MAX)
+        start = min(max(from_version, 0), INDEX_MAX)
         overlay = self._overlay(partition)
-        above = overlay.slices(stream)
-        if forward:
-            wanted = [piece for piece in above if piece.first_version + piece.count > version]
-            below_ends = not above or above[0].first_version > version
-        else:
-            wanted = [piece for piece in reversed(above) if piece.first_version <= version]
-            below_ends = True
-        below: list[StreamSlice] = []
-        left = slices_max if forward else slices_max - len(wanted)
-        if below_ends and left > 0 and self._seen.may_hold(partition, stream):
-            below = self._session.ask(
-                log_tables.slices,
-                partition,
-                stream,
-                version,
-                overlay.bound,
-                forward=forward,
-                slices_max=left,
+
+        def stored(most: int) -> list[StreamSlice]:
+            if not self._seen.may_hold(partition, stream):
+                return []
+            return self._session.ask(
+                log_indexes.slices, partition, stream, start, overlay.bound, forward=forward, most=most
             )
-        return ([*below, *wanted] if forward else [*wanted, *below])[:slices_max]
+
+        above = overlay.slices(stream)
+        return page(above, start, forward=forward, slices_max=slices_max, stored=stored)
 
     def slice_at(self, partition: int, stream: str, first_version: int) -> StreamSlice | None:
         """The slice that begins with exactly this version."""
         found = self.slices(partition, stream, first_version, forward=True, slices_max=1)
         return found[0] if found and found[0].first_version == first_version else None
 
+    def tag_head(self, partition: int, tag: str) -> TagHead | None:
+        self._check_open()
+        head = self._tag_heads[partition, tag]
+        if head is None:
+            overlay = self._overlay(partition)
+            head = overlay.tag_head(tag)
+            if head is None and self._seen.may_hold_tag(partition, tag):
+                head = self._session.ask(log_indexes.tag_head, partition, tag, overlay.bound)
+            if head is not None:
+                self._tag_heads.put((partition, tag), head)
+        return head
+
+    def tag_slices(
+        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
+    ) -> list[TagSlice]:
+        self._check_open()
+        start = min(max(from_number, 0), INDEX_MAX)
+        overlay = self._overlay(partition)
+
+        def stored(most: int) -> list[TagSlice]:
+            if not self._seen.may_hold_tag(partition, tag):
+                return []
+            return self._session.ask(
+                log_indexes.tag_slices, partition, tag, start, overlay.bound, forward=forward, most=most
+            )
+
+        above = overlay.tag_slices(tag)
+        return page(above, start, forward=forward, slices_max=slices_max, stored=stored)
+
+    def tag_slice_at(self, partition: int, tag: str, first_number: int) -> TagSlice | None:
+        """The slice that begins with exactly this number."""
+        found = self.tag_slices(partition, tag, first_number, forward=True, slices_max=1)
+        return found[0] if found and found[0].first_number == first_number else None
+
+    def mark(self, partition: int, name: str, *, index_max: int = INDEX_MAX) -> MarkAt | None:
+        self._check_open()
+        newest = self._marks[partition, name]
+        if newest is not None and newest.index <= index_max:
+            return newest
+        overlay = self._overlay(partition)
+        found = overlay.mark(name, index_max)
+        if found is None:
+            # One that was never set is asked for once: whoever asks is about to set it.
+            bound = min(overlay.bound, index_max + 1)
+            found = self._session.ask(log_indexes.mark, partition, name, bound)
+        if found is not None and index_max == INDEX_MAX:
+            self._marks.put((partition, name), found)
+        return found
+
     def streams(
         self, partition: int, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[tuple[str, StreamHead]]:
         self._check_open()
         overlay = self._overlay(partition)
-        found = dict(self._session.ask(log_tables.streams, partition, prefix, after, overlay.bound, limit))
+        found = dict(self._session.ask(log_indexes.streams, partition, prefix, after, overlay.bound, limit))
         start = after.encode()
         for stream in overlay.streams():
             if stream.startswith(prefix) and stream.encode() > start:
@@ -247,11 +306,16 @@ class PostgresReads:
         """How many rows each index holds."""
         overlay = self._overlay(partition)
         above = overlay.streams()
-        streams, slices, ids, known = self._session.ask(
-            log_tables.counts, partition, overlay.bound, list(above)
+        stored, known = self._session.ask(log_indexes.counts, partition, overlay.bound, list(above))
+        appends = [append for entry in overlay.entries() for append in entry.appends]
+        parts = [part for append in appends for part in append.parts]
+        return IndexCounts(
+            streams=stored.streams + len(above) - known,
+            slices=stored.slices + len(parts),
+            ids=stored.ids + len(parts),
+            tag_slices=stored.tag_slices + sum(part.first_tag_number > 0 for part in parts),
+            marks=stored.marks + sum(len(append.marks) for append in appends),
         )
-        parts = [part for entry in overlay.entries() for part in entry.parts]
-        return IndexCounts(streams + len(above) - known, slices + len(parts), ids + len(parts))
 
     # -- within
 

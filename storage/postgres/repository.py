@@ -30,12 +30,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from allsource.config.schema import Limits
-from allsource.storage.embedded.questions import PartitionRead, StreamRead, StreamsRead
+from allsource.storage.embedded.questions import PartitionRead, StreamRead, StreamsRead, TagRead
 from allsource.storage.embedded.stream_repository import EventStreamRepository
 from allsource.storage.model.answers import AppendResult, PartitionStats, StreamInfo
-from allsource.storage.model.append import AppendPart
+from allsource.storage.model.append import AppendRequest
+from allsource.storage.model.chunks import CheckedEvents
 from allsource.storage.model.errors import CheckpointsUnsupported, NotFound, Overloaded
 from allsource.storage.model.events import Event
+from allsource.storage.model.log import MarkAt
 from allsource.storage.model.partition import PARTITION_COUNT, EntityId
 from allsource.storage.model.times import as_datetime, as_microseconds
 from allsource.storage.postgres.appending import Appending, LostRace
@@ -112,10 +114,10 @@ class PostgresEventStreamRepository(EventStreamRepository):
     # -- appending
 
     async def _append(
-        self, partition: int, parts: Sequence[AppendPart], checked: Sequence[tuple[int, bytes]]
+        self, partition: int, request: AppendRequest, checked: Sequence[CheckedEvents]
     ) -> AppendResult:
         """As the others; the outcomes are those of the module's page."""
-        appending = Appending(partition, parts, checked, self._clock_us)
+        appending = Appending(partition, request, checked, self._clock_us)
         wait = RETRY_AFTER_S
         for left in reversed(range(TRIES)):
             try:
@@ -162,6 +164,26 @@ class PostgresEventStreamRepository(EventStreamRepository):
             *where.arguments,
         )
         return events_of(rows)
+
+    async def _read_tag(self, wanted: TagRead) -> list[Event]:
+        """As the others, with the filter in the database."""
+        where = _Where()
+        where.add("tag = {}", wanted.tag)
+        where.begin("tag_number", wanted.start, backward=wanted.backward)
+        if wanted.types is not None:
+            where.add("event_type = ANY ({}::text[])", list(wanted.types))
+        rows = await self._pool.fetch(
+            f"SELECT {EVENT_COLUMNS} FROM events {where}"
+            f" ORDER BY tag_number {_order(wanted.backward)} {where.limit(wanted.most)}",
+            *where.arguments,
+        )
+        return events_of(rows)
+
+    async def _mark(self, partition: int, name: str) -> MarkAt | None:
+        rows = await self._pool.fetch(
+            "SELECT position, generation FROM marks WHERE partition_id = $1 AND name = $2", partition, name
+        )
+        return MarkAt(rows[0]["position"], rows[0]["generation"], 0, 0) if rows else None
 
     # -- copies
 

@@ -1,8 +1,8 @@
 """`Seen`: what is surely not in the database, known without asking it.
 
 A round trip costs fifty times what an append may cost, and the answer to "has this event id been appended
-before?", which every append asks, is nearly always no. A Bloom filter over all ids (and stream names) of
-the log, with 10 bits for each, says no with certainty, or "perhaps", wrongly for one key in a hundred. Only
+before?", which every append asks, is nearly always no. A Bloom filter over all ids, streams and tags of the
+log, with 10 bits for each, says no with certainty, or "perhaps", wrongly for one key in a hundred. Only
 then is the database asked.
 """
 
@@ -44,8 +44,13 @@ class BloomFilter:
         return True
 
 
+def tag_key(tag: str) -> str:
+    """The key of a tag, which is no stream's that is likely."""
+    return f"{{{tag}}}"
+
+
 class Seen:
-    """Whether a stream or an event id can be in the database at all.
+    """Whether a stream, a tag or an event id can be in the database at all.
 
     What was there when the process started is read in the background; until `complete`, the answer is
     always "perhaps". What is added meanwhile goes into filters of its own, so that two threads never
@@ -67,6 +72,14 @@ class Seen:
             newest = BloomFilter(2 * sum(_FILTER_KEYS_MIN << n for n in range(len(self._since))))
             self._since.append(newest)
         newest.add(hash((partition, key)))
+
+    def add_tag(self, partition: int, tag: str) -> None:
+        """The first event under this tag was appended."""
+        self.add(partition, tag_key(tag))
+
+    def may_hold_tag(self, partition: int, tag: str) -> bool:
+        """As `may_hold`."""
+        return self.may_hold(partition, tag_key(tag))
 
     def may_hold(self, partition: int, key: str | bytes) -> bool:
         """False: surely not."""

@@ -7,7 +7,7 @@ shares sessions would break that: connect directly.) The connection that reads h
 replaced once if it breaks.
 
 Also started here, on connections of their own: the copying to the tables that people query
-(`projection`), and reading at the start which streams and event ids there are (`seen.Seen`).
+(`projection`), and reading at the start which streams, tags and event ids there are (`seen.Seen`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from allsource.storage.postgres.driver import (
 from allsource.storage.postgres.migrate import Wanted, prepare
 from allsource.storage.postgres.overlay import Layer
 from allsource.storage.postgres.projection import Projection
-from allsource.storage.postgres.seen import BloomFilter, Seen
+from allsource.storage.postgres.seen import BloomFilter, Seen, tag_key
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ CATCH_UP_S = 2.0
 
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('allsource node ' || $1, 0))"
 _NEXT_INCARNATION = "UPDATE store SET incarnation = incarnation + 1 RETURNING incarnation"
-_SEEN = "SELECT partition_id, stream_id, first_version, first_id FROM log_parts"
+_SEEN = "SELECT partition_id, stream_id, first_version, first_id, tag, first_tag_number FROM log_parts"
 
 
 class Session:
@@ -118,10 +118,13 @@ class Session:
         try:
             found = BloomFilter(2 * await connection.fetchval("SELECT count(*) FROM log_parts"))
             async with connection.transaction():
-                async for partition, stream, version, first_id in connection.cursor(_SEEN, prefetch=1000):
+                async for row in connection.cursor(_SEEN, prefetch=1000):
+                    partition, stream, version, first_id, tag, number = row
                     found.add(hash((partition, first_id)))
                     if version == 1:
                         found.add(hash((partition, stream)))
+                    if number == 1:
+                        found.add(hash((partition, tag_key(tag))))
         finally:
             connection.terminate()
         self.seen.complete(found)

@@ -28,8 +28,8 @@ from allsource.storage.model.errors import (
     Overloaded,
     StorageFault,
 )
-from allsource.storage.model.log import PartitionWrite, StreamHead
-from allsource.storage.model.partition import PARTITION_COUNT
+from allsource.storage.model.log import MarkAt, PartitionWrite, StreamHead, TagHead
+from allsource.storage.model.partition import PARTITION_COUNT, tag_of
 from allsource.storage.model.writes import check_continues, combined
 from allsource.storage.postgres.driver import NO_CHECKPOINTS, Target
 from allsource.storage.postgres.migrate import NODE, Wanted
@@ -92,33 +92,52 @@ class PostgresStorage(PostgresReads):
         if write.truncate_from is not None and write.truncate_from <= log.last_index:
             self._truncate(partition, write.truncate_from, log)
         for entry in write.entries:
-            created_us = {part.stream: self._append_part(entry, part) for part in entry.parts}
-            share.append(entry, created_us, opens_term=log.append(entry))
+            share.append(entry, opens_term=log.append(entry))
+            self._note(entry)
             self._recent.put((partition, entry.index), entry)
             layer.size += len(entry.record)
 
-    def _append_part(self, entry: Entry, part: Part) -> int:
-        """Note a part in what is kept in memory; returns when its stream began."""
-        partition, created_us = entry.partition, entry.timestamp_us
-        if part.first_version > 1:
-            head = self._head(partition, part.stream)
-            assert head is not None, f"stream {part.stream!r} begins at version {part.first_version}"
-            assert head.version == part.first_version - 1, (
-                f"{part.stream!r}: {part.first_version} after {head}"
-            )
-            created_us = head.created_us
+    def _note(self, entry: Entry) -> None:
+        """Note an entry in what is kept in memory."""
+        partition, seen = entry.partition, self._seen
+        for ordinal, (parts, marks) in enumerate(entry.appends):
+            for part in parts:
+                seen.add(partition, part.first_id)
+                self._note_head(entry, part)
+                if part.first_tag_number:
+                    self._note_tag(entry, part)
+            for name, position, generation in marks:
+                moved = MarkAt(position, generation, entry.index, ordinal)
+                self._marks.put((partition, name), moved)
+
+    def _note_head(self, entry: Entry, part: Part) -> None:
+        """A head that is not remembered is not asked for: a replica reads fewer streams than it writes."""
+        partition, stream = entry.partition, part.stream
+        created_us = entry.timestamp_us
+        if part.first_version == 1:
+            self._seen.add(partition, stream)
         else:
-            self._seen.add(partition, part.stream)
-        self._seen.add(partition, part.first_id)
-        self._heads.put(
-            (partition, part.stream),
-            StreamHead(part.last_version, entry.index, created_us, entry.timestamp_us),
-        )
-        return created_us
+            head = self._heads[partition, stream]
+            if head is None:
+                return
+            assert head.version == part.first_version - 1, f"{stream!r}: {part.first_version} after {head}"
+            created_us = head.created_us
+        head = StreamHead(part.last_version, entry.index, created_us, entry.timestamp_us)
+        self._heads.put((partition, stream), head)
+
+    def _note_tag(self, entry: Entry, part: Part) -> None:
+        partition, tag = entry.partition, tag_of(part.stream)
+        if part.first_tag_number == 1:
+            self._seen.add_tag(partition, tag)
+        head = TagHead(part.first_tag_number + part.count - 1, entry.index)
+        self._tag_heads.put((partition, tag), head)
 
     def _truncate(self, partition: int, first: int, log: PartitionLog) -> None:
-        self._heads.clear()
-        self._recent.drop((partition, index) for index in range(first, log.last_index + 1))
+        for cache in (self._heads, self._tag_heads, self._marks):
+            cache.clear()
+        gone = [(partition, index) for index in range(first, log.last_index + 1)]
+        self._recent.drop(gone)
+        self._read.drop(gone)
         self._layers[0].of(partition).truncate(first)
         log.truncate(first, self._entries_at(partition, [first - 1])[0] if first > 1 else None)
 

@@ -1,9 +1,9 @@
-"""Writing `events` and `event_streams`: one statement for a repository's append and a node's copying.
+"""Writing `events`, `event_streams` and `marks`: one statement, for an append and for a node's copying.
 
 The statement is also the last wall of optimistic locking: a stream is only moved from the version that
-the writer saw, and the statement says how many it moved. A smaller number than was asked for means that
-somebody else moved a stream first: the writer must roll back. Behind that stand the tables' own
-constraints.
+the writer saw, a mark only forward, and the statement says how many it moved. A smaller number than was
+asked for means that somebody else moved one first: the writer must roll back. Behind that stand the tables'
+own constraints.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from allsource.storage.model.entry import Part
-from allsource.storage.model.events import Event, unpack_blob
+from allsource.storage.model.chunks import Chunk, unpack_chunks
+from allsource.storage.model.entry import Mark, Part
+from allsource.storage.model.events import Event
+from allsource.storage.model.partition import tag_of
 
 RECORD = """
 WITH wanted AS (
@@ -46,35 +48,44 @@ WITH wanted AS (
     FROM unnest($8::integer[], $9::bigint[], $10::bigint[], $11::bigint[])
          AS e (partition_id, last_position, timestamp_us, log_index)
     WHERE p.partition_id = e.partition_id
+), marked AS (
+    INSERT INTO marks AS m (partition_id, name, position, generation, append_position)
+    SELECT * FROM unnest($28::integer[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[])
+    ON CONFLICT (partition_id, name) DO UPDATE
+    SET position = excluded.position, generation = excluded.generation,
+        append_position = excluded.append_position
+    WHERE (m.generation, m.position) < (excluded.generation, excluded.position)
+    RETURNING 1
 ), stored AS (
     INSERT INTO events
-        (id, stream_id, version, partition_id, position, event_type, payload, metadata, timestamp,
-         encoding, data, metadata_bytes, append_position, part_count)
+        (id, stream_id, version, partition_id, position, tag, tag_number, event_type, payload, metadata,
+         timestamp, encoding, data, metadata_bytes, append_position, part_count)
     SELECT encode(e.id, 'hex')::uuid, e.stream_id, ($12::bigint[])[e.part] + e.number,
-           ($13::integer[])[e.part], ($14::bigint[])[e.part] + e.number, e.event_type,
+           ($13::integer[])[e.part], ($14::bigint[])[e.part] + e.number,
+           e.tag, CASE WHEN e.tag IS NOT NULL THEN ($15::bigint[])[e.part] + e.number END, e.event_type,
            CASE WHEN e.encoding = 0 THEN try_jsonb(e.data) END,
            CASE WHEN e.metadata <> '' THEN try_jsonb(e.metadata) END,
-           timestamptz 'epoch' + ($15::bigint[])[e.part] * interval '1 microsecond',
-           e.encoding, e.data, e.metadata, ($16::bigint[])[e.part],
-           CASE WHEN e.number = ($17::bigint[])[e.part] THEN ($18::integer[])[e.part] END
-    FROM unnest($19::integer[], $20::text[], $21::bytea[], $22::text[],
-                $23::bytea[], $24::bytea[], $25::smallint[])
-         WITH ORDINALITY AS e (part, stream_id, id, event_type, data, metadata, encoding, number)
+           timestamptz 'epoch' + ($16::bigint[])[e.part] * interval '1 microsecond',
+           e.encoding, e.data, e.metadata, ($17::bigint[])[e.part],
+           CASE WHEN e.number = ($18::bigint[])[e.part] THEN ($19::integer[])[e.part] END
+    FROM unnest($20::integer[], $21::text[], $22::text[], $23::bytea[], $24::text[],
+                $25::bytea[], $26::bytea[], $27::smallint[])
+         WITH ORDINALITY AS e (part, stream_id, tag, id, event_type, data, metadata, encoding, number)
 )
-SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved)
+SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved) + (SELECT count(*) FROM marked)
 """
-"""Takes `Recording.arguments()`, answers how many streams it moved.
+"""Takes `Recording.arguments()`, answers how many streams and marks it moved.
 
 Each event has the number of its part. What the events of a part share is sent once for each part, in arrays
 of their own (a third less to send for a hundred events). Subscripts, because a join's plan would depend on
-how many there are; the streams are repeated, because a subscript into an array of texts is a search.
+how many there are; streams and tags are repeated, because a subscript into an array of texts is a search.
 """
 
 EVENT_COLUMNS = (
     "stream_id, version, partition_id, position,"
     # Exact until the year 2106 (2^32 seconds), and a tenth of the cost of a numeric.
     " (date_part('epoch', timestamp) * 1000000)::bigint,"
-    " uuid_send(id), event_type, data, metadata_bytes, encoding"
+    " uuid_send(id), event_type, data, metadata_bytes, encoding, coalesce(tag_number, 0)"
 )
 """The fields of an `Event`, in its order."""
 
@@ -107,12 +118,13 @@ class _End:
 
 
 class _Part(NamedTuple):
-    """What the events of one part share. An event's number in the recording, plus a base, is its version
-    or its position."""
+    """What the events of one part share. An event's number in the recording, plus a base, is its version,
+    its position or its number under its tag."""
 
     version_base: int
     partition: int
     position_base: int
+    tag_base: int
     timestamp_us: int
     append_position: int
     first_number: int
@@ -127,28 +139,30 @@ class Recording:
     _ends: dict[int, _End] = field(default_factory=dict)
     _parts: list[_Part] = field(default_factory=list)
     _events: list[tuple[Any, ...]] = field(default_factory=list)
+    _marks: dict[tuple[int, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Position, generation and the append's position."""
 
     def __len__(self) -> int:
         return len(self._events)
 
     @property
-    def stream_count(self) -> int:
-        """How many streams `RECORD` must move."""
-        return len(self._streams)
+    def moved_count(self) -> int:
+        """How many streams and marks `RECORD` must move."""
+        return len(self._streams) + len(self._marks)
 
     def add(
         self,
         partition: int,
-        parts: Sequence[Part],
+        parts: Iterable[tuple[Part, Sequence[Chunk]]],
+        marks: Iterable[Mark],
         first_position: int,
         timestamp_us: int,
         *,
-        log_index: int = 0,
         expected: Sequence[int | None] | None = None,
     ) -> None:
-        """One append (or an entry without events, which only moves `log_index`)."""
+        """One append: its parts with their chunks, and its marks."""
         position = first_position
-        for number, part in enumerate(parts):
+        for number, (part, chunks) in enumerate(parts):
             self._move(part, partition, timestamp_us, expected[number] if expected else None)
             first = len(self._events) + 1
             self._parts.append(
@@ -156,16 +170,23 @@ class Recording:
                     part.first_version - first,
                     partition,
                     position - first,
+                    part.first_tag_number - first,
                     timestamp_us,
                     first_position,
                     first,
                     part.count,
                 )
             )
-            place = (len(self._parts), part.stream)
-            self._events += [(*place, *event) for event in unpack_blob(part.blob)]
+            place = (len(self._parts), part.stream, tag_of(part.stream) if part.first_tag_number else None)
+            self._events += [(*place, *event) for event in unpack_chunks(chunks)]
             position += part.count
-        self._ends[partition] = _End(position - 1, timestamp_us, log_index)
+        for name, mark_position, generation in marks:
+            self._marks[partition, name] = (mark_position, generation, first_position)
+        self.end(partition, position - 1, timestamp_us)
+
+    def end(self, partition: int, last_position: int, timestamp_us: int, log_index: int = 0) -> None:
+        """The partition ends so. (`add` says it, too.)"""
+        self._ends[partition] = _End(last_position, timestamp_us, log_index)
 
     def _move(self, part: Part, partition: int, timestamp_us: int, expected: int | None) -> None:
         moved = self._streams.get(part.stream)
@@ -191,8 +212,9 @@ class Recording:
             [end.last_position for end in ends],
             [end.timestamp_us for end in ends],
             [end.log_index for end in ends],
-            *_columns(self._parts, 7),
-            *_columns(self._events, 7),
+            *_columns(self._parts, 8),
+            *_columns(self._events, 8),
+            *_columns([(*key, *mark) for key, mark in self._marks.items()], 5),
         ]
 
 

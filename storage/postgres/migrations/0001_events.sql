@@ -8,6 +8,7 @@
 
 CREATE TABLE store (
     only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    log_format  integer NOT NULL,
     kind        text NOT NULL CHECK (kind IN ('repository', 'node')),
     partitions  integer NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
     cluster_id  text NOT NULL,
@@ -17,6 +18,7 @@ CREATE TABLE store (
     created_at  timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE store IS 'Whose schema this is: one row.';
+COMMENT ON COLUMN store.log_format IS 'The format of what is stored (storage/model/entry.py).';
 
 CREATE TABLE partitions (
     partition_id      integer PRIMARY KEY CHECK (partition_id >= 0),
@@ -61,6 +63,8 @@ CREATE TABLE events (
     version         bigint NOT NULL CHECK (version > 0),
     partition_id    integer NOT NULL,
     position        bigint NOT NULL CHECK (position > 0),
+    tag             text COLLATE "C",
+    tag_number      bigint CHECK (tag_number > 0),
     tenant_id       text GENERATED ALWAYS AS (coalesce(left(metadata ->> 'tenant_id', 128), 'default')) STORED,
     event_type      text NOT NULL,
     entity_id       text COLLATE "C" GENERATED ALWAYS AS (stream_id) STORED,
@@ -73,8 +77,12 @@ CREATE TABLE events (
     append_position bigint NOT NULL,
     part_count      integer CHECK (part_count > 0),
     PRIMARY KEY (partition_id, position),
-    CONSTRAINT events_stream_version UNIQUE (stream_id, version)
+    CONSTRAINT events_stream_version UNIQUE (stream_id, version),
+    CONSTRAINT events_tag_is_numbered CHECK ((tag IS NULL) = (tag_number IS NULL))
 );
+COMMENT ON COLUMN events.tag IS 'The {tag} in the stream''s id; NULL without one.';
+COMMENT ON COLUMN events.tag_number IS
+    'Counts from 1 over all streams with the tag, without gaps: their total order.';
 COMMENT ON COLUMN events.payload IS
     'The data as JSONB; NULL if it is binary, or JSON that JSONB cannot hold (a \u0000, for instance).';
 COMMENT ON COLUMN events.data IS 'The data exactly as it was appended; encoding 0 is JSON, 1 is binary.';
@@ -87,6 +95,9 @@ COMMENT ON COLUMN events.part_count IS
 -- A retry is known by the first event id for each stream (idempotency, for ever).
 CREATE UNIQUE INDEX events_first_ids ON events (partition_id, id) WHERE part_count IS NOT NULL;
 
+-- The total order of a tag, and what makes a number unique in it.
+CREATE UNIQUE INDEX events_by_tag ON events (tag, tag_number) WHERE tag IS NOT NULL;
+
 -- (stream, version) and stream alone are served by the unique constraint above.
 CREATE INDEX events_by_tenant ON events (tenant_id, timestamp);
 CREATE INDEX events_by_entity ON events (entity_id, timestamp);
@@ -94,6 +105,19 @@ CREATE INDEX events_by_type ON events (event_type, partition_id, position);
 CREATE INDEX events_by_time ON events (timestamp);
 CREATE INDEX event_streams_by_partition ON event_streams (partition_id, stream_id);
 CREATE INDEX event_streams_active ON event_streams (updated_at) WHERE current_version > 0;
+
+CREATE TABLE marks (
+    partition_id    integer NOT NULL,
+    name            text COLLATE "C" NOT NULL,
+    position        bigint NOT NULL CHECK (position >= 0),
+    generation      bigint NOT NULL CHECK (generation >= 0),
+    append_position bigint NOT NULL,
+    PRIMARY KEY (partition_id, name)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE marks IS
+    'Named numbers of a partition, moved by appends: never back, and only by the newest generation.';
+COMMENT ON COLUMN marks.append_position IS
+    'Where the append that moved it last has its first event, or would have it.';
 
 -- The bytes as JSONB, or NULL where they are none: a strange event must not stop the others.
 CREATE FUNCTION try_jsonb(bytes bytea) RETURNS jsonb

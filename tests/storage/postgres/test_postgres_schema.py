@@ -11,7 +11,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from allsource.storage.model.errors import ForeignDirectory, FormatTooNew, StorageFault, Unavailable
+from allsource.storage.model.errors import (
+    ForeignDirectory,
+    FormatTooNew,
+    FormatTooOld,
+    StorageFault,
+    Unavailable,
+)
 from allsource.storage.postgres.driver import (
     Target,
     connect,
@@ -131,6 +137,23 @@ async def test_a_newer_schema_is_refused_and_left_alone(made: Any, target: Targe
     assert await schema_version(made) == newer
 
 
+@pytest.mark.parametrize("of_it", ["ALTER TABLE store DROP log_format", "UPDATE store SET log_format = 1"])
+async def test_an_older_log_format_is_refused_and_left_alone(made: Any, target: Target, of_it: str) -> None:
+    """Also by a version that knows a further migration: it must not begin to apply it."""
+    await made.execute(of_it)
+    await made.execute("DELETE FROM allsource_migrations WHERE version > 1; DROP TABLE log")
+    with pytest.raises(FormatTooOld, match=r"log format 1.*Start the version that made it.*\?schema=NAME"):
+        await prepare(made, target, OURS)
+    assert await schema_version(made) == 1
+    assert await made.fetchval("SELECT to_regclass('log')") is None
+
+
+async def test_a_newer_log_format_is_refused(made: Any, target: Target) -> None:
+    await made.execute("UPDATE store SET log_format = log_format + 1")
+    with pytest.raises(FormatTooNew, match=r"log format 3.*start the newer version"):
+        await prepare(made, target, OURS)
+
+
 async def test_an_older_schema_is_brought_up_to_date(
     bare: Any, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +256,26 @@ async def test_events_that_cannot_be(made: Any) -> None:
             await event(made, "a", version, position)
 
 
+async def test_marks_and_tags_that_cannot_be(made: Any) -> None:
+    await made.execute(STREAM + "('a{t}', 0, 2, 2), ('b{t}', 0, 1, 1)")
+    tagged = "UPDATE events SET tag = $3, tag_number = $4 WHERE stream_id = $1 AND version = $2"
+    for position, (stream, version) in enumerate([("a{t}", 1), ("a{t}", 2), ("b{t}", 1)], 1):
+        await event(made, stream, version, position)
+    await made.execute(tagged, "a{t}", 1, "t", 1)
+    for tag, number, error in (
+        ("t", 1, asyncpg.UniqueViolationError),
+        ("t", 0, asyncpg.CheckViolationError),
+        ("t", None, asyncpg.CheckViolationError),
+        (None, 2, asyncpg.CheckViolationError),
+    ):
+        with pytest.raises(error):
+            await made.execute(tagged, "b{t}", 1, tag, number)
+    await made.execute("INSERT INTO marks VALUES (0, 'm', 0, 0, 1)")
+    for row in ("(0, 'm', 1, 0, 1)", "(0, 'n', -1, 0, 1)", "(0, 'n', 0, -1, 1)"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await made.execute(f"INSERT INTO marks VALUES {row}")
+
+
 # -- what the views say
 
 
@@ -331,5 +374,5 @@ async def test_the_indexes_that_were_asked_for(made: Any, target: Target) -> Non
     assert {row["indexname"] for row in rows} == {
         *("event_streams_pkey", "event_streams_by_partition", "event_streams_active"),
         *("events_pkey", "events_stream_version", "events_first_ids"),
-        *("events_by_tenant", "events_by_entity", "events_by_type", "events_by_time"),
+        *("events_by_tag", "events_by_tenant", "events_by_entity", "events_by_type", "events_by_time"),
     }

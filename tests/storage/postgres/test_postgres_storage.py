@@ -332,7 +332,7 @@ def test_too_much_that_waits_for_a_sync_is_pressure(
 ) -> None:
     monkeypatch.setattr("allsource.storage.postgres.storage.UNSYNCED_BYTES_MAX", 1 << 20)
     storage, log = open_postgres(postgres_url), LogModel(0)
-    storage.write([log.write(log.events(("a", 1), data=b"x" * (2 << 20)))])
+    storage.write([log.write(log.events(("a", 1), data=Random(1).randbytes(2 << 20)))])
     error, reason = storage.pressure() or (None, "")
     assert (error, "falls behind" in reason) == (Overloaded, True)
     storage.sync()
@@ -367,7 +367,7 @@ def test_a_damaged_last_record_is_corrupt(postgres_url: str, damage: str, said: 
         ("DELETE FROM log WHERE log_index = 2", "missing"),
         ("DELETE FROM log_parts WHERE log_index = 2", "version index"),
         ("UPDATE log_parts SET first_id = '\\x00' WHERE log_index = 2", "indexed at None"),
-        ("INSERT INTO log_parts VALUES (0, 'more', 1, 1, 2, '\\x00')", "the indexes hold"),
+        ("INSERT INTO log_parts VALUES (0, 'more', 1, 1, 2, 0, 1, 5, '\\x00')", "the indexes hold"),
         ("UPDATE log SET opens_term = true WHERE log_index = 2", "term starts"),
     ],
 )
@@ -475,7 +475,7 @@ def test_new_ids_and_new_streams_are_not_asked_for(postgres_url: str) -> None:
     before = storage.properties()["postgres_reads"]
     for i in range(100):
         storage.write([log.write(log.events((f"new{i}", 1)))])
-        assert storage.index_of_append(0, Random(i).randbytes(16)) is None
+        assert storage.place_of_append(0, Random(i).randbytes(16)) is None
         assert storage.head(0, f"other{i}") is None
     assert storage.properties()["postgres_reads"] - before < 10
     check_equal(storage, [log])
