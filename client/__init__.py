@@ -2,11 +2,14 @@
 
 What lives here
     client       `Client`: the calls, asynchronous
+    life         what stands behind them: opening, closing, where a call starts
     blocking     `BlockingClient`: the same for scripts and threads
+    loop_thread  the thread behind it
     errors       how a call can end
     arguments    from a call's arguments to a request, or a refusal before anything is sent (pure)
     opening      waiting for the first node, and knowing when that has no point
     paging       reads over many pages
+    unpacking    from a page as it came to events, within bounds
     calls        what the error of one attempt means for the whole call (pure)
     dispatch     carries calls to nodes until their deadline; one timer for all
     connection   one connection, a thin shell around the protocol's `ClientSession`
@@ -33,12 +36,15 @@ Trade-offs
 from allsource.client.blocking import BlockingClient
 from allsource.client.client import Client
 from allsource.client.errors import ConnectionRefused, UnreadableAnswer
-from allsource.client.pages import PartitionEvents, StreamEvents
+from allsource.client.pages import PartitionEvents, StreamEvents, TagEvents
+from allsource.cluster.protocol.requests import MarkState
 from allsource.storage.model.answers import AppendedStream, AppendResult, StreamAppend, StreamInfo
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
     InvalidRequest,
+    MarkRefused,
     NoMajority,
     NoOwner,
     NotFound,
@@ -47,6 +53,7 @@ from allsource.storage.model.errors import (
     Rejected,
     TooLarge,
     Unavailable,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
 from allsource.storage.model.events import Event, NewEvent
@@ -61,6 +68,9 @@ __all__ = [
     "Event",
     "EventIdConflict",
     "InvalidRequest",
+    "Mark",
+    "MarkRefused",
+    "MarkState",
     "NewEvent",
     "NoMajority",
     "NoOwner",
@@ -72,8 +82,10 @@ __all__ = [
     "StreamAppend",
     "StreamEvents",
     "StreamInfo",
+    "TagEvents",
     "TooLarge",
     "Unavailable",
     "UnreadableAnswer",
+    "WrongExpectedTag",
     "WrongExpectedVersion",
 ]

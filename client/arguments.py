@@ -11,13 +11,27 @@ from typing import Literal, TypeAlias
 
 from allsource.client.addresses import read_address
 from allsource.client.cluster_map import Address
-from allsource.cluster.protocol.requests import ReadPartition, ReadStream, parse_token
-from allsource.storage.model.append import AppendPart, append_parts, partition_of_append
+from allsource.cluster.protocol.requests import (
+    TYPES_MAX,
+    ReadMark,
+    ReadPartition,
+    ReadStream,
+    ReadTag,
+    parse_token,
+)
+from allsource.storage.model.append import (
+    AppendPart,
+    AppendRequest,
+    append_parts,
+    check_expected_tag,
+    check_marks,
+)
 from allsource.storage.model.arguments import flag, seconds, shown, text, whole_number
-from allsource.storage.model.errors import InvalidRequest
-from allsource.storage.model.events import Events
-from allsource.storage.model.expected import Expectation
-from allsource.storage.model.partition import check_stream_id
+from allsource.storage.model.entry import Mark
+from allsource.storage.model.errors import InvalidRequest, TooLarge
+from allsource.storage.model.events import Events, check_event_type
+from allsource.storage.model.expected import ANY, Expectation
+from allsource.storage.model.partition import check_name, check_stream_id, check_tag
 
 Consistency: TypeAlias = Literal["linearizable", "local"]
 
@@ -76,14 +90,49 @@ def _has_surrogates(value: str) -> bool:
 
 
 def packed_parts(
-    parts: Iterable[tuple[str, Events, Expectation]], partitions: int
+    parts: Iterable[tuple[str, Events, Expectation]], *, compress: bool
 ) -> tuple[AppendPart, ...]:
-    """The events for several streams of one partition, packed."""
+    """The events for several streams, packed."""
     if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
         raise InvalidRequest(f"parts must be several StreamAppend, not {shown(parts)}")
-    packed = append_parts("parts", parts)
-    partition_of_append(packed, partitions)
-    return tuple(packed)
+    return tuple(append_parts("parts", parts, compress=compress))
+
+
+def append_of(
+    parts: tuple[AppendPart, ...], expected_tag: int | None, marks: Iterable[tuple[str, int, int]]
+) -> AppendRequest:
+    """An append of these parts. What it says of streams together is `partition_of_append`'s to check."""
+    if expected_tag is None and marks == ():  # by far the most
+        return AppendRequest(parts)
+    tag = ANY if expected_tag is None else whole_number("expected_tag", expected_tag, 0)
+    request = AppendRequest(parts, tag, marks_of(marks))
+    if tag != ANY:
+        check_expected_tag(request)
+    return request
+
+
+def marks_alone(partition: int, marks: Iterable[tuple[str, int, int]], partitions: int) -> AppendRequest:
+    """An append without events."""
+    check_partition(partition, partitions)
+    found = marks_of(marks)
+    if not found:
+        raise InvalidRequest("marks is empty: name at least one")
+    return AppendRequest((), ANY, found, partition)
+
+
+def marks_of(marks: Iterable[tuple[str, int, int]]) -> tuple[Mark, ...]:
+    """The marks that an append moves."""
+    if isinstance(marks, str | bytes) or not isinstance(marks, Iterable):
+        raise InvalidRequest(f"marks must be several Mark, not {shown(marks)}")
+    found = []
+    for number, mark in enumerate(marks):
+        if not isinstance(mark, tuple | list) or len(mark) != 3:
+            raise InvalidRequest(
+                f"marks[{number}] must be a Mark, or (name, position, generation), not {shown(mark)}"
+            )
+        found.append(Mark(*mark))
+    check_marks(found)
+    return tuple(found)
 
 
 # -- reading
@@ -134,6 +183,48 @@ def partition_read(
         whole_number(limit_name, limit),
         is_local(consistency),
         text("token", token),
+    )
+
+
+def tag_read(
+    tag: str,
+    from_number: int | None,
+    limit: int,
+    *,
+    backward: bool,
+    types: Iterable[str],
+    consistency: Consistency,
+    token: str,
+) -> ReadTag:
+    """A page of a tag."""
+    check_tag(tag)
+    return ReadTag(
+        tag,
+        0 if from_number is None else whole_number("from_number", from_number),
+        whole_number("limit", limit),
+        not flag("backward", backward),
+        _types_of(types),
+        is_local(consistency),
+        text("token", token),
+    )
+
+
+def _types_of(types: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(types, str | bytes) or not isinstance(types, Iterable):
+        raise InvalidRequest(f"types must be several event types, not {shown(types)}")
+    found = tuple(types)
+    for one in found:
+        check_event_type(one)
+    if len(found) > TYPES_MAX:
+        raise TooLarge(f"types names at most {TYPES_MAX} event types", limit=TYPES_MAX, actual=len(found))
+    return found
+
+
+def mark_read(partition: int, name: str, *, consistency: Consistency, token: str) -> ReadMark:
+    """Where a mark is."""
+    check_name(name, "a mark")
+    return ReadMark(
+        whole_number("partition", partition, 0), name, is_local(consistency), text("token", token)
     )
 
 

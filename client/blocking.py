@@ -9,19 +9,16 @@ another (`ParamSpec`), but then an editor shows a wrapper where it shows a signa
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
 from allsource.client.arguments import Consistency
 from allsource.client.client import PAGE_EVENTS, Client
-from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.protocol.requests import AppendResult, PartitionPage
+from allsource.client.loop_thread import LoopThread
+from allsource.client.pages import PartitionEvents, StreamEvents, TagEvents
+from allsource.cluster.protocol.requests import AppendResult, MarkState, PartitionPage
 from allsource.storage.model.answers import StreamInfo
-from allsource.storage.model.errors import InvalidRequest, Unavailable
 from allsource.storage.model.events import Event, Events
 from allsource.storage.model.expected import Expectation
 
@@ -49,6 +46,7 @@ class BlockingClient:
         timeout_s: float = 5.0,
         inflight_max: int = 4096,
         inflight_bytes_max: int = 64 << 20,
+        compression: bool = True,
     ) -> None:
         self._client = Client(
             addresses,
@@ -58,12 +56,9 @@ class BlockingClient:
             timeout_s=timeout_s,
             inflight_max=inflight_max,
             inflight_bytes_max=inflight_bytes_max,
+            compression=compression,
         )
-        self._life = threading.Lock()
-        """Held to hand the loop a call and to take the loop away, so that no call is handed to a loop that
-        will not run any more."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread()
 
     @classmethod
     def connect(
@@ -76,6 +71,7 @@ class BlockingClient:
         timeout_s: float = 5.0,
         inflight_max: int = 4096,
         inflight_bytes_max: int = 64 << 20,
+        compression: bool = True,
     ) -> BlockingClient:
         """The same as `BlockingClient(...)`."""
         return cls(
@@ -86,16 +82,12 @@ class BlockingClient:
             timeout_s=timeout_s,
             inflight_max=inflight_max,
             inflight_bytes_max=inflight_bytes_max,
+            compression=compression,
         )
 
     def open(self) -> None:
         """Start the thread and connect; raises as `Client.open` does."""
-        with self._life:
-            if self._thread is not None:
-                raise InvalidRequest("a client is opened once; make a new one to connect again")
-            loop = self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_run, args=(loop,), name="allsource-client", daemon=True)
-            self._thread.start()
+        self._thread.start()
         try:
             self._wait(self._client.open())
         except BaseException:
@@ -105,13 +97,7 @@ class BlockingClient:
     def close(self) -> None:
         """Close every connection and end the thread. May be called twice, and while other threads wait for
         answers: their calls end as `Client.close` says."""
-        with self._life:
-            loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        self._thread.stop(self._client.close)
 
     def __enter__(self) -> BlockingClient:
         self.open()
@@ -128,16 +114,44 @@ class BlockingClient:
         events: Events,
         expected_version: Expectation = "any",
         *,
+        expected_tag: int | None = None,
+        marks: Iterable[tuple[str, int, int]] = (),
         timeout_s: float | None = None,
     ) -> AppendResult:
         """See `Client.append`."""
-        return self._wait(self._client.append(stream, events, expected_version, timeout_s=timeout_s))
+        return self._wait(
+            self._client.append(
+                stream,
+                events,
+                expected_version,
+                expected_tag=expected_tag,
+                marks=marks,
+                timeout_s=timeout_s,
+            )
+        )
 
     def append_many(
-        self, parts: Iterable[tuple[str, Events, Expectation]], *, timeout_s: float | None = None
+        self,
+        parts: Iterable[tuple[str, Events, Expectation]],
+        *,
+        expected_tag: int | None = None,
+        marks: Iterable[tuple[str, int, int]] = (),
+        timeout_s: float | None = None,
     ) -> AppendResult:
         """See `Client.append_many`."""
-        return self._wait(self._client.append_many(parts, timeout_s=timeout_s))
+        return self._wait(
+            self._client.append_many(parts, expected_tag=expected_tag, marks=marks, timeout_s=timeout_s)
+        )
+
+    def move_marks(
+        self,
+        partition: int,
+        marks: Iterable[tuple[str, int, int]],
+        *,
+        timeout_s: float | None = None,
+    ) -> AppendResult:
+        """See `Client.move_marks`."""
+        return self._wait(self._client.move_marks(partition, marks, timeout_s=timeout_s))
 
     def read_stream(
         self,
@@ -220,6 +234,48 @@ class BlockingClient:
             )
         )
 
+    def read_tag(
+        self,
+        tag: str,
+        *,
+        from_number: int | None = None,
+        limit: int = 100,
+        backward: bool = False,
+        types: Iterable[str] = (),
+        consistency: Consistency = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> TagEvents:
+        """See `Client.read_tag`."""
+        return self._wait(
+            self._client.read_tag(
+                tag,
+                from_number=from_number,
+                limit=limit,
+                backward=backward,
+                types=types,
+                consistency=consistency,
+                token=token,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def read_mark(
+        self,
+        partition: int,
+        name: str,
+        *,
+        consistency: Consistency = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> MarkState:
+        """See `Client.read_mark`."""
+        return self._wait(
+            self._client.read_mark(
+                partition, name, consistency=consistency, token=token, timeout_s=timeout_s
+            )
+        )
+
     def scan(
         self,
         partitions: Iterable[int] | None = None,
@@ -245,50 +301,7 @@ class BlockingClient:
         return self._wait(self._client.cluster(timeout_s=timeout_s))
 
     def _wait(self, call: Coroutine[Any, Any, _T]) -> _T:
-        with self._life:
-            if self._loop is None:
-                call.close()
-                raise Unavailable(
-                    "this client is closed"
-                    if self._thread is not None
-                    else "this client is not open: use `with`, or `client.open()`"
-                )
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise Unavailable("this client was closed") from None
-        except BaseException:
-            future.cancel()
-            raise
+        return self._thread.wait(call)
 
     def _each(self, found: AsyncGenerator[_T, None], at_once: int = _AT_ONCE) -> Iterator[_T]:
-        """Hand over what is found in handfuls: a switch of threads costs more than an event."""
-        try:
-            while handful := self._wait(_handful(found, at_once)):
-                yield from handful
-        finally:
-            if self._loop is not None:
-                self._wait(found.aclose())
-
-
-async def _handful(found: AsyncGenerator[_T, None], at_once: int) -> list[_T]:
-    handful: list[_T] = []
-    async for one in found:
-        handful.append(one)
-        if len(handful) == at_once:
-            break
-    return handful
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:  # calls that came in as the client was closed: their threads wait for an end
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        return self._thread.each(found, at_once)

@@ -17,15 +17,20 @@ from allsource.cluster.protocol.requests import (
     AppendResult,
     ClusterView,
     DescribeCluster,
+    MarkState,
     PartitionPage,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
     Result,
     StreamPage,
+    TagPage,
 )
 from allsource.storage.model.errors import (
     AllsourceError,
+    MarkRefused,
     NoMajority,
     NoOwner,
     NotOwner,
@@ -33,6 +38,7 @@ from allsource.storage.model.errors import (
     Rejected,
     ShuttingDown,
     Unavailable,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
 
@@ -40,6 +46,8 @@ ANSWER_OF: dict[type[Request], type[Any]] = {
     AppendRequest: AppendResult,
     ReadStream: StreamPage,
     ReadPartition: PartitionPage,
+    ReadTag: TagPage,
+    ReadMark: MarkState,
     DescribeCluster: ClusterView,
 }
 
@@ -159,18 +167,23 @@ def judge(call: Call, error: AllsourceError, node_id: str) -> Next:
             return Next.LATER
         case Unavailable():
             return Next.LATER
-        case WrongExpectedVersion() if call.may_have_happened and not never_met(error):
-            return Next.LATER
+        case WrongExpectedVersion() | WrongExpectedTag() | MarkRefused():
+            return Next.SETTLE if not call.may_have_happened or settles(call.request, error) else Next.LATER
         case _:
             return Next.SETTLE
 
 
-def never_met(error: WrongExpectedVersion) -> bool:
-    """Whether the expectation can never be met again, so that no stray attempt can still succeed.
+def settles(request: Request, error: WrongExpectedVersion | WrongExpectedTag | MarkRefused) -> bool:
+    """Whether an append's refusal also proves that no earlier attempt of it has happened, or can yet.
 
-    Versions only grow: a stream that is past the expected version stays so. One that has not reached
-    it may, and an attempt that was delayed on its way would then be accepted.
+    Had one happened, its event ids would be known, and the answer would be the first one's. As to what is
+    still on its way: versions, a tag's numbers and marks only grow. What is past the expected number stays
+    so, and a mark that is not moved now never will be. A stream that has not reached the expected version
+    may, and a delayed attempt would then be accepted. An append of marks alone has no ids: its refusal does
+    not tell whether it had moved them before somebody else did.
     """
+    if isinstance(error, MarkRefused):
+        return isinstance(request, AppendRequest) and bool(request.parts)
     expected, actual = error.details.get("expected"), error.details.get("actual")
     if expected == "no_stream":
         expected = 0

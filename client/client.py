@@ -14,55 +14,47 @@ with the same event ids, until their deadline. `errors` says how a call can end.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from types import TracebackType
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from allsource.client import arguments, paging
+from allsource.client import arguments, paging, unpacking
 from allsource.client.arguments import Consistency
 from allsource.client.calls import Call
-from allsource.client.cluster_map import Address
-from allsource.client.dialler import Dialler
 from allsource.client.dispatch import Dispatcher
-from allsource.client.gate import Gate
-from allsource.client.opening import connect_to_one
-from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.protocol.handshake import DiallerConfig
+from allsource.client.life import ClientLife
+from allsource.client.pages import PartitionEvents, StreamEvents, TagEvents
 from allsource.cluster.protocol.requests import (
-    AppendPart,
     AppendRequest,
     AppendResult,
     ClusterView,
     DescribeCluster,
+    MarkState,
     PartitionPage,
     ReadPartition,
+    ReadRequest,
     ReadStream,
-    Request,
 )
 from allsource.storage.model.answers import StreamInfo
-from allsource.storage.model.append import append_part
-from allsource.storage.model.arguments import seconds, whole_number
-from allsource.storage.model.errors import InvalidRequest, Unavailable
+from allsource.storage.model.append import append_part, partition_of_append
 from allsource.storage.model.events import Event, Events
 from allsource.storage.model.expected import Expectation
-from allsource.storage.model.partition import partition_of
+from allsource.storage.model.partition import partition_of, partition_of_tag
 
 PAGE_EVENTS = 1000
 """Events that the iterators ask for at a time."""
 
-_READ_ROOM = 16_384
 _REQUEST_ROOM = 256
 
 
-class Client:
+class Client(ClientLife):
     """A connection to a cluster, for one event loop. Use it as an async context manager.
 
     `addresses`: one or more nodes as `"host:port"` (the peer port); the others are learned. `secret`: what
     the cluster's file calls its client secret. `cluster_id`: refuse any other cluster; empty takes any that
     knows the secret. `name`: for the nodes' logs. `timeout_s`: how long a call may take unless it says
     otherwise. `inflight_max` and `inflight_bytes_max` bound the calls on their way; further ones wait their
-    turn (and raise `QueueFull` if it does not come in time).
+    turn (and raise `QueueFull` if it does not come in time). `compression`: pack events with zstd where
+    that makes them smaller; it saves the network and the nodes' disks for some of this process's CPU.
 
     Every call checks its arguments before anything is sent; `InvalidRequest` names the wrong one.
     """
@@ -77,20 +69,18 @@ class Client:
         timeout_s: float = 5.0,
         inflight_max: int = 4096,
         inflight_bytes_max: int = 64 << 20,
+        compression: bool = True,
     ) -> None:
-        self._seeds = arguments.seeds(addresses)
-        self._config = DiallerConfig.client(
-            arguments.secret_of(secret),
-            cluster_id=arguments.name_of("cluster_id", cluster_id),
-            name=arguments.name_of("name", name),
+        super().__init__(
+            addresses,
+            secret=secret,
+            cluster_id=cluster_id,
+            name=name,
+            timeout_s=timeout_s,
+            inflight_max=inflight_max,
+            inflight_bytes_max=inflight_bytes_max,
+            compression=compression,
         )
-        self._timeout_s = seconds("timeout_s", timeout_s, arguments.TIMEOUT_S_MAX)
-        self._gate = Gate(
-            whole_number("inflight_max", inflight_max),
-            whole_number("inflight_bytes_max", inflight_bytes_max),
-        )
-        self._dispatcher: Dispatcher | None = None
-        self._dialler: Dialler | None = None
 
     @classmethod
     def connect(
@@ -103,6 +93,7 @@ class Client:
         timeout_s: float = 5.0,
         inflight_max: int = 4096,
         inflight_bytes_max: int = 64 << 20,
+        compression: bool = True,
     ) -> Client:
         """The same as `Client(...)`, to be read aloud: `async with Client.connect([...]) as client`."""
         return cls(
@@ -113,48 +104,8 @@ class Client:
             timeout_s=timeout_s,
             inflight_max=inflight_max,
             inflight_bytes_max=inflight_bytes_max,
+            compression=compression,
         )
-
-    # -- life
-
-    async def open(self) -> None:
-        """Connect to at least one node; once in a client's life.
-
-        Raises `ConnectionRefused` (wrong secret, wrong cluster) at once, and `Unavailable` with each
-        address's reason when none can be reached within the timeout.
-        """
-        if self._dispatcher is not None:
-            raise InvalidRequest("a client is opened once; make a new one to connect again")
-        news = asyncio.Event()
-
-        def learned(members: Mapping[str, Address]) -> None:
-            dialler.dial_members(members)
-            news.set()
-
-        dispatcher = Dispatcher(self._gate, learned)
-        dialler = Dialler(self._config, dispatcher, news.set)
-        self._dispatcher, self._dialler = dispatcher, dialler
-        try:
-            await connect_to_one(self._seeds, dialler, dispatcher.connected, news, self._timeout_s)
-        except BaseException:  # cancelled too: nobody will call `close`
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Close every connection. Calls under way end as refused, or as unknown if they were sent."""
-        if self._dispatcher is not None:
-            self._dispatcher.close()
-        if self._dialler is not None:
-            await self._dialler.close()
-
-    async def __aenter__(self) -> Client:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # -- appending
 
@@ -164,35 +115,74 @@ class Client:
         events: Events,
         expected_version: Expectation = "any",
         *,
+        expected_tag: int | None = None,
+        marks: Iterable[tuple[str, int, int]] = (),
         timeout_s: float | None = None,
     ) -> AppendResult:
         """Append one event or several to a stream, all or nothing.
 
         `expected_version`: `"any"`, `"no_stream"`, `"exists"` or the stream's exact version, else
-        `WrongExpectedVersion`. Appending the same events (with the same ids) again is safe: the result
-        is the first one's, with `duplicate` set. Raises `Rejected` or `OutcomeUnknown`.
+        `WrongExpectedVersion`. `expected_tag`: the number of the newest event of the stream's `{tag}`
+        (0: none yet), else `WrongExpectedTag`. `marks`: each a `Mark` (or `(name, position, generation)`)
+        of the stream's partition that moves forward with the events, else `MarkRefused`.
+
+        Appending the same events (with the same ids) again is safe: the result is the first one's, with
+        `duplicate` set. Raises `Rejected` or `OutcomeUnknown`.
         """
         wait_s = arguments.timeout(timeout_s, self._timeout_s)
-        return await self._append((append_part(stream, events, expected_version),), wait_s)
+        part = append_part(stream, events, expected_version, compress=self._compress)
+        request = arguments.append_of((part,), expected_tag, marks)
+        dispatcher = self._open_dispatcher()
+        partition = partition_of(stream, dispatcher.map.partitions)
+        return await self._append(dispatcher, request, partition, wait_s)
 
     async def append_many(
-        self, parts: Iterable[tuple[str, Events, Expectation]], *, timeout_s: float | None = None
+        self,
+        parts: Iterable[tuple[str, Events, Expectation]],
+        *,
+        expected_tag: int | None = None,
+        marks: Iterable[tuple[str, int, int]] = (),
+        timeout_s: float | None = None,
     ) -> AppendResult:
         """Append to several streams of one partition (same `{tag}`), all or nothing.
 
-        `parts`: a `StreamAppend`, or `(stream, events, expected_version)`, for each stream.
+        `parts`: a `StreamAppend`, or `(stream, events, expected_version)`, for each stream. The others as
+        in `append`.
         """
         wait_s = arguments.timeout(timeout_s, self._timeout_s)
-        packed = arguments.packed_parts(parts, self._open_dispatcher().map.partitions)
-        return await self._append(packed, wait_s)
-
-    async def _append(self, parts: tuple[AppendPart, ...], wait_s: float) -> AppendResult:
+        packed = arguments.packed_parts(parts, compress=self._compress)
+        request = arguments.append_of(packed, expected_tag, marks)
         dispatcher = self._open_dispatcher()
-        partition = partition_of(parts[0].stream, dispatcher.map.partitions)
-        size = sum([len(part.blob) + _REQUEST_ROOM for part in parts])
+        partition = partition_of_append(request, dispatcher.map.partitions)
+        return await self._append(dispatcher, request, partition, wait_s)
+
+    async def move_marks(
+        self,
+        partition: int,
+        marks: Iterable[tuple[str, int, int]],
+        *,
+        timeout_s: float | None = None,
+    ) -> AppendResult:
+        """Move marks of a partition, all or none, without appending an event.
+
+        A mark moves if its generation is higher than the stored one's, or the same and its position is
+        higher; else `MarkRefused` says where it is. `duplicate`: they were all just there.
+        """
+        wait_s = arguments.timeout(timeout_s, self._timeout_s)
+        dispatcher = self._open_dispatcher()
+        request = arguments.marks_alone(partition, marks, dispatcher.map.partitions)
+        return await self._append(dispatcher, request, partition, wait_s)
+
+    async def _append(
+        self, dispatcher: Dispatcher, request: AppendRequest, partition: int, wait_s: float
+    ) -> AppendResult:
+        size = _REQUEST_ROOM
+        for _, _, chunks in request.parts:
+            for chunk in chunks:
+                size += len(chunk.data) + _REQUEST_ROOM
         if not self._gate.try_enter(size):
             wait_s = await self._wait_for_room(size, wait_s)
-        call = dispatcher.start(AppendRequest(parts), partition, timeout_s=wait_s, size=size)
+        call = dispatcher.start(request, partition, timeout_s=wait_s, size=size)
         result: AppendResult = await call.future
         return result
 
@@ -220,7 +210,7 @@ class Client:
             stream, from_version, limit, backward=backward, consistency=consistency, token=token
         )
         call = await self._start_stream(request, arguments.timeout(timeout_s, self._timeout_s))
-        return paging.stream_events(await call.future, call)
+        return unpacking.stream_events(await call.future, call)
 
     async def stream_info(
         self,
@@ -233,7 +223,7 @@ class Client:
         """A stream's facts without its events; raises `NotFound` if there is no such stream."""
         request = arguments.stream_facts(stream, consistency=consistency, token=token)
         call = await self._start_stream(request, arguments.timeout(timeout_s, self._timeout_s))
-        return paging.info_of(await call.future)
+        return unpacking.info_of(await call.future)
 
     def stream(
         self,
@@ -272,7 +262,55 @@ class Client:
             partition, from_position, limit, consistency=consistency, token=token
         )
         call = await self._start_partition(request, arguments.timeout(timeout_s, self._timeout_s))
-        return paging.partition_events(await call.future, call)
+        return unpacking.partition_events(await call.future, call)
+
+    async def read_tag(
+        self,
+        tag: str,
+        *,
+        from_number: int | None = None,
+        limit: int = 100,
+        backward: bool = False,
+        types: Iterable[str] = (),
+        consistency: Consistency = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> TagEvents:
+        """A page of the events of all streams with this `{tag}` (`"order-7"`, without braces), in the order
+        of their tag numbers.
+
+        `from_number`: the `tag_number` to begin with; without it the first one, or backward the newest.
+        `types`: only events of these types; a page may then be short, or empty, and still lead on. The
+        others as in `read_stream`. A tag that nobody has used has no events, and 0 for its last number.
+        """
+        request = arguments.tag_read(
+            tag,
+            from_number,
+            limit,
+            backward=backward,
+            types=types,
+            consistency=consistency,
+            token=token,
+        )
+        partition = partition_of_tag(tag, self._open_dispatcher().map.partitions)
+        call = await self._start_read(request, partition, arguments.timeout(timeout_s, self._timeout_s))
+        return unpacking.tag_events(await call.future, call, request.types)
+
+    async def read_mark(
+        self,
+        partition: int,
+        name: str,
+        *,
+        consistency: Consistency = "linearizable",
+        token: str = "",
+        timeout_s: float | None = None,
+    ) -> MarkState:
+        """Where a mark of a partition is; position and generation 0 if it was never set."""
+        request = arguments.mark_read(partition, name, consistency=consistency, token=token)
+        arguments.check_partition(partition, self._open_dispatcher().map.partitions)
+        call = await self._start_read(request, partition, arguments.timeout(timeout_s, self._timeout_s))
+        state: MarkState = await call.future
+        return state
 
     def scan(
         self,
@@ -320,29 +358,12 @@ class Client:
 
     async def _start_stream(self, request: ReadStream, wait_s: float) -> Call:
         partition = partition_of(request.stream, self._open_dispatcher().map.partitions)
-        arguments.check_token(request.token, partition)
-        return await self._start(request, partition, wait_s, local=request.local)
+        return await self._start_read(request, partition, wait_s)
 
     async def _start_partition(self, request: ReadPartition, wait_s: float) -> Call:
         arguments.check_partition(request.partition, self._open_dispatcher().map.partitions)
-        arguments.check_token(request.token, request.partition)
-        return await self._start(request, request.partition, wait_s, local=request.local)
+        return await self._start_read(request, request.partition, wait_s)
 
-    async def _start(self, request: Request, partition: int, wait_s: float, *, local: bool) -> Call:
-        dispatcher = self._open_dispatcher()
-        if not self._gate.try_enter(_READ_ROOM):
-            wait_s = await self._wait_for_room(_READ_ROOM, wait_s)
-        return dispatcher.start(request, partition, timeout_s=wait_s, size=_READ_ROOM, local=local)
-
-    async def _wait_for_room(self, size: int, wait_s: float) -> float:
-        """Wait at the gate; what is left of `wait_s`, in seconds."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        await self._gate.enter(size, deadline)
-        return max(0.0, deadline - loop.time())
-
-    def _open_dispatcher(self) -> Dispatcher:
-        if self._dispatcher is None:
-            raise Unavailable("this client is not open: use `async with`, or `await client.open()`")
-        self._dispatcher.check_usable()
-        return self._dispatcher
+    async def _start_read(self, request: ReadRequest, partition: int, wait_s: float) -> Call:
+        arguments.check_token(request.token, partition)
+        return await self._start(request, partition, wait_s, local=request.local)

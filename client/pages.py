@@ -23,6 +23,18 @@ class StreamEvents:
 
 
 @dataclass(frozen=True, slots=True)
+class TagEvents:
+    """A page of a tag in reading order, each event with its `tag_number`. `last_number` is the newest
+    event's when it was read: what an append may expect. `next_from` is 0 when there is nothing further."""
+
+    tag: str
+    partition: int
+    events: list[Event]
+    last_number: int
+    next_from: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionEvents:
     """A page of a partition, by position. At its end, `next_from` is `last_position` + 1."""
 

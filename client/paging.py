@@ -1,8 +1,7 @@
-"""Reads that go on over many pages, and what becomes of a page's bytes.
+"""Reads that go on over many pages.
 
 The next page is asked for before the events of this one are handed out, and a scan reads several partitions
-at a time. Pages are checked: bytes that are not events end the read, and so does a page that does not lead
-on, which would be asked for again for ever.
+at a time. A page that does not lead on ends the read: it would be asked for again for ever.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from typing import NamedTuple
 
 from allsource.client.calls import Call
 from allsource.client.errors import UnreadableAnswer
-from allsource.client.pages import PartitionEvents, StreamEvents
-from allsource.cluster.protocol.frames import ProtocolError
-from allsource.cluster.protocol.requests import PartitionPage, ReadPartition, ReadStream, StreamPage
-from allsource.storage.model.answers import StreamInfo
+from allsource.client.unpacking import checked, stream_events
+from allsource.client.unpacking import events_of as unpacked
+from allsource.cluster.protocol.requests import PartitionPage, ReadPartition, ReadStream
 from allsource.storage.model.events import Event
 
 PAGES_AHEAD = 16
@@ -74,7 +72,7 @@ async def scan(
                 ahead.append(_Asked(await start(read), position))
             call, position = ahead.popleft()
             found: PartitionPage = await call.future
-            if found.chunks and found.next_from <= found.last_position:
+            if found.runs and found.next_from <= found.last_position:
                 _check_advance(position, found.next_from)
                 todo.appendleft((found.partition, found.next_from))
             yield Brought(call, found)
@@ -88,7 +86,7 @@ async def events_of(
     """The events of pages, one by one."""
     async with aclosing(pages):
         async for call, found in pages:
-            for event in _decode(found, call):
+            for event in unpacked(found, call):
                 yield event
 
 
@@ -97,33 +95,8 @@ async def without_calls(
 ) -> AsyncGenerator[PartitionPage, None]:
     """The pages alone."""
     async with aclosing(pages):
-        async for _, found in pages:
-            yield found
-
-
-def stream_events(page: StreamPage, call: Call) -> StreamEvents:
-    """A page of a stream, unpacked."""
-    return StreamEvents(info_of(page), _decode(page, call), page.next_from)
-
-
-def partition_events(page: PartitionPage, call: Call) -> PartitionEvents:
-    """A page of a partition, unpacked."""
-    return PartitionEvents(page.partition, _decode(page, call), page.last_position, page.next_from)
-
-
-def info_of(page: StreamPage) -> StreamInfo:
-    """What a page says about its stream."""
-    return StreamInfo(page.stream, page.partition, page.current_version, page.created_us, page.updated_us)
-
-
-def _decode(page: StreamPage | PartitionPage, call: Call) -> list[Event]:
-    try:
-        return page.events()
-    except Exception as error:  # the bytes are a node's word: anything may be wrong with them
-        message = f"a node answered a read with unreadable events: {error!r}"
-        if call.connection is not None:
-            call.connection.drop(ProtocolError("malformed", message))
-        raise UnreadableAnswer(f"{message}; its connection is closed") from error
+        async for call, found in pages:
+            yield checked(found, call)
 
 
 def _check_advance(low: int, high: int) -> None:

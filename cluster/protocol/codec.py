@@ -20,22 +20,42 @@ from typing import Any, NamedTuple
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.payload import UINT_MAX, batch, malformed, pack, shown
 from allsource.cluster.protocol.requests import (
+    TYPES_MAX,
     AppendedStream,
     AppendPart,
     AppendRequest,
     AppendResult,
-    Chunk,
     ClusterView,
     DescribeCluster,
+    MarkState,
     PartitionPage,
     PassOn,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
     Result,
+    Run,
     StreamPage,
+    TagPage,
 )
-from allsource.cluster.protocol.shapes import BIN, BOOL, EXPECTED, MAP, STR, UINT, Element, Shape, array
+from allsource.cluster.protocol.shapes import (
+    BIN,
+    BOOL,
+    EXPECTED,
+    EXPECTED_TAG,
+    MAP,
+    PARTITION_IF_SAID,
+    STR,
+    UINT,
+    Element,
+    Shape,
+    array,
+    nested,
+)
+from allsource.storage.model.chunks import Chunk
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import AllsourceError, InvalidRequest
 
 TIMEOUT_MS_MAX = 3_600_000
@@ -55,6 +75,8 @@ class Op(IntEnum):
     READ_PARTITION = 3
     DESCRIBE_CLUSTER = 4
     PASS_ON = 5
+    READ_TAG = 6
+    READ_MARK = 7
 
 
 class Row(NamedTuple):
@@ -77,24 +99,40 @@ def _result(
 
 # -- the tables
 
-PART = Shape("a part", AppendPart, {"stream": STR, "expected": EXPECTED, "blob": BIN})
+CHUNK = Shape("a chunk", Chunk, {"count": UINT, "raw_size": UINT, "codec": UINT, "data": BIN})
+PART = Shape(
+    "a part", AppendPart, {"stream": STR, "expected": EXPECTED, "chunks": array(CHUNK, called="chunk")}
+)
+MARK = Shape("a mark", Mark, {"name": STR, "position": UINT, "generation": UINT})
 APPENDED = Shape("a stream", AppendedStream, {"stream": STR, "first_version": UINT, "last_version": UINT})
-CHUNK = Shape(
-    "chunk",
-    Chunk,
+RUN = Shape(
+    "a run",
+    Run,
     {
         "stream": STR,
         "first_version": UINT,
         "first_position": UINT,
+        "first_tag_number": UINT,
         "timestamp_us": UINT,
         "skip": UINT,
         "take": UINT,
-        "blob": BIN,
+        "chunk": nested(CHUNK),
     },
 )
+RUNS = array(RUN, called="run")
 
 REQUESTS = (
-    _request(Op.APPEND, "append", AppendRequest, {"parts": array(PART)}),
+    _request(
+        Op.APPEND,
+        "append",
+        AppendRequest,
+        {
+            "parts": array(PART),
+            "expected_tag": EXPECTED_TAG,
+            "marks": array(MARK),
+            "partition": PARTITION_IF_SAID,
+        },
+    ),
     _request(
         Op.READ_STREAM,
         "read a stream",
@@ -115,6 +153,26 @@ REQUESTS = (
         {"partition": UINT, "from_position": UINT, "limit": UINT, "local": BOOL, "token": STR},
     ),
     _request(Op.DESCRIBE_CLUSTER, "describe the cluster", DescribeCluster, {}),
+    _request(
+        Op.READ_TAG,
+        "read a tag",
+        ReadTag,
+        {
+            "tag": STR,
+            "from_number": UINT,
+            "limit": UINT,
+            "forward": BOOL,
+            "types": array(STR, most=TYPES_MAX),
+            "local": BOOL,
+            "token": STR,
+        },
+    ),
+    _request(
+        Op.READ_MARK,
+        "read a mark",
+        ReadMark,
+        {"partition": UINT, "name": STR, "local": BOOL, "token": STR},
+    ),
 )
 """All but PASS_ON, which is another request behind an op of its own."""
 
@@ -151,7 +209,7 @@ RESULTS = (
             "updated_us": UINT,
             "next_from": UINT,
             "forward": BOOL,
-            "chunks": array(CHUNK, called="chunk"),
+            "runs": RUNS,
         },
     ),
     _result(
@@ -162,10 +220,29 @@ RESULTS = (
             "partition": UINT,
             "last_position": UINT,
             "next_from": UINT,
-            "chunks": array(CHUNK, called="chunk"),
+            "runs": RUNS,
         },
     ),
     _result(Op.DESCRIBE_CLUSTER, "the cluster", ClusterView, {"value": MAP}),
+    _result(
+        Op.READ_TAG,
+        "a tag's page",
+        TagPage,
+        {
+            "tag": STR,
+            "partition": UINT,
+            "last_number": UINT,
+            "next_from": UINT,
+            "forward": BOOL,
+            "runs": RUNS,
+        },
+    ),
+    _result(
+        Op.READ_MARK,
+        "a mark's state",
+        MarkState,
+        {"partition": UINT, "name": STR, "position": UINT, "generation": UINT, "index": UINT},
+    ),
 )
 
 _LIST_REQUEST = {row.cls: row.shape.listed for row in REQUESTS}

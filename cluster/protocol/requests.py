@@ -7,6 +7,7 @@ service. The codec carries them over the wire unchanged.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,6 +47,10 @@ class ReadPartition:
     limit: int = 1000
     local: bool = False
     token: str = ""
+
+
+TYPES_MAX = 256
+"""Event types that one read may ask for."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,11 +150,7 @@ class StreamPage:
 
     def events(self) -> list[Event]:
         """The page's events in reading order (descending if the read was backward)."""
-        found: list[Event] = []
-        for run in self.runs:
-            events = run.events(self.partition)
-            found += events if self.forward else reversed(events)
-        return found
+        return _events(self.runs, self.partition, self.forward)
 
 
 @dataclass(slots=True, frozen=True)
@@ -164,10 +165,7 @@ class PartitionPage:
 
     def events(self) -> list[Event]:
         """The page's events in order of position."""
-        found: list[Event] = []
-        for run in self.runs:
-            found += run.events(self.partition)
-        return found
+        return _events(self.runs, self.partition, True)
 
 
 @dataclass(slots=True, frozen=True)
@@ -184,6 +182,18 @@ class TagPage:
     next_from: int
     forward: bool
     runs: tuple[Run, ...]
+
+    def events(self) -> list[Event]:
+        """The events of its runs in reading order (descending if the read was backward)."""
+        return _events(self.runs, self.partition, self.forward)
+
+
+def _events(runs: Sequence[Run], partition: int, forward: bool) -> list[Event]:
+    found: list[Event] = []
+    for run in runs:
+        events = run.events(partition)
+        found += events if forward else reversed(events)
+    return found
 
 
 @dataclass(slots=True, frozen=True)

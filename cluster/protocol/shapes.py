@@ -14,13 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from allsource.cluster.protocol.payload import UINT_MAX, malformed, shown
-from allsource.storage.model.expected import EXISTS
+from allsource.storage.model.expected import ANY, EXISTS
 
 PARTITION_MAX = 65_535
 """A record's header has 16 bits for the partition."""
+
+
+class Source(NamedTuple):
+    """How to read something: statements, then an expression that is the value; and the names in them."""
+
+    lines: list[str]
+    value: str
+    known: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,9 @@ class Element:
     """How PROTOCOL.md calls it, behind the name; nothing for a whole number."""
     test: str
     """A Python expression of `{0}`, true if it is one. The types are exact: `True` is no number."""
-    read: Callable[[Any], Any] | None = None
-    """Makes its value; None: it is its own value. Raises `ProtocolError`."""
+    source: Callable[[str], Source] | None = None
+    """How to read the one in the variable of this name; None: it is its own value. Its own variables begin
+    with that name. What it says raises `ProtocolError`."""
     listed: str = ""
     """A Python expression of `value` that stands in the array in place of `value.name`."""
 
@@ -45,6 +54,9 @@ UINT = _whole(0, UINT_MAX)
 PARTITION = _whole(0, PARTITION_MAX)
 EXPECTED = _whole(EXISTS, UINT_MAX, "int")
 """An expected version: see `storage.model.expected`."""
+EXPECTED_TAG = _whole(ANY, UINT_MAX, "int")
+"""The number of a tag's newest event, or `ANY`."""
+PARTITION_IF_SAID = _whole(-1, PARTITION_MAX, "int")
 BOOL = Element("bool", "type({0}) is bool")
 STR = Element("str", "type({0}) is str")
 BIN = Element("bin", "type({0}) is bytes")
@@ -99,34 +111,38 @@ class Shape:
                 raise malformed(f"{called} is {shown(value)}; {shape}")
         raise AssertionError("an item that is of the shape was refused")
 
-    def source(self, item: str) -> tuple[list[str], str, dict[str, Any]]:
-        """How to read the list `item`: statements, then an expression that is the value; and the names in
-        them."""
-        names = [f"v{number}" for number in range(len(self.elements))]
-        known: dict[str, Any] = {"refused": self.refused, "make": self._make}
-        tests, values = [], []
+    def source(self, item: str) -> Source:
+        """How to read the list in the variable `item`."""
+        names = [f"{item}_{number}" for number in range(len(self.elements))]
+        known: dict[str, Any] = {f"{item}_refused": self.refused, f"{item}_make": self._make}
+        tests, inner, values = [], [], []
         for name, element in zip(names, self.elements.values(), strict=True):
             tests.append(element.test.format(name))
-            if element.read is not None:
-                known[f"read_{name}"] = element.read
-            values.append(name if element.read is None else f"read_{name}({name})")
+            if element.source is None:
+                values.append(name)
+                continue
+            lines, value, more = element.source(name)
+            inner += lines
+            values.append(value)
+            known.update(more)
+        refused, make = f"{item}_refused({item})", f"{item}_make"
         if self._make is tuple:
             made = _tuple(values)
-        elif _is_named_tuple(self._make) and values == names and not self._head:
-            made = f"new(make, {item})"  # what its own constructor does in the end
+        elif not _is_named_tuple(self._make):
+            made = f"{make}({', '.join(values)})"
+        else:  # what its own constructor does in the end
             known["new"] = tuple.__new__
-        else:
-            made = f"make({', '.join(values)})"
+            made = f"new({make}, {item if values == names and not self._head else _tuple(values)})"
         lines = [
-            f"if len({item}) != {len(self._head) + len(names)}: refused({item})",
+            f"if len({item}) != {len(self._head) + len(names)}: {refused}",
             f"{_tuple(['_'] * len(self._head) + names)} = {item}",
-            f"if not ({' and '.join(tests) or 'True'}): refused({item})",
+            f"if not ({' and '.join(tests) or 'True'}): {refused}",
+            *inner,
         ]
-        return lines, made, known
+        return Source(lines, made, known)
 
     def _compiled_read(self) -> Callable[[list[Any]], Any]:
-        lines, made, known = self.source("item")
-        return _function(*lines, f"return {made}", known=known)
+        return _function(self.source("item"))
 
     def _compiled_listed(self) -> Callable[..., tuple[Any, ...]]:
         first = list(self._head[:-1])
@@ -135,27 +151,47 @@ class Shape:
         return _compiled(f"lambda {', '.join([*first, 'value'])}: {_tuple(items)}")
 
 
-def array(of: Element | Shape, *, called: str = "", into: type[Any] = tuple, listed: str = "") -> Element:
-    """An array of any number of these. `called`: one of them, in PROTOCOL.md; `into`: tuple or list."""
-    if isinstance(of, Shape):
-        inner = called or f"[{of.text}]"
-        lines, made, known = of.source("one")
-        lines = [
-            "found = []",
-            "for one in item:",
-            "    if type(one) is not list: refused(one)",
-            *[f"    {line}" for line in lines],
-            f"    found.append({made})",
-        ]
-        result = "found"
-    else:
-        inner = ": ".join(filter(None, (called, of.text)))
-        known = {"refused": _refuser(inner)}
-        lines = ["for one in item:", f"    if not ({of.test.format('one')}): refused(one)"]
-        result = "item"
-    whole = result if into is list else f"tuple({result})"
-    read = _function(*lines, f"return {whole}", known=known)
-    return Element(f"[{inner}, ...]", "type({0}) is list", read, listed)
+def array(
+    of: Element | Shape,
+    *,
+    called: str = "",
+    into: type[Any] = tuple,
+    listed: str = "",
+    most: int | None = None,
+) -> Element:
+    """An array of any number of these, or of at most `most`. `called`: one of them, in PROTOCOL.md; `into`:
+    tuple or list."""
+    inner = called or (f"[{of.text}]" if isinstance(of, Shape) else of.text)
+    if not isinstance(of, Shape) and called and of.text:
+        inner = f"{called}: {of.text}"
+
+    def source(name: str) -> Source:
+        one, found = f"{name}_one", f"{name}_found"
+        if isinstance(of, Shape):
+            lines, made, known = of.source(one)
+            lines = [
+                f"{found} = []",
+                f"for {one} in {name}:",
+                f"    if type({one}) is not list: {one}_refused({one})",
+                *[f"    {line}" for line in lines],
+                f"    {found}.append({made})",
+            ]
+        else:
+            found = name
+            known = {f"{one}_refused": _refuser(inner)}
+            lines = [
+                f"for {one} in {name}:",
+                f"    if not ({of.test.format(one)}): {one}_refused({one})",
+            ]
+        return Source(lines, found if into is list else f"tuple({found})", known)
+
+    test = "type({0}) is list" if most is None else f"type({{0}}) is list and len({{0}}) <= {most}"
+    return Element(f"[{inner}, ...]", test, source, listed)
+
+
+def nested(of: Shape) -> Element:
+    """One array of this shape, which PROTOCOL.md calls by the element's name."""
+    return Element("", "type({0}) is list", of.source)
 
 
 def _refuser(what: str) -> Callable[[Any], NoReturn]:
@@ -173,9 +209,10 @@ def _tuple(items: list[str]) -> str:
     return f"({''.join(f'{item}, ' for item in items)})"
 
 
-def _function(*lines: str, known: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+def _function(source: Source) -> Callable[[list[Any]], Any]:
+    lines, value, known = source
     names = dict(known)
-    exec("def made(item):\n" + "".join(f"    {line}\n" for line in lines), names)
+    exec("def made(item):\n" + "".join(f"    {line}\n" for line in [*lines, f"return {value}"]), names)
     made: Callable[[list[Any]], Any] = names["made"]
     return made
 

@@ -82,9 +82,9 @@ class AppendPart(NamedTuple):
         return size
 
 
-@dataclass(slots=True, frozen=True)
-class AppendRequest:
-    """Append to one or several streams of one partition, and move marks of it: all or nothing.
+class AppendRequest(NamedTuple):
+    """Append to one or several streams of one partition, and move marks of it: all or nothing. A tuple,
+    because every door makes one of each append.
 
     `expected_tag`: the number of the newest event of the streams' tag; `ANY` for whatever it is.
     `partition`: must be said where there are no streams to say it; -1 otherwise.
@@ -132,16 +132,19 @@ class Log(Protocol):
 # -- 1. is it well formed?
 
 
-def append_part(stream: str, events: Events, expected_version: Expectation) -> AppendPart:
+def append_part(
+    stream: str, events: Events, expected_version: Expectation, *, compress: bool = True
+) -> AppendPart:
     """The events for one stream, packed, from a caller's values; raises `InvalidRequest`."""
     check_stream_id(stream)
-    chunks = pack_events(as_events(events))
+    check_own_stream(stream)
+    chunks = pack_events(as_events(events), compress=compress)
     return AppendPart(
         stream, ANY if expected_version == "any" else parse_expected(expected_version), chunks
     )
 
 
-def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
+def append_parts(argument: str, appends: Iterable[object], *, compress: bool = True) -> list[AppendPart]:
     """The same for several streams. `argument` is what the caller's argument is called."""
     packed = []
     for number, append in enumerate(appends):
@@ -150,7 +153,7 @@ def append_parts(argument: str, appends: Iterable[object]) -> list[AppendPart]:
                 f"{argument}[{number}] must be a StreamAppend, or (stream, events, expected_version),"
                 f" not {shown(append)}"
             )
-        packed.append(append_part(*append))
+        packed.append(append_part(*append, compress=compress))
     return packed
 
 
@@ -240,9 +243,9 @@ def check_append(request: AppendRequest, limits: AppendLimits) -> list[CheckedEv
     if size > limits.append_bytes_max:
         raise too_many_bytes(limits.append_bytes_max, size)
     if request.marks:
-        _check_marks(request.marks)
+        check_marks(request.marks)
     if request.expected_tag != ANY:
-        _check_expected_tag(request)
+        check_expected_tag(request)
     events_max, event_bytes_max = limits.append_events_max, limits.event_bytes_max
     checked = [
         check_chunks(p.chunks, events_max=events_max, event_bytes_max=event_bytes_max) for p in parts
@@ -256,7 +259,8 @@ def check_append(request: AppendRequest, limits: AppendLimits) -> list[CheckedEv
     return checked
 
 
-def _check_marks(marks: Sequence[Mark]) -> None:
+def check_marks(marks: Sequence[Mark]) -> None:
+    """Raise `InvalidRequest` or `TooLarge` unless these may be the marks of an append."""
     if len(marks) > MARKS_MAX:
         raise TooLarge(
             f"an append moves at most {MARKS_MAX} marks; split it", limit=MARKS_MAX, actual=len(marks)
@@ -270,7 +274,8 @@ def _check_marks(marks: Sequence[Mark]) -> None:
         raise InvalidRequest("an append moves each mark once")
 
 
-def _check_expected_tag(request: AppendRequest) -> None:
+def check_expected_tag(request: AppendRequest) -> None:
+    """Raise `InvalidRequest` unless the append may expect something of its streams' tag."""
     expected = request.expected_tag
     if type(expected) is not int or not 0 <= expected <= NUMBER_MAX:
         raise InvalidRequest(f"expected_tag is a number from 0, not {shown(expected)}")

@@ -52,6 +52,8 @@ COMPRESS_FROM = 1 << 10
 
 EVENT_OVERHEAD_BYTES = 64
 """What an event takes in a chunk beside its type, data and metadata, at most."""
+EVENT_RAW_MAX = (256 << 20) + EVENT_OVERHEAD_BYTES + EVENT_TYPE_BYTES_MAX
+"""Bytes of a chunk of one event as large as a configuration may allow."""
 _LEVEL = 1  # the figures of higher levels are in the README: a few per cent less for twice the time
 
 PackedEvent = tuple[
@@ -132,6 +134,14 @@ def unpack_chunk(chunk: Chunk) -> list[PackedEvent]:
     if len(events) != chunk.count:
         raise Corrupt(f"a log entry holds {len(events)} events where {chunk.count} are said to be")
     return events
+
+
+def check_claim(count: int, raw_size: int, codec: int, raw_max: int = EVENT_RAW_MAX) -> None:
+    """Whether a chunk that a node tells of may be unpacked; raises `Corrupt`. `raw_max`: of one event."""
+    if not 1 <= count <= CHUNK_EVENTS_MAX or raw_size > (raw_max if count == 1 else CHUNK_RAW_MAX):
+        raise Corrupt(f"a chunk of {count} events claims {raw_size} bytes")
+    if codec not in (PLAIN, ZSTD):
+        raise Corrupt(f"a chunk is packed in a way ({codec}) that is not known here")
 
 
 def unpack_chunks(chunks: Iterable[Chunk]) -> list[PackedEvent]:

@@ -21,7 +21,35 @@ NO_NUMBER = [0, -1, 2**63, 10**5000, True, "1", 1.0, None, b"1", [1]]
 NO_TEXT = [5, None, b"x", ["x"], object()]
 NO_TOKEN = ["x", "5", "0:1:2", "11:-1", "11:\u0661", "12:1", "11:" + "5" * 5000, "11:1\ud800", *NO_TEXT]
 NO_TIMEOUT = [0, -1, float("nan"), float("inf"), 601, True, "5", 10**5000]
-NO_STREAM = ["", " a", "a\n", "a" * 129, "\ud800", *NO_TEXT]
+NO_MARKS = [
+    None,
+    0,
+    5,
+    "",
+    "m",
+    b"m",
+    [5],
+    ["abc"],
+    [("m", 1)],
+    [("m", 1, 1, 1)],
+    [("", 1, 1)],
+    [(" m", 1, 1)],
+    [(b"m", 1, 1)],
+    [("m" * 129, 1, 1)],
+    [("m", -1, 1)],
+    [("m", 1, -1)],
+    [("m", 2**63, 1)],
+    [("m", 1, 2**63)],
+    [("m", True, 1)],
+    [("m", 1, 1.0)],
+    [("m", 10**5000, 1)],
+    [("m", 1, 1), ("m", 2, 1)],
+    [(f"m{n}", 1, 1) for n in range(1025)],
+]
+NO_TAG_NUMBER = [value for value in NO_NUMBER if value not in (0, None)]
+TAGGED = [("{t}a", GOOD, "any")]
+NO_NAME = ["", " a", "a\n", "a" * 129, "\ud800", *NO_TEXT]
+NO_STREAM = NO_NAME
 
 
 class Wrong(NamedTuple):
@@ -34,7 +62,7 @@ class Wrong(NamedTuple):
 
 
 WRONG = {
-    "append stream": Wrong(lambda c, v: c.append(v, GOOD), "stream", NO_STREAM),
+    "append stream": Wrong(lambda c, v: c.append(v, GOOD), "stream", ["$a", *NO_STREAM]),
     "append events": Wrong(
         lambda c, v: c.append("s", v),
         "event",
@@ -58,6 +86,53 @@ WRONG = {
         ["sometimes", "1", -1, 2**63, 10**5000, 1.0, True, None, [1]],
     ),
     "append timeout": Wrong(lambda c, v: c.append("s", GOOD, timeout_s=v), "timeout_s", NO_TIMEOUT),
+    "append expected_tag": Wrong(
+        lambda c, v: c.append("{t}a", GOOD, expected_tag=v), "expected_tag", NO_TAG_NUMBER
+    ),
+    "append expected_tag without a tag": Wrong(
+        lambda c, v: c.append(v, GOOD, expected_tag=0), "expected_tag", ["a", "{}a"]
+    ),
+    "append marks": Wrong(lambda c, v: c.append("s", GOOD, marks=v), "mark", NO_MARKS),
+    "append_many expected_tag": Wrong(
+        lambda c, v: c.append_many(TAGGED, expected_tag=v), "expected_tag", NO_TAG_NUMBER
+    ),
+    "append_many expected_tag of several tags": Wrong(
+        lambda c, v: c.append_many(v, expected_tag=0),
+        "expected_tag|partition",
+        [[*TAGGED, ("{u}a", GOOD, "any")], [*TAGGED, ("a", GOOD, "any")]],
+    ),
+    "append_many marks": Wrong(lambda c, v: c.append_many(TAGGED, marks=v), "mark", NO_MARKS),
+    "append_many marks alone": Wrong(lambda c, v: c.append_many([], marks=v), "partition", [[("m", 1, 1)]]),
+    "move_marks partition": Wrong(
+        lambda c, v: c.move_marks(v, [("m", 1, 1)]), "partition", [-1, 32, 10**5000, True, "1", 1.0, None]
+    ),
+    "move_marks marks": Wrong(lambda c, v: c.move_marks(11, v), "mark", [[], (), *NO_MARKS]),
+    "move_marks timeout": Wrong(
+        lambda c, v: c.move_marks(11, [("m", 1, 1)], timeout_s=v), "timeout_s", NO_TIMEOUT
+    ),
+    "read_tag tag": Wrong(lambda c, v: c.read_tag(v), "tag", ["{a}", "a}", *NO_NAME]),
+    "read_tag from": Wrong(
+        lambda c, v: c.read_tag("t", from_number=v),
+        "from_number",
+        [value for value in NO_NUMBER if value is not None],
+    ),
+    "read_tag limit": Wrong(lambda c, v: c.read_tag("t", limit=v), "limit", NO_NUMBER),
+    "read_tag backward": Wrong(lambda c, v: c.read_tag("t", backward=v), "backward", [0, 1, None, "no"]),
+    "read_tag types": Wrong(
+        lambda c, v: c.read_tag("t", types=v), "type", [None, 5, "T", b"T", [""], [5], ["T"] * 257]
+    ),
+    "read_tag consistency": Wrong(lambda c, v: c.read_tag("t", consistency=v), "consistency", ["x", None]),
+    "read_tag token": Wrong(lambda c, v: c.read_tag("j", token=v), "token", NO_TOKEN),
+    "read_tag timeout": Wrong(lambda c, v: c.read_tag("t", timeout_s=v), "timeout_s", NO_TIMEOUT),
+    "read_mark partition": Wrong(
+        lambda c, v: c.read_mark(v, "m"), "partition", [-1, 32, 10**5000, True, "1", 1.0, None]
+    ),
+    "read_mark name": Wrong(lambda c, v: c.read_mark(11, v), "mark", NO_NAME),
+    "read_mark consistency": Wrong(
+        lambda c, v: c.read_mark(11, "m", consistency=v), "consistency", ["x", None]
+    ),
+    "read_mark token": Wrong(lambda c, v: c.read_mark(11, "m", token=v), "token", NO_TOKEN),
+    "read_mark timeout": Wrong(lambda c, v: c.read_mark(11, "m", timeout_s=v), "timeout_s", NO_TIMEOUT),
     "append_many": Wrong(
         lambda c, v: c.append_many(v),
         "parts|stream|partition|event",
@@ -158,6 +233,7 @@ def test_the_table_knows_every_argument_of_every_call() -> None:
         "expected_version": "append expected_version",
         "from_version": "from",
         "from_position": "from",
+        "from_number": "from",
         "timeout_s": "timeout",
         "parts": "append_many",
     }
@@ -276,6 +352,7 @@ def test_no_address() -> None:
         ("secret", ["", None, 5, b"sesame", "\ud800", "x" * 2000]),
         ("cluster_id", [None, 5, "x" * 300, "a\n"]),
         ("name", [None, 5, "x" * 300, "\u202e"]),
+        ("compression", [None, 0, 1, "zstd"]),
         ("timeout_s", [None, *NO_TIMEOUT]),
         ("inflight_max", NO_NUMBER),
         ("inflight_bytes_max", NO_NUMBER),

@@ -29,12 +29,12 @@ from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.requests import (
     AppendRequest,
     AppendResult,
-    Chunk,
     DescribeCluster,
     PartitionPage,
+    Run,
 )
+from allsource.storage.model.chunks import PLAIN, Chunk, unpack_chunks
 from allsource.storage.model.errors import NotOwner, Overloaded, ShuttingDown
-from allsource.storage.model.events import blob_ids
 from allsource.storage.model.partition import partition_of
 from tests.client.fake_node import SECRET, FakeCluster, FakeNode
 from tests.toy_service import ToyService
@@ -64,6 +64,10 @@ def swallow(held: list[Any]) -> Any:
 
 def appends(node: FakeNode) -> list[AppendRequest]:
     return [request for request in node.requests if isinstance(request, AppendRequest)]
+
+
+def first_ids(request: AppendRequest) -> list[bytes]:
+    return [event[0] for event in unpack_chunks(request.parts[0].chunks)]
 
 
 @pytest.fixture
@@ -199,7 +203,7 @@ async def test_connection_lost_in_flight_is_sent_elsewhere_with_the_same_ids(
     assert not result.duplicate
     again = [r for node in cluster.nodes.values() if node is not owner for r in appends(node)]
     assert again == appends(owner)
-    assert blob_ids(again[0].parts[0].blob) == blob_ids(appends(owner)[0].parts[0].blob)
+    assert first_ids(again[0]) == first_ids(appends(owner)[0])
 
 
 async def test_an_append_that_was_committed_before_its_answer_was_lost_is_a_success(
@@ -228,7 +232,7 @@ async def test_a_thousand_calls_in_flight_survive_their_owner(ready: Client, clu
     await cluster["n2"].kill()
     results = await asyncio.gather(*calls)
     assert sum(result.duplicate for result in results) == 0, "no earlier call appended any of them"
-    assert sum(len(log) for log in cluster.store.chunks.values()) == 1000
+    assert cluster.store.event_count() == 1000
 
 
 async def test_calls_wait_while_no_node_is_there_and_go_on_when_one_is_back(
@@ -638,7 +642,7 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(ready: Client, cluster
 async def test_unreadable_events_are_an_error_of_the_family(ready: Client, cluster: FakeCluster) -> None:
     partition = partition_of("s")
     owner = cluster.owner_of(partition)
-    page = PartitionPage(partition, 1, 2, (Chunk("s", 1, 1, 0, 0, 1, b"\xc1"),))
+    page = PartitionPage(partition, 1, 2, (Run("s", 1, 1, 0, 0, 0, 1, Chunk(1, 1, PLAIN, b"\xc1")),))
     owner.service.meet = refuse_with(page)
     with pytest.raises(UnreadableAnswer) as caught:
         await ready.read_partition(partition)
@@ -649,8 +653,8 @@ async def test_unreadable_events_are_an_error_of_the_family(ready: Client, clust
 async def test_a_page_that_leads_nowhere_ends_a_scan(ready: Client, cluster: FakeCluster) -> None:
     await ready.append("s", [event(), event()])
     partition = partition_of("s")
-    chunk = cluster.store.chunks[partition][0]
-    page = PartitionPage(partition, 99, 1, (chunk,))
+    run = cluster.store.runs[partition][0]
+    page = PartitionPage(partition, 99, 1, (run,))
     cluster.owner_of(partition).service.meet = refuse_with(page)
     with pytest.raises(UnreadableAnswer):
         _ = [event async for event in ready.scan([partition])]

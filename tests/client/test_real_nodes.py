@@ -24,9 +24,10 @@ from allsource.cluster.protocol.requests import (
     ReadStream,
     StreamPage,
 )
-from allsource.storage.model.events import blob_ids, encode_blob
+from allsource.storage.model.chunks import pack_events, unpack_chunks
 from allsource.storage.model.expected import ANY
 from tests.cluster.live import Caller
+from tests.cluster.protocol.wire_samples import zstd_that_claims
 from tests.node.test_daemon import Nodes, settings_in
 
 ROUNDS = 30
@@ -60,7 +61,7 @@ def asked(nodes: Nodes) -> Counter[bytes]:
     def counting(submit: Callable[..., None]) -> Callable[..., None]:
         def counted(request: Any, **options: Any) -> None:
             if isinstance(request, AppendRequest) and not options["forwarded"]:
-                asked.update(blob_ids(request.parts[0].blob)[:1])
+                asked.update([unpack_chunks(request.parts[0].chunks)[0][0]])
             submit(request, **options)
 
         return counted
@@ -103,6 +104,13 @@ async def test_a_new_client_that_appends_at_once_asks_once(
     assert asked == Counter(appended), "each event was asked for once"
 
 
+GOOD = [list(chunk) for chunk in pack_events([NewEvent.json("T", 1)])]
+
+
+def append(parts: list[Any], *, expected_tag: int = -1, marks: Any = (), partition: int = -1) -> list[Any]:
+    return [5000, Op.APPEND, parts, expected_tag, marks, partition]
+
+
 STRANGE = [
     [5000, Op.READ_STREAM, "s", -1, 100, True, False, ""],
     [5000, Op.READ_STREAM, "s", "1", 100, True, False, ""],
@@ -117,10 +125,27 @@ STRANGE = [
     [5000, Op.READ_PARTITION, -1, 1, 100, False, ""],
     [5000, Op.READ_PARTITION, 8, 1, 100, False, ""],
     [5000, Op.READ_PARTITION, 0, None, 100, False, ""],
-    [5000, Op.APPEND, [["s", -3, b""]]],
-    [5000, Op.APPEND, [["s", -1, "no bytes"]]],
-    [5000, Op.APPEND, [["s", -1, b"no events"]]],
-    [5000, Op.APPEND, []],
+    [5000, Op.READ_TAG, "", 0, 100, True, [], False, ""],
+    [5000, Op.READ_TAG, "{t}", 0, 100, True, [], False, ""],
+    [5000, Op.READ_TAG, "t", 0, 100, True, [""], False, ""],
+    [5000, Op.READ_TAG, "t", 0, 100, True, ["T"] * 257, False, ""],
+    [5000, Op.READ_MARK, 8, "m", False, ""],
+    [5000, Op.READ_MARK, 0, "", False, ""],
+    append([["s", -3, []]]),
+    append([["s", -1, []]]),
+    append([["s", -1, [[1, 8, 0, "no bytes"]]]]),
+    append([["s", -1, [[1, 9, 0, b"no events"]]]]),
+    append([["s", -1, [[1, 9, 1, b"no zstd frame"]]]]),
+    append([["s", -1, [[1, 2**40, 1, zstd_that_claims(2**40)]]]]),
+    append([["s", -1, [[2**40, 9, 0, b"no events"]]]]),
+    append([["$s", -1, GOOD]]),
+    append([["s", -1, GOOD]], expected_tag=0),
+    append([["{t}s", -1, GOOD], ["{u}s", -1, GOOD]], expected_tag=0),
+    append([["s", -1, GOOD]], marks=[["", 1, 1]]),
+    append([["s", -1, GOOD]], marks=[["m", 1, 1], ["m", 2, 1]]),
+    append([], marks=[["m", 1, 1]]),
+    append([], marks=[["m", 1, 1]], partition=8),
+    append([]),
     [5000, 99, "what?"],
     [-1, Op.DESCRIBE_CLUSTER],
     ["soon", Op.DESCRIBE_CLUSTER],
@@ -132,7 +157,7 @@ async def test_a_node_refuses_a_strange_request_and_nothing_else(nodes: Nodes) -
     """On the wire as it is, beside requests that are right, in one frame and on one connection."""
     config = DiallerConfig.client(nodes.settings.client_secret)
     caller = await Caller(config).connect(nodes.settings.nodes[0].port)
-    good = AppendRequest((AppendPart("s", ANY, encode_blob([NewEvent.json("T", 1)])),))
+    good = AppendRequest((AppendPart("s", ANY, pack_events([NewEvent.json("T", 1)])),))
     caller.session.request(1, 30_000, good)
     for number, strange in enumerate(STRANGE, 10):
         caller.session._requests.add(msgpack.packb([number, *strange]))

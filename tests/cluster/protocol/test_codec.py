@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import fields, replace
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import msgpack
 import pytest
@@ -29,6 +30,7 @@ from allsource.cluster.protocol.message_codec import (
 )
 from allsource.cluster.protocol.payload import BATCH_ITEMS_MAX, SMALL_BYTES, batch_prefix, unpack
 from allsource.cluster.protocol.requests import (
+    TYPES_MAX,
     AppendPart,
     AppendRequest,
     DescribeCluster,
@@ -36,9 +38,21 @@ from allsource.cluster.protocol.requests import (
     Request,
     Result,
 )
-from allsource.storage.model.entry import Part, make_entry
+from allsource.config.schema import Limits
+from allsource.storage.model.chunks import CHUNK_RAW_MAX, EVENT_RAW_MAX, PLAIN, ZSTD, Chunk
+from allsource.storage.model.entry import HEADER_BYTES, ChunkHead, Mark, NewAppend, Part, make_entry
+from allsource.storage.model.entry import Append as Stored
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, OutcomeUnknown
-from tests.cluster.protocol.wire_samples import BEAT, BLOB, MESSAGES, REQUESTS, RESULTS, entry
+from tests.cluster.protocol.wire_samples import (
+    BEAT,
+    CHUNK,
+    CHUNKS,
+    MESSAGES,
+    REQUESTS,
+    RESULTS,
+    SQUEEZED,
+    entry,
+)
 from tests.memory import at_most
 
 
@@ -109,7 +123,7 @@ def test_what_msgpack_cannot_say_fails_its_own_caller() -> None:
     with pytest.raises(InvalidRequest, match="cannot be sent"):
         encode_request(1, 1, ReadStream("\ud800"))
     with pytest.raises(InvalidRequest, match="cannot be sent"):
-        encode_request(1, 1, AppendRequest((AppendPart("s", 2**64, BLOB),)))
+        encode_request(1, 1, AppendRequest((AppendPart("s", 2**64, CHUNKS),)))
 
 
 # -- shapes that are refused
@@ -132,22 +146,59 @@ def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None
         [7, True, 4],
         [7, 1, 0],
         [7, 1, 6],
-        [7, 1, True, []],
-        [7, 1, 1.0, []],
+        [7, 1, 7],
+        [7, 1, 8],
+        [7, 1, True, [], -1, [], -1],
+        [7, 1, 1.0, [], -1, [], -1],
         [7, 1, None],
         [7, 1, []],
         [7, 1, b"x" * 60_000],
         [7, 1, 4, 0],
         [7, 1, 1],
-        [7, 1, 1, 5],
-        [7, 1, 1, [5]],
-        [7, 1, 1, [["s", -1]]],
-        [7, 1, 1, [["s", -1, b"", 0]]],
-        [7, 1, 1, [[b"s", -1, b""]]],
-        [7, 1, 1, [["s", -3, b""]]],
-        [7, 1, 1, [["s", 2**63, b""]]],
-        [7, 1, 1, [["s", False, b""]]],
-        [7, 1, 1, [["s", -1, "blob"]]],
+        [7, 1, 1, []],
+        [7, 1, 1, [], -1, []],
+        [7, 1, 1, [], -1, [], -1, 0],
+        *(
+            [7, 1, 1, parts, -1, [], -1]
+            for parts in (
+                5,
+                [5],
+                [["s", -1]],
+                [["s", -1, [], 0]],
+                [[b"s", -1, []]],
+                [["s", -3, []]],
+                [["s", 2**63, []]],
+                [["s", False, []]],
+                [["s", -1, b"chunk"]],
+                [["s", -1, [b"chunk"]]],
+                [["s", -1, [[1, 1, 0]]]],
+                [["s", -1, [[1, 1, 0, b"", 0]]]],
+                [["s", -1, [[-1, 1, 0, b""]]]],
+                [["s", -1, [[1, 2**63, 0, b""]]]],
+                [["s", -1, [[1, 1, True, b""]]]],
+                [["s", -1, [[1, 1, 0, "data"]]]],
+                [["s", -1, []], ["s", -1, [[1, 1, 0, b""], [1, 1, 0]]]],
+            )
+        ),
+        *([7, 1, 1, [], tag, [], -1] for tag in (-2, 2**63, True, None, "1")),
+        *(
+            [7, 1, 1, [], -1, marks, -1]
+            for marks in (
+                5,
+                {},
+                [5],
+                [["m", 1]],
+                [["m", 1, 1, 1]],
+                [[b"m", 1, 1]],
+                [["m", -1, 1]],
+                [["m", 1, -1]],
+                [["m", 2**63, 1]],
+                [["m", 1, 2**63]],
+                [["m", True, 1]],
+                [["m", 1, None]],
+            )
+        ),
+        *([7, 1, 1, [], -1, [], partition] for partition in (-2, 65_536, False, None, "1")),
         [7, 1, 2, "s", 0, 1, True, True],
         [7, 1, 2, "s", -1, 1, True, True, ""],
         [7, 1, 2, "s", True, 1, True, True, ""],
@@ -160,8 +211,24 @@ def test_a_request_without_an_id_is_refused_with_its_frame(item: object) -> None
         [7, 1, 3, "0", 1, 1, True, ""],
         [7, 1, 3, 0, 1, -1, True, ""],
         [7, 1, 3, False, 1, 1, True, ""],
+        [7, 1, 6, "t", 0, 1, True, [], True],
+        [7, 1, 6, b"t", 0, 1, True, [], True, ""],
+        [7, 1, 6, "t", -1, 1, True, [], True, ""],
+        [7, 1, 6, "t", 0, True, True, [], True, ""],
+        [7, 1, 6, "t", 0, 1, 1, [], True, ""],
+        [7, 1, 6, "t", 0, 1, True, "T", True, ""],
+        [7, 1, 6, "t", 0, 1, True, [b"T"], True, ""],
+        [7, 1, 6, "t", 0, 1, True, ["T"] * (TYPES_MAX + 1), True, ""],
+        [7, 1, 6, "t", 0, 1, True, [], 0, ""],
+        [7, 1, 6, "t", 0, 1, True, [], True, 0],
+        [7, 1, 7, 1, "m", True],
+        [7, 1, 7, -1, "m", True, ""],
+        [7, 1, 7, 1, b"m", True, ""],
+        [7, 1, 7, 1, "m", 1, ""],
+        [7, 1, 7, 1, "m", True, None],
         [7, 1, 5],
         [7, 1, 5, 4],
+        [7, 1, 5, 7, 1, "m", True],
         [7, 1, 5, 5, 3, 0, 1, 1, True, ""],
         [7, 1, 5, 3, 0, 1, 1, True],
     ],
@@ -170,7 +237,7 @@ def test_a_request_of_another_shape_fails_alone(item: list[object]) -> None:
     good = [8, 1, Op.DESCRIBE_CLUSTER]
     bad, other = decode_requests(unpack(packed(Kind.REQUESTS, item, good)))
     assert (bad[0], type(bad[2])) == (7, InvalidRequest)
-    assert len(str(bad[2])) < 200
+    assert len(str(bad[2])) < 250
     assert other == (8, 1, DescribeCluster())
 
 
@@ -203,14 +270,36 @@ def test_a_request_that_is_passed_on_thousands_of_times_is_refused_at_one_look()
         [1, 2, "s", 1, 1, 1, 1, 1, True],
         [1, 2, "s", 1, 1, 1, 1, 1, True, 5],
         [1, 2, "s", 1, 1, 1, 1, 1, True, [5]],
-        [1, 2, "s", 1, 1, 1, 1, 1, True, [["s", 1, 1, 1, 0, 1, "b"]]],
-        [1, 2, "s", 1, 1, 1, 1, 1, True, [["s", 1, 1, 1, 0, -1, b"b"]]],
+        *(
+            [1, 2, "s", 1, 1, 1, 1, 1, True, [run]]
+            for run in (
+                ["s", 1, 1, 0, 1, 0, 1],
+                ["s", 1, 1, 0, 1, 0, 1, b"chunk"],
+                ["s", 1, 1, 0, 1, 0, 1, [1, 1, 0, b""], 0],
+                ["s", 1, 1, 0, 1, 0, -1, [1, 1, 0, b""]],
+                ["s", 1, 1, True, 1, 0, 1, [1, 1, 0, b""]],
+                ["s", 1, 1, 0, 1, 0, 1, [1, 1, 0]],
+                ["s", 1, 1, 0, 1, 0, 1, [1, 1, 0, "data"]],
+                ["s", 1, 1, 0, 1, 0, 1, [1, -1, 0, b""]],
+                ["s", 1, 1, 0, 1, 0, 1, [True, 1, 0, b""]],
+            )
+        ),
         [1, 2, 5, 1, 1, 1, 1, 1, True, []],
         [1, 2, "s", 1, 1, 1, 1, 1, 1, []],
         [1, 3, 1, 1, 1],
         [1, 3, 1, 1, "1", []],
         [1, 4, []],
         [1, 4, {}, 1],
+        [1, 6, "t", 1, 1, 1, True],
+        [1, 6, b"t", 1, 1, 1, True, []],
+        [1, 6, "t", 1, -1, 1, True, []],
+        [1, 6, "t", 1, 1, 1, 1, []],
+        [1, 6, "t", 1, 1, 1, True, [5]],
+        [1, 7, 1, "m", 1, 1],
+        [1, 7, 1, b"m", 1, 1, 1],
+        [1, 7, 1, "m", -1, 1, 1],
+        [1, 7, 1, "m", 1, True, 1],
+        [1, 8, 1],
     ],
 )
 def test_a_result_of_another_shape_is_refused(item: object) -> None:
@@ -320,22 +409,140 @@ def test_a_record_out_of_place_is_refused() -> None:
     assert "where 5/10 belongs" in refusal(decode_messages, with_record(entry(6, 10).record)).message
 
 
+def test_every_chunk_of_a_record_is_verified() -> None:
+    """The first entry's chunks: two of its first append. Each has a checksum of its own."""
+    record = entry(5, 10).record
+    for data in (CHUNK.data, SQUEEZED.data):
+        damaged = bytearray(record)
+        damaged[record.index(data)] ^= 1
+        assert "fails its CRC" in refusal(decode_messages, with_record(bytes(damaged))).message
+
+
+HEAD = ChunkHead(2, len(CHUNK.data), len(CHUNK.data), PLAIN, zlib.crc32(CHUNK.data))
+PART = Part("s", 1, 2, b"i" * 16, 0, ("T",), (HEAD,))
+
+
+def made(part: Part | None, *marks: Mark) -> bytes:
+    """The record of an append as a peer might make it up."""
+    append = Stored((part,) if part else (), marks)
+    return make_entry(
+        partition=5,
+        index=10,
+        term=2,
+        kind=1,
+        first_position=1,
+        timestamp_us=1,
+        appends=[NewAppend(append, (CHUNK.data,) if part else ())],
+    ).record
+
+
+def test_what_is_made_up_right_is_taken() -> None:
+    for right in (
+        made(PART, Mark("m", 2**63 - 1, 0)),
+        made(None, Mark("n" * 128, 0, 2**63 - 1)),
+        made(PART._replace(stream="{t}", first_tag_number=1 << 48)),
+        made(PART._replace(stream="${t}")),
+        made(PART._replace(chunks=(HEAD._replace(codec=ZSTD, raw_size=CHUNK_RAW_MAX),))),
+        made(one_event(EVENT_RAW_MAX)),
+    ):
+        assert len(decode_messages(unpack(with_record(right)))) == 1
+
+
+def one_event(raw_size: int) -> Part:
+    return PART._replace(count=1, chunks=(HEAD._replace(count=1, codec=ZSTD, raw_size=raw_size),))
+
+
 @pytest.mark.parametrize(
     "part",
     [
-        Part(b"s", 1, 2, b"i" * 16, BLOB),  # type: ignore[arg-type]
-        Part("s", 1, 2, "i" * 16, BLOB),  # type: ignore[arg-type]
-        Part("s", 1, 2, b"i" * 16, "blob"),  # type: ignore[arg-type]
-        Part("s", 0, 2, b"i" * 16, BLOB),
-        Part("s", True, 2, b"i" * 16, BLOB),
-        Part("s", 1, 0, b"i" * 16, BLOB),
+        PART._replace(stream=b"s"),  # type: ignore[arg-type]
+        PART._replace(first_id="i" * 16),  # type: ignore[arg-type]
+        PART._replace(first_id=b"i" * 15),
+        PART._replace(first_version=0),
+        PART._replace(first_version=True),
+        PART._replace(first_tag_number=-1),
+        PART._replace(count=0),
+        PART._replace(count=3),
+        PART._replace(types="T"),  # type: ignore[arg-type]
+        PART._replace(types=(b"T",)),  # type: ignore[arg-type]
+        PART._replace(chunks=(HEAD._replace(count=0),)),
+        PART._replace(chunks=(HEAD._replace(stored_size=1),)),
+        PART._replace(chunks=(HEAD._replace(stored_size=2**40),)),
+        PART._replace(chunks=(HEAD, HEAD)),
+        PART._replace(chunks=(HEAD._replace(codec=2),)),
+        PART._replace(chunks=(HEAD._replace(raw_size=CHUNK_RAW_MAX + 1),)),
+        PART._replace(count=257, chunks=(HEAD._replace(count=257),)),
+        one_event(EVENT_RAW_MAX + 1),
     ],
 )
 def test_a_record_with_a_part_of_another_shape_is_refused(part: Part) -> None:
-    made = make_entry(
-        partition=5, index=10, term=2, kind=1, first_position=1, timestamp_us=1, parts=(part,)
-    )
-    assert refusal(decode_messages, with_record(made.record)).code == "corrupt_entry"
+    assert refusal(decode_messages, with_record(made(part))).code == "corrupt_entry"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        made(PART._replace(stream="")),
+        made(PART._replace(stream="s" * 129)),
+        made(PART._replace(stream="a\0b")),
+        made(PART._replace(first_version=(1 << 48) + 1)),
+        made(PART._replace(stream="{t}", first_tag_number=(1 << 48) + 1)),
+        made(PART._replace(stream="{t}", first_tag_number=0)),
+        made(PART._replace(stream="s", first_tag_number=1)),
+        made(PART._replace(stream="{}", first_tag_number=1)),
+        made(PART._replace(stream="${t}", first_tag_number=1)),
+        made(None, Mark("", 1, 1)),
+        made(None, Mark("m" * 129, 1, 1)),
+        made(None, Mark("a\0b", 1, 1)),
+        made(None, Mark("m", 2**63, 1)),
+        made(PART, Mark("m", 1, 2**63)),
+    ],
+)
+def test_a_record_that_cannot_be_stored_is_refused(record: bytes) -> None:
+    assert refusal(decode_messages, with_record(record)).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [Mark("m", -1, 1), Mark("m", 1, -1), Mark(b"m", 1, 1), Mark("m", 1.0, 1), Mark("m", True, 1)],  # type: ignore[arg-type]
+)
+def test_a_record_with_a_mark_of_another_shape_is_refused(mark: Mark) -> None:
+    assert refusal(decode_messages, with_record(made(None, mark))).code == "corrupt_entry"
+
+
+def test_a_record_of_format_1_is_refused_with_what_it_is() -> None:
+    record = bytearray(entry(5, 10).record)
+    record[4] = 1
+    end = HEADER_BYTES + int.from_bytes(record[HEADER_BYTES - 4 : HEADER_BYTES], "big")
+    record[:4] = zlib.crc32(record[4:end]).to_bytes(4, "big")
+    assert "unknown format 1" in refusal(decode_messages, with_record(bytes(record))).message
+
+
+def heads_of(heads: bytes) -> bytes:
+    """A record with these heads and no chunks, its checksum right."""
+    whole = made(None, Mark("m", 1, 1))
+    body = whole[4 : HEADER_BYTES - 4] + len(heads).to_bytes(4, "big") + heads
+    return zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def test_heads_that_claim_more_than_they_hold_cost_little() -> None:
+    bombs = [
+        b"\xdd\x7f\xff\xff\xff",
+        b"\x91\x92\xdd\x7f\xff\xff\xff",
+        b"\x91\x92\x90\xdd\x7f\xff\xff\xff",
+        b"\xdd\x00\x3f\xff\x00" + b"\x90" * 0x3FFF00,
+        b"\x91\x92\xdd\x00\x3f\xff\x00" + b"\x90" * 0x3FFF00,
+    ]
+    for bomb in bombs:
+        payload = with_record(heads_of(bomb))
+        with at_most(40 << 20):
+            assert refusal(decode_messages, payload).code == "corrupt_entry"
+
+
+def test_the_largest_event_is_what_a_configuration_may_allow() -> None:
+    limit = next(one for one in fields(Limits) if one.name == "event_bytes_max")
+    (size,) = get_args(get_type_hints(Limits, include_extras=True)[limit.name])[1:]
+    assert size.most < EVENT_RAW_MAX < size.most + 1024
 
 
 # -- memory
@@ -362,10 +569,10 @@ def test_a_memory_bomb_is_refused_small(name: str) -> None:
 
 
 def test_the_walk_lets_large_frames_of_events_pass() -> None:
-    blob = b"x" * 400_000
-    items = [encode_request(i, 1, AppendRequest((AppendPart("s", -1, blob),) * 3)) for i in range(2)]
+    chunks = tuple(Chunk(1, 64_000, PLAIN, b"x" * 64_000) for _ in range(6))
+    items = [encode_request(i, 1, AppendRequest((AppendPart("s", -1, chunks),) * 3)) for i in range(2)]
     found = decode_requests(unpack(batched(Kind.REQUESTS, items)))
-    assert [request.parts[2].blob for _, _, request in found] == [blob] * 2  # type: ignore[union-attr]
+    assert [request.parts[2].chunks for _, _, request in found] == [chunks] * 2  # type: ignore[union-attr]
     append = Append(5, 3, 9, 2, 8, [entry(5, 10 + i) for i in range(3000)])
     payload = batched(Kind.MESSAGES, [encode_message(append)])
     assert len(payload) > SMALL_BYTES
@@ -373,10 +580,10 @@ def test_the_walk_lets_large_frames_of_events_pass() -> None:
 
 
 def test_a_large_answer_may_hold_many_values() -> None:
-    chunks = [["s", 1, 1, 1, 0, 1, b"b" * 40]] * 30_000
-    payload = packed(Kind.RESULTS, [1, Op.READ_PARTITION, 1, 1, 1, chunks])
+    runs = [["s", 1, 1, 0, 1, 0, 1, [1, 40, 0, b"b" * 40]]] * 30_000
+    payload = packed(Kind.RESULTS, [1, Op.READ_PARTITION, 1, 1, 1, runs])
     ((_, page),) = decode_results(unpack(payload, answers=True))
-    assert len(page.chunks) == 30_000  # type: ignore[union-attr]
+    assert len(page.runs) == 30_000  # type: ignore[union-attr]
     with pytest.raises(ProtocolError):
         unpack(payload)
 

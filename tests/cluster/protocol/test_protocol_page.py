@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 
+from allsource.client import unpacking
 from allsource.cluster.budgets import strangers
 from allsource.cluster.consensus.messages import Message
 from allsource.cluster.consensus.sense import PeerNonsense
@@ -19,10 +20,12 @@ from allsource.cluster.protocol import (
     kinds,
     message_codec,
     payload,
+    requests,
 )
 from allsource.cluster.protocol.acquaintance import REGRESSED
 from allsource.cluster.sockets import connection
 from allsource.cluster.transport import server, server_connection
+from allsource.storage.model import append, chunks, partition
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "cluster" / "protocol" / "PROTOCOL.md").read_text()
@@ -72,7 +75,8 @@ def test_operations() -> None:
     answered = numbered("| op | result | fields |")
     assert answered == {int(row.op): (row.shape.name, row.shape.text) for row in codec.RESULTS}
     assert {*asked, *answered, codec.Op.PASS_ON} == set(codec.Op)
-    assert f"`chunk = [{codec.CHUNK.text}]`" in PAGE
+    assert f"    chunk = [{codec.CHUNK.text}]\n" in PAGE
+    assert f"`run = [{codec.RUN.text}]`" in PAGE
 
 
 def test_messages() -> None:
@@ -123,6 +127,14 @@ def test_refusals() -> None:
         ("(\\d+) clients are served", server.CONNECTIONS_MAX),
         ("not through yet, (\\d+) are kept", strangers.STRANGERS_MAX),
         ("moved for (\\d+) seconds", int(server_connection.STALLED_S)),
+        ("A chunk has at most (\\d+) events", chunks.CHUNK_EVENTS_MAX),
+        ("at most ([\\d,]+) bytes of `raw_size`", chunks.CHUNK_RAW_MAX),
+        ("compresses\n\\(this repository's from (\\d+) KiB on", chunks.COMPRESS_FROM >> 10),
+        ("All streams of an append \\(at most (\\d+)\\)", append.STREAMS_MAX),
+        ("`marks` \\(at most (\\d+),", append.MARKS_MAX),
+        ("each name once, of 1 to (\\d+) bytes", partition.STREAM_ID_BYTES_MAX),
+        ("`types` \\(at most (\\d+)\\)", requests.TYPES_MAX),
+        ("a page claim\n(\\d+) MiB", unpacking.PAGE_RAW_MAX >> 20),
         ("This is version (\\d+)", handshake_frames.VERSION_MAX),
     ],
 )

@@ -20,21 +20,30 @@ from allsource.cluster.protocol.requests import (
     PartitionPage,
 )
 from allsource.cluster.protocol.session import ClientSession, Established, Results
+from allsource.storage.model.chunks import PLAIN, Chunk
 from allsource.storage.model.errors import InvalidRequest, NotFound, OutcomeUnknown, TooLarge
 from tests.cluster.protocol.wire_samples import (
     BEAT,
-    CHUNK,
     MESSAGES,
     NONCE_1,
     NONCE_2,
     REQUESTS,
     RESULTS,
+    RUN,
     acceptor,
     client,
     deliver,
     dialler,
     pair,
 )
+
+
+def chunk_of(size: int) -> Chunk:
+    return Chunk(1, size, PLAIN, b"x" * size)
+
+
+def append_of(size: int) -> AppendRequest:
+    return AppendRequest((AppendPart("s", -1, (chunk_of(size),)),))
 
 
 def refused(session: ClientSession | ServerSession, payload: bytes) -> str:
@@ -92,7 +101,7 @@ def test_what_was_taken_is_not_sent_again() -> None:
 @given(st.lists(st.integers(0, 3 * BATCH_BYTES), max_size=8))
 def test_frames_are_cut_by_bytes(sizes: list[int]) -> None:
     one, other = pair()
-    requests = [AppendRequest((AppendPart("s", -1, b"x" * size),)) for size in sizes]
+    requests = [append_of(size) for size in sizes]
     for number, request in enumerate(requests):
         one.request(number, 1, request)
     pieces = one.take()
@@ -178,9 +187,9 @@ def test_the_last_word_reaches_the_other_side() -> None:
 def test_a_request_that_no_frame_holds_is_refused_before_it_is_sent() -> None:
     one, _ = pair(client(), acceptor(limits=WireLimits(frame_bytes_max=1000)))
     with pytest.raises(TooLarge, match="at most"):
-        one.request(1, 1, AppendRequest((AppendPart("s", -1, b"x" * 1000),)))
+        one.request(1, 1, append_of(1000))
     with pytest.raises(InvalidRequest):
-        one.request(1, 1, AppendRequest((AppendPart("\ud800", -1, b""),)))
+        one.request(1, 1, AppendRequest((AppendPart("\ud800", -1, ()),)))
     assert one.take() == []
 
 
@@ -189,7 +198,7 @@ def test_the_largest_request_that_is_not_refused_arrives() -> None:
     sent = 0
     for size in range(900, 1001):
         try:
-            one.request(size, 1, AppendRequest((AppendPart("s", -1, b"x" * size),)))
+            one.request(size, 1, append_of(size))
         except TooLarge:
             break
         assert len(deliver(one, other)) == 1
@@ -199,7 +208,7 @@ def test_the_largest_request_that_is_not_refused_arrives() -> None:
 
 def test_an_answer_that_no_frame_holds_becomes_an_error() -> None:
     one, other = pair(client(), acceptor(limits=WireLimits(frame_bytes_max=1000)))
-    other.reply(1, PartitionPage(1, 1, 1, (CHUNK._replace(blob=b"x" * 1000),)))
+    other.reply(1, PartitionPage(1, 1, 1, (RUN._replace(chunk=chunk_of(1000)),)))
     (event,) = deliver(other, one)
     assert isinstance(event, Results)
     assert isinstance(event.items[0][1], TooLarge)

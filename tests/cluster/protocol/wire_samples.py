@@ -28,22 +28,35 @@ from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
-    Chunk,
     ClusterView,
     DescribeCluster,
+    MarkState,
     PartitionPage,
     PassOn,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
     Result,
+    Run,
     StreamPage,
+    TagPage,
 )
 from allsource.cluster.protocol.session import DiallerEvent
-from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Part, make_entry
-from allsource.storage.model.errors import AllsourceError, NotOwner, OutcomeUnknown, WrongExpectedVersion
-from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.chunks import ZSTD, Chunk, pack_events
+from allsource.storage.model.entry import CONFIG, EVENTS, NOOP, Configuration, Entry, Mark, make_entry
+from allsource.storage.model.errors import (
+    AllsourceError,
+    MarkRefused,
+    NotOwner,
+    OutcomeUnknown,
+    WrongExpectedTag,
+    WrongExpectedVersion,
+)
+from allsource.storage.model.events import NewEvent
 from allsource.storage.model.identity import Identity
+from tests.storage.logs import new_append
 
 SECRET = "the cluster's secret"
 CLIENT_SECRET = "the clients' secret"
@@ -53,37 +66,75 @@ N2 = Identity(CLUSTER, "n2", "replica-2", 7)
 ADDRESSES = {"n1": ("127.0.0.1", 7101), "n2": ("127.0.0.1", 7102)}
 NONCE_1, NONCE_2 = b"1" * 32, b"2" * 32
 
-BLOB = encode_blob(
+CHUNKS = pack_events(
     [
         NewEvent.json("Opened", {"owner": "Ada"}, id=b"the first id, 16"),
         NewEvent("Seen", b"\x00\xff", b"m", 1, b"the second, 16 b"),
     ]
 )
+(CHUNK,) = CHUNKS
+SQUEEZED = Chunk(
+    1,
+    2033,
+    ZSTD,
+    bytes.fromhex(
+        "28b52ffd60f10655010024029195c41073717565657a6564206576656e742031a45365656ec507d2"
+        "227822c40000010032ff0327"
+    ),
+)
+"""One event, as one release of zstd packed it: others would choose other bytes."""
+
+
+def zstd_that_claims(size: int) -> bytes:
+    """A zstd frame that says that its content has so many bytes (RFC 8878, 3.1.1.1), and has none."""
+    return b"\x28\xb5\x2f\xfd" + b"\xe0" + size.to_bytes(8, "little") + b"\x01\x00\x00"
+
+
+MARKS = (Mark("a consumer", 7, 1), Mark("$own", 2**63 - 1, 2**63 - 1))
 
 REQUESTS: list[Request] = [
-    AppendRequest((AppendPart("account-1", -1, BLOB),)),
-    AppendRequest((AppendPart("{t}-1", 0, BLOB), AppendPart("{t}-2", 2**63 - 1, BLOB))),
+    AppendRequest((AppendPart("account-1", -1, CHUNKS),)),
+    AppendRequest(
+        (AppendPart("{t}-1", 0, CHUNKS), AppendPart("{t}-2", 2**63 - 1, (SQUEEZED, *CHUNKS))),
+        2**63 - 1,
+        MARKS,
+        65_535,
+    ),
+    AppendRequest((), -1, MARKS, 0),
     AppendRequest(()),
     ReadStream("account-1"),
     ReadStream("ü" * 64, 7, 0, False, True, "3:99"),
     ReadPartition(31),
     ReadPartition(0, 2**63 - 1, 5, True, "0:1"),
     DescribeCluster(),
-    PassOn(AppendRequest((AppendPart("account-1", -1, BLOB),))),
+    PassOn(AppendRequest((AppendPart("account-1", -1, CHUNKS),), 3, MARKS[:1])),
     PassOn(ReadStream("account-1", 3)),
+    ReadTag("t"),
+    ReadTag("ü" * 64, 7, 0, False, ("Opened", "Seen"), True, "3:99"),
+    ReadMark(31, "a consumer"),
+    ReadMark(0, "$own", True, "0:1"),
+    PassOn(ReadTag("t", 3)),
+    PassOn(ReadMark(3, "a consumer")),
 ]
 
-CHUNK = Chunk("account-1", 1, 10, 1_700_000_000_000_000, 0, 2, BLOB)
+RUN = Run("account-1", 1, 10, 0, 1_700_000_000_000_000, 0, 2, CHUNK)
+TAGGED = Run("{t}-1", 8, 11, 2**63 - 1, 1_700_000_000_000_000, 1, 1, CHUNK)
 RESULTS: list[Result | AllsourceError] = [
     AppendResult(3, 12, 20, 21, (AppendedStream("account-1", 1, 2),), False),
     AppendResult(3, 12, 20, 21, (AppendedStream("a", 1, 1), AppendedStream("b", 2, 2)), True),
-    StreamPage("account-1", 3, 2, 1, 2, 0, True, (CHUNK, CHUNK)),
+    AppendResult(3, 12, 20, 19, (), False),
+    StreamPage("account-1", 3, 2, 1, 2, 0, True, (RUN, RUN)),
     StreamPage("account-1", 3, 2, 1, 2, 1, False, ()),
-    PartitionPage(3, 21, 22, (CHUNK,)),
+    PartitionPage(3, 21, 22, (RUN, TAGGED)),
     ClusterView({"nodes": [{"id": "n1", "state": "up"}], "partitions": []}),
     WrongExpectedVersion("account-1", "no_stream", 2),
     NotOwner("ask n2", owner="n2"),
     OutcomeUnknown("perhaps"),
+    TagPage("t", 3, 9, 4, True, (TAGGED,)),
+    TagPage("t", 3, 0, 0, False, ()),
+    MarkState(3, "a consumer", 7, 1, 12),
+    WrongExpectedTag("t", 3, 9),
+    MarkRefused("a consumer", 7, 1),
 ]
 
 
@@ -94,7 +145,12 @@ def entries(partition: int, first: int, count: int) -> list[Entry]:
 
 
 def entry(partition: int, index: int, kind: int = EVENTS) -> Entry:
-    part = Part("account-1", index, 2, b"i" * 16, BLOB)
+    """An EVENTS entry has two appends: one of two streams with a mark, one of a mark alone."""
+    tagged = ("{t}-1", index, index + 1, [SQUEEZED])
+    appends = [
+        new_append(("account-1", index, 0, CHUNKS), tagged, marks=MARKS[:1]),
+        new_append(marks=MARKS[1:]),
+    ]
     return make_entry(
         partition=partition,
         index=index,
@@ -102,7 +158,7 @@ def entry(partition: int, index: int, kind: int = EVENTS) -> Entry:
         kind=kind,
         first_position=index * 10,
         timestamp_us=1,
-        parts=(part,) if kind == EVENTS else (),
+        appends=appends if kind == EVENTS else (),
         payload=Configuration(("n1", "n2")).encode() if kind == CONFIG else b"",
     )
 

@@ -26,13 +26,14 @@ from allsource.cluster.protocol.requests import (
 from allsource.cluster.sockets import connection as connection_module
 from allsource.cluster.transport import server_connection
 from allsource.cluster.transport.server import CannotListen, Server
+from allsource.storage.model.chunks import PLAIN, Chunk
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, NotFound, Overloaded
 from tests.cluster.live import _OPENED, Caller, Recorder, ended, serve, until
 from tests.cluster.protocol.wire_samples import (
     BEAT,
-    CHUNK,
     CLIENT_SECRET,
     MESSAGES,
+    RUN,
     acceptor,
     client,
     dialler,
@@ -309,7 +310,7 @@ async def test_a_client_has_so_many_requests_answered_at_a_time(handler: Recorde
 
 async def test_a_client_that_does_not_read_is_not_read_either(handler: Recorder) -> None:
     """Its pages are refused when too much waits for it; what it asked is answered when it reads."""
-    page = PartitionPage(0, 1, 2, (CHUNK._replace(blob=b"x" * 1_000_000),))
+    page = PartitionPage(0, 1, 2, (RUN._replace(chunk=Chunk(1, 1_000_000, PLAIN, b"x" * 1_000_000)),))
     handler.answer = lambda _: page
     server = await serve(handler, outgoing_bytes_max=8 << 20)
     caller = await Caller(client()).connect(server.port)
@@ -422,7 +423,7 @@ async def test_the_time_that_a_request_waits_for_its_turn_is_its_own(handler: Re
 
 async def test_what_clients_do_not_read_is_bounded_in_sum(handler: Recorder) -> None:
     """The worst are let go; who reads is served on."""
-    page = PartitionPage(0, 1, 2, (CHUNK._replace(blob=b"x" * 1_000_000),))
+    page = PartitionPage(0, 1, 2, (RUN._replace(chunk=Chunk(1, 1_000_000, PLAIN, b"x" * 1_000_000)),))
     handler.answer = lambda _: page
     server = await serve(handler, held_bytes_max=16 << 20)
     deaf = []
@@ -484,7 +485,7 @@ async def test_an_answer_after_the_end_is_of_no_effect(handler: Recorder) -> Non
     handler.answer = lambda _: None
     server = await serve(handler)
     caller = await Caller(client()).connect(server.port)
-    caller.session.request(1, 5000, AppendRequest((AppendPart("s", -1, b""),)))
+    caller.session.request(1, 5000, AppendRequest((AppendPart("s", -1, ()),)))
     caller.flush()
     await until(lambda: handler.waiting)
     caller.close()
