@@ -41,7 +41,7 @@ meet. What the client may load, with all that stands behind its imports, is a wa
 NODES_ONLY = ("allsource.cluster.protocol.message_codec", "allsource.cluster.protocol.node_session")
 """What only nodes speak; consensus stands behind it."""
 
-NEEDED_BY_A_CLIENT = frozenset({"msgpack", "msgspec"})
+NEEDED_BY_A_CLIENT = frozenset({"msgpack", "msgspec", "zstandard"})
 """Of the distributions that this one depends on."""
 
 PURE = (
