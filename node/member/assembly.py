@@ -26,6 +26,7 @@ from allsource.node.member.member import Member
 from allsource.node.member.watch import ClockWatch, DiskWatch, PeerWatch, Rounds
 from allsource.node.observe.leadership import LeadershipNews
 from allsource.node.observe.measures import Measures
+from allsource.node.requests.entries import RecentEntries
 from allsource.node.requests.faults import Faults
 from allsource.node.requests.forwarding import Forwarding, Peers
 from allsource.node.requests.ingest import Ingest
@@ -96,8 +97,9 @@ def build_member(ground: Ground) -> Member:
     cluster_clock = ClusterClock()
 
     def work(driver: Driver[Member]) -> Member:
-        pages = Pages(storage, settings.limits)
-        service, ingest = _build_requests(ground, driver, pages, cluster_clock)
+        entries = RecentEntries(storage)
+        pages = Pages(storage, entries, settings.limits)
+        service, ingest = _build_requests(ground, driver, entries, pages, cluster_clock)
         disk = DiskWatch(storage, core, driver.yield_leadership, clocks.steady, log)
         clock = ClockWatch(cluster_clock, clocks.steady, clocks.wall, log)
         return Member(
@@ -153,7 +155,11 @@ def _build_core(ground: Ground, states: Mapping[int, PartitionState]) -> MultiRa
 
 
 def _build_requests(
-    ground: Ground, driver: Driver[Member], pages: Pages, cluster_clock: ClusterClock
+    ground: Ground,
+    driver: Driver[Member],
+    entries: RecentEntries,
+    pages: Pages,
+    cluster_clock: ClusterClock,
 ) -> tuple[Service, Ingest]:
     """The way of a request through this node: service, write path, reads."""
     settings, measures, clocks = ground.settings, ground.measures, ground.clocks
@@ -170,6 +176,7 @@ def _build_requests(
     ingest = Ingest(
         driver,
         ground.storage,
+        entries,
         ground.queue,
         settings.limits,
         measures,

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from allsource.node.observe import metrics as names
 from allsource.node.observe.metrics import LockFreeMetrics
-from allsource.storage.model.errors import AllsourceError, OutcomeUnknown, WrongExpectedVersion
+from allsource.storage.model.errors import (
+    AllsourceError,
+    MarkRefused,
+    OutcomeUnknown,
+    WrongExpectedTag,
+    WrongExpectedVersion,
+)
 
 
 class Measures:
@@ -38,7 +44,7 @@ class Measures:
         if isinstance(error, OutcomeUnknown):
             metrics.count(names.UNKNOWN_OUTCOMES)
             return
-        if isinstance(error, WrongExpectedVersion):
+        if isinstance(error, WrongExpectedVersion | WrongExpectedTag | MarkRefused):
             metrics.count(names.CONFLICTS)
         metrics.count(names.REJECTIONS, label=error.code)
 

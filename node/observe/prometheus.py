@@ -113,6 +113,8 @@ _REASONS = tuple(
         errors.InvalidRequest,
         errors.TooLarge,
         errors.WrongExpectedVersion,
+        errors.WrongExpectedTag,
+        errors.MarkRefused,
         errors.EventIdConflict,
         errors.NotFound,
         errors.NoOwner,
@@ -129,7 +131,9 @@ _COUNTERS = {
     names.APPENDS: _Help("Appends committed and answered."),
     names.DUPLICATES: _Help("Appends that had been committed before and got the first answer again."),
     names.BYTES: _Help("Bytes of the log records of committed appends."),
-    names.CONFLICTS: _Help("Appends refused because the stream was at another version."),
+    names.CONFLICTS: _Help(
+        "Appends refused because a stream, a tag or a mark was not where it was expected to be."
+    ),
     names.REJECTIONS: _Help(
         "Requests refused, by the error's code; not those that a door could not read.", "reason", _REASONS
     ),

@@ -1,36 +1,37 @@
-"""The write path at the owner: queue, pump, and the answers that wait for a majority.
+"""The write path at the owner: queue, pump, and the groups that the pump proposes.
 
 Nothing here awaits one append at a time. Appends gather in the bounded `LockFreeEventQueue`; once per
-loop turn the pump drains it and proposes everything, so that one write, one sync and one frame per
-peer carry them all; when the core says that a partition is committed up to an index, everything that
-waited for it is answered in one go.
+loop turn the pump drains it, decides about each append, and proposes what was decided for a partition as
+*one* entry, so that one entry, one write, one sync and one frame per peer carry them all. When the core
+says that a partition is committed up to an index, everything that waited for it is answered in one go
+(`answering`).
 
-Invariant: an append is answered as committed only from `committed`, and only if the entry that is
-committed at its index is its own, term and all (RULES.md rules 6 and 32). A leadership that ends takes
-all its waiting answers with it: they become "in doubt" and are routed anew with the same event ids, never
-guessed. The two do not rest on each other: answers are right even if the news that a leadership ended
-never came.
+A group (`lanes`) is proposed at the end of the pump; earlier if it is full, and as soon as an answer rests
+on one of its appends, because a read barrier must not ask for an index that does not exist. Until then
+nothing of it is in any log: what is given up with a group was surely not appended.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from allsource.cluster.budgets.turns import AtOnce
-from allsource.cluster.consensus.messages import Role, RoleChange
+from allsource.cluster.consensus.messages import RoleChange
 from allsource.cluster.protocol.requests import AppendRequest
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
+from allsource.node.requests.answering import Answering, Confirmer
+from allsource.node.requests.entries import RecentEntries
 from allsource.node.requests.faults import OnFault, not_expected
+from allsource.node.requests.lanes import Lane, Proposed, size_in_record
 from allsource.node.requests.log_view import Indexes, LogView
 from allsource.node.requests.pace import Pace
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.interface import Refusal
-from allsource.storage.model.append import Known, Unmet, answer_again, check_append, decide, result_of
-from allsource.storage.model.entry import Entry, Part
+from allsource.storage.model.append import Known, Unmet, check_append, decide
+from allsource.storage.model.entry import Entry, NewAppend
 from allsource.storage.model.errors import (
     AllsourceError,
     Corrupt,
@@ -38,7 +39,6 @@ from allsource.storage.model.errors import (
     NoMajority,
     Overloaded,
     QueueFull,
-    WrongExpectedVersion,
 )
 
 PUMP_US = 10_000
@@ -50,11 +50,9 @@ PENDING_US = 250_000
 more. The rest waits in the queue, where it can be refused definitely; what is proposed and not confirmed
 in time ends as unknown."""
 DRAIN_AT_ONCE = 16
-ANSWERED_AT_ONCE = 64
-"""Appends answered in one step of a turn."""
 
 
-class Proposer(Protocol):
+class Proposer(Confirmer, Protocol):
     """What the write path asks of consensus; `Driver` has it."""
 
     def is_leader(self, partition: int) -> bool: ...
@@ -65,64 +63,31 @@ class Proposer(Protocol):
 
     def quorum_is_up(self, partition: int) -> bool: ...
 
-    def commit_index(self, partition: int) -> int: ...
+    def next_index(self, partition: int) -> int:
+        """The index that the next proposed entry will have."""
+        ...
 
-    def entry_term(self, partition: int, index: int) -> int | None: ...
-
-    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry: ...
-
-    def quarantine(self, partition: int, error: Corrupt) -> None: ...
+    def propose(self, partition: int, appends: Sequence[NewAppend], timestamp_us: int) -> Entry: ...
 
     def read(self, partition: int, ticket: object, min_index: int) -> None: ...
-
-    def schedule(self) -> None: ...
 
 
 class Store(Indexes, Protocol):
     """The part of `Storage` that the write path reads."""
 
-    def entries_at(self, partition: int, indexes: list[int]) -> list[Entry]: ...
-
     def pressure(self) -> Refusal | None: ...
-
-
-class WaitingRetry(NamedTuple):
-    """A retry of an append that is in the log and not committed yet."""
-
-    term: int | None
-    """Of the entry, when the retry came."""
-    log_index: int
-    ticket: Ticket
-
-
-class Lane:
-    """One partition's waiting answers. `answer` gives some of them, and says whether more can be given."""
-
-    __slots__ = ("_answer", "commit", "pending", "view", "waiting")
-
-    def __init__(self, view: LogView, answer: Callable[[Lane], bool]) -> None:
-        self.view = view
-        self._answer = answer
-        self.commit = 0
-        """Up to which index everything is committed, and is to be answered."""
-        self.pending: deque[tuple[Entry, Ticket]] = deque()
-        """Indexes only grow within a term, so commits pop from the left."""
-        self.waiting: list[WaitingRetry] = []
-
-    def step(self) -> bool:
-        """Answer some (`turns.Worker`)."""
-        return self._answer(self)
 
 
 class Ingest:
     """See the module's page. `retry` is given tickets whose attempt here has ended without an answer;
     `now_us` is the monotonic clock of the deadlines, `wall_us` the time that events are stamped with;
-    `turns` is the budget for giving answers, of which one commit may allow tens of thousands."""
+    `turns` is the budget for giving answers; `entries` gives the entries that retries are answered from."""
 
     def __init__(
         self,
         core: Proposer,
         store: Store,
+        entries: RecentEntries,
         queue: LockFreeEventQueue[Ticket],
         limits: Limits,
         measures: Measures,
@@ -133,20 +98,24 @@ class Ingest:
         turns: AtOnce,
         on_fault: OnFault = not_expected,
     ) -> None:
-        self._turns = turns
         self._pace = Pace()
-        self._pending_count = 0
         self._now = 0
+        self._timestamp_us = 0
+        self._pressure: Refusal | None = None
         self._on_fault = on_fault
         self._core = core
         self._store = store
         self._queue = queue
         self._limits = limits
-        self._measures = measures
         self._retry = retry
         self._now_us = now_us
         self._wall_us = wall_us
+        self._answers = Answering(
+            core, entries, queue, self._pace, measures, retry=retry, now_us=now_us, turns=turns
+        )
         self._lanes: dict[int, Lane] = {}
+        self._open: list[Lane] = []
+        """Those with a group that was begun since the last turn, perhaps proposed already."""
         self._touched: dict[int, LogView] = {}
 
     # -- in
@@ -155,14 +124,14 @@ class Ingest:
         """Queue an append for the next turn's pump. Refused if the queue is full, or so long that it would
         take more than half of the time that the append has."""
         if self._pace.per_us is not None:
-            wait_us = self._pace.wait_us(self._unanswered())
+            wait_us = self._pace.wait_us(self._answers.unanswered())
             if 2 * wait_us > ticket.deadline_us - self._now_us():
-                self._refuse(ticket, _too_late(ticket, wait_us))
+                self._answers.refuse(ticket, _too_late(ticket, wait_us))
                 return
         try:
             self._queue.try_push(ticket)
         except QueueFull as error:
-            self._refuse(ticket, error)
+            self._answers.refuse(ticket, error)
         else:
             self._core.schedule()
 
@@ -177,35 +146,37 @@ class Ingest:
         tickets = self._queue.drain(min(room, DRAIN_AT_ONCE)) if room > 0 else []
         if not tickets:
             return False
-        pressure = self._store.pressure()
-        timestamp_us = self._wall_us()
+        self._pressure = self._store.pressure()
+        self._timestamp_us = self._wall_us()
         self._now = self._now_us()
         end = self._now + PUMP_US
-        drained, pending_before = 0, self._pending_count
+        drained, pending_before = 0, self._answers.pending_count
         while tickets:
             drained += len(tickets)
             for ticket in tickets:
                 if ticket.reply is not None:
-                    self._take(ticket, timestamp_us, pressure)
+                    self._take(ticket)
             self._now = self._now_us()
             room = self._room()
             if self._now >= end or room <= 0:
                 break
             tickets = self._queue.drain(min(room, DRAIN_AT_ONCE))
-        proposed = self._pending_count - pending_before
-        self._pace.served(drained - proposed, self._unanswered(), self._now)
+        for lane in self._open:
+            if lane.is_open:
+                self._propose(lane)
+        self._open.clear()
+        proposed = self._answers.pending_count - pending_before
+        self._pace.served(drained - proposed, self._answers.unanswered(), self._now)
         return room > 0 and len(self._queue) > 0
 
     def _room(self) -> int:
         """How many more may be proposed. When none may, the next answers make room, and ask for a turn."""
         per_us = self._pace.per_us
         most = PENDING_MAX if per_us is None else max(PENDING_MAX, int(PENDING_US * per_us))
-        return most - self._pending_count
+        return most - self._answers.pending_count
 
-    def _unanswered(self) -> int:
-        return len(self._queue) + self._pending_count
-
-    def _take(self, ticket: Ticket, timestamp_us: int, pressure: Refusal | None) -> None:
+    def _take(self, ticket: Ticket) -> None:
+        """Decide about an append, and do what was decided."""
         partition = ticket.partition
         core = self._core
         if not core.is_leader(partition):
@@ -213,51 +184,89 @@ class Ingest:
             return
         request = ticket.request
         assert isinstance(request, AppendRequest)
-        pending_us = self._pace.wait_us(self._pending_count)
+        pending_us = self._pace.wait_us(self._answers.pending_count)
         if pending_us and self._now + pending_us > ticket.deadline_us:  # it would end as unknown
-            self._refuse(ticket, _too_late(ticket, pending_us))
+            self._answers.refuse(ticket, _too_late(ticket, pending_us))
             return
         lane = self._lanes.get(partition)
         if lane is None:
-            lane = self._lanes[partition] = Lane(LogView(self._store, partition), self._answer)
+            lane = self._lanes[partition] = Lane(LogView(self._store, partition), self._answers.answer)
         try:
-            checked = check_append(request.parts, self._limits)
+            checked = check_append(request, self._limits)
         except InvalidRequest as error:
-            self._refuse(ticket, error)
+            self._answers.refuse(ticket, error)
             return
         except Exception as error:  # what is checked came from outside, and nothing was decided yet
-            self._refuse(ticket, self._on_fault(error))
+            self._answers.refuse(ticket, self._on_fault(error))
             return
         try:
-            decision = decide(request.parts, checked, lane.view)
+            decision = decide(request, checked, lane.view)
         except Corrupt as error:
             core.quarantine(partition, error)
             self._retry(ticket)
             return
-        if type(decision) is tuple:
-            if pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
-                entry = core.propose(partition, decision, timestamp_us)
-                ticket.out = True
-                lane.view.proposed(entry)
-                lane.pending.append((entry, ticket))
-                self._pending_count += 1
-                self._touched[partition] = lane.view
-            else:
-                self._put_off(ticket, pressure)
+        if type(decision) is NewAppend:
+            self._join(lane, decision, ticket)
         elif isinstance(decision, Known):
-            self._answer_or_wait(lane, decision.index, ticket)
+            if self._is_proposed(lane, decision.place.index):
+                self._answers.again(lane, decision.place, ticket)
+            else:
+                self._retry(ticket)
         else:
             assert isinstance(decision, Unmet)
-            # The version may rest on entries that are never committed, or this node may be deposed
-            # without knowing: a definite "no" needs the same proof as a linearizable read.
-            core.read(partition, _Rejection(self, ticket, decision.error), decision.index)
+            if self._is_proposed(lane, decision.index):
+                # What it rests on may never be committed, or this node may be deposed without knowing: a
+                # definite "no" needs the same proof as a linearizable read.
+                core.read(partition, _Rejection(self, ticket, decision.error), decision.index)
+            else:
+                self._retry(ticket)
 
-    def _put_off(self, ticket: Ticket, pressure: Refusal | None) -> None:
+    # -- groups
+
+    def _join(self, lane: Lane, new: NewAppend, ticket: Ticket) -> None:
+        """Put an append that was decided into its partition's group, if something may be appended now."""
+        core, partition = self._core, ticket.partition
+        size = size_in_record(new)
+        if lane.is_open and not lane.has_room(size) and not self._propose(lane):
+            self._retry(ticket)
+        elif self._pressure is None and core.can_propose(partition) and core.quorum_is_up(partition):
+            if not lane.is_open:
+                lane.index = core.next_index(partition)
+                self._open.append(lane)
+            lane.join(new, ticket, size)
+            self._answers.pending_count += 1
+        else:
+            self._put_off(ticket)
+
+    def _is_proposed(self, lane: Lane, index: int) -> bool:
+        """An answer rests on the entry at `index`: propose it, if it is the open group. False if that
+        cannot be done any more."""
+        return not lane.is_open or index < lane.index or self._propose(lane)
+
+    def _propose(self, lane: Lane) -> bool:
+        """Propose a lane's group. False if that cannot be done any more, because the partition was given up
+        or over since: nothing of it happened, and all of it is tried anew."""
+        core, partition = self._core, lane.view.partition
+        if not core.can_propose(partition):
+            tickets = lane.drop(core.entry_term)
+            self._answers.pending_count -= len(tickets)
+            for ticket in tickets:
+                self._retry(ticket)
+            return False
+        appends, tickets = lane.close()
+        entry = core.propose(partition, appends, self._timestamp_us)
+        for ticket in tickets:
+            ticket.out = True
+        lane.pending.append(Proposed(entry, tickets))
+        self._touched[partition] = lane.view
+        return True
+
+    def _put_off(self, ticket: Ticket) -> None:
         """Nothing may be appended now; say why, before a version is assigned (rules 21 and 24)."""
         core, partition = self._core, ticket.partition
         error: AllsourceError
-        if pressure is not None:
-            error = pressure.as_error(partition)
+        if self._pressure is not None:
+            error = self._pressure.as_error(partition)
         elif not core.quorum_is_up(partition):
             error = NoMajority(
                 f"partition {partition} has too few replicas up to commit anything; nothing happened",
@@ -271,135 +280,32 @@ class Ingest:
                 f"partition {partition} has too many bytes that wait for a majority; try again shortly",
                 partition=partition,
             )
-        self._refuse(ticket, error)
+        self._answers.refuse(ticket, error)
 
     # -- out
 
     def committed(self, partition: int, commit: int) -> None:
-        """Everything up to `commit` is committed: answer what waited for it, when it is its turn."""
+        """Everything up to `commit` is committed."""
         lane = self._lanes.get(partition)
         if lane is not None:
-            lane.commit = commit
-            if lane.pending or lane.waiting:
-                self._turns.add(lane)
-
-    def _answer(self, lane: Lane) -> bool:
-        """Answer some of what is committed, oldest first. True if more of it is left."""
-        if lane.pending and lane.pending[0][0].index <= lane.commit:
-            self._answer_pending(lane)
-            if lane.pending and lane.pending[0][0].index <= lane.commit:
-                return True
-        if lane.waiting:
-            self._answer_waiting(lane)
-        return False
-
-    def _answer_pending(self, lane: Lane) -> None:
-        pending, partition, commit = lane.pending, lane.view.partition, lane.commit
-        now = self._now_us()
-        waited = self._measures.append_waited
-        term_at = self._core.entry_term
-        term = term_at(partition, commit)
-        taken = appends = events = size = 0
-        while pending and pending[0][0].index <= commit and taken < ANSWERED_AT_ONCE:
-            entry, ticket = pending.popleft()
-            taken += 1
-            # The newest committed entry is in the log of its term. What this node proposed earlier in that
-            # very term is in the same log; what it proposed in an older term has to be looked up.
-            if entry.term != term and term_at(partition, entry.index) != entry.term:
-                self._lose(ticket)
-                continue
-            appends += 1
-            events += entry.count
-            size += len(entry.record)
-            ticket.finish(result_of(entry, duplicate=False))
-            waited(now - ticket.started_us)
-        self._pending_count -= taken
-        if len(self._queue):
-            self._core.schedule()
-        self._measures.appended(appends, events, size)
-        self._pace.served(taken, self._unanswered(), now)
-
-    def _answer_waiting(self, lane: Lane) -> None:
-        waiting, lane.waiting = lane.waiting, []
-        for retry in waiting:
-            if retry.log_index > lane.commit:
-                lane.waiting.append(retry)
-            elif self._core.entry_term(lane.view.partition, retry.log_index) == retry.term:
-                self._answer_again(lane.view.partition, retry.log_index, retry.ticket)
-            else:
-                self._lose(retry.ticket)
+            self._answers.committed(lane, commit)
 
     def changed(self, change: RoleChange) -> None:
-        """A group's role, term or leader changed. Answers that wait on an older leadership are in
-        doubt now; what the lane remembers of the log may be truncated by others."""
+        """A group's role, term or leader changed."""
         lane = self._lanes.get(change.partition)
-        if lane is None:
-            return
-        while self._answer(lane):  # what is committed is so whoever leads
-            pass
-        leads_in = change.term if change.role == Role.LEADER else None
-        pending, lane.pending = lane.pending, deque()
-        lost = []
-        for waits in pending:  # the pump may have proposed in a new term before its beginning is told
-            if waits[0].term == leads_in:
-                lane.pending.append(waits)
-            else:
-                lost.append(waits[1])
-        if not lane.pending:
-            lane.view.forget()
-            self._touched.pop(change.partition, None)
-        self._pending_count -= len(lost)
-        self._core.schedule()
-        waiting, lane.waiting = lane.waiting, []
-        lost += [retry.ticket for retry in waiting]
-        for ticket in lost:
-            self._lose(ticket)
-
-    def _lose(self, ticket: Ticket) -> None:
-        """Its attempt here has ended without an answer: it is in doubt, and routed anew."""
-        ticket.lost()
-        self._retry(ticket)
+        if lane is not None:
+            self._answers.changed(lane, change)
+            if not lane.pending:  # and nothing is remembered that storage would have to get
+                self._touched.pop(change.partition, None)
 
     def under_way(self) -> int:
         """How many appends are queued here, or wait for a majority."""
-        return len(self._queue) + sum(
-            len(lane.pending) + len(lane.waiting) for lane in self._lanes.values()
-        )
+        return len(self._queue) + sum(lane.under_way() for lane in self._lanes.values())
 
-    def _answer_or_wait(self, lane: Lane, index: int, ticket: Ticket) -> None:
-        """Answer a retry from the entry that holds its append, as soon as that is committed."""
-        partition = ticket.partition
-        if index > self._core.commit_index(partition):
-            ticket.out = True
-            lane.waiting.append(WaitingRetry(self._core.entry_term(partition, index), index, ticket))
-        else:
-            self._answer_again(partition, index, ticket)
-
-    def _answer_again(self, partition: int, index: int, ticket: Ticket) -> None:
-        if ticket.reply is not None:
-            request = ticket.request
-            assert isinstance(request, AppendRequest)
-            try:
-                entry = self._store.entries_at(partition, [index])[0]
-            except Corrupt as error:
-                self._core.quarantine(partition, error)
-                self._lose(ticket)
-                return
-            answer = answer_again(request.parts, entry)
-            if isinstance(answer, AllsourceError):
-                self._refuse(ticket, answer)
-            else:
-                self._measures.duplicate()
-                ticket.finish(answer)
-
-    def _refuse(self, ticket: Ticket, error: AllsourceError) -> None:
-        self._measures.refused(error)
-        ticket.refuse(error)
-
-    def rejection_confirmed(self, ticket: Ticket, error: WrongExpectedVersion, *, ok: bool) -> None:
+    def rejection_confirmed(self, ticket: Ticket, error: AllsourceError, *, ok: bool) -> None:
         """The read barrier of a failed expectation ended."""
         if ok:
-            self._refuse(ticket, error)
+            self._answers.refuse(ticket, error)
         else:
             self._retry(ticket)
 
@@ -418,7 +324,7 @@ class _Rejection:
 
     __slots__ = ("_error", "_ingest", "_ticket")
 
-    def __init__(self, ingest: Ingest, ticket: Ticket, error: WrongExpectedVersion) -> None:
+    def __init__(self, ingest: Ingest, ticket: Ticket, error: AllsourceError) -> None:
         self._ingest = ingest
         self._ticket = ticket
         self._error = error

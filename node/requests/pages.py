@@ -1,11 +1,8 @@
-"""Pages of committed events: how they are found, without decoding what is shown.
+"""Pages of committed events, and marks: how they are found, without unpacking what is shown.
 
-Each page is bounded by a log index up to which everything is known to be committed. Storage shows
+Each answer is bounded by a log index up to which everything is known to be committed. Storage shows
 uncommitted entries too, so a stream's head may be an append that is never confirmed, and then the newest
-committed slice before it counts.
-
-What a page costs is bounded by its limits (events and bytes), whatever is asked for and whatever the
-entries hold beside it.
+committed slice before it counts; the same goes for tags and marks.
 """
 
 from __future__ import annotations
@@ -13,24 +10,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from allsource.cluster.protocol.requests import Chunk, PartitionPage, ReadPartition, ReadStream, StreamPage
+from allsource.cluster.protocol.requests import (
+    MarkState,
+    PartitionPage,
+    ReadMark,
+    ReadPartition,
+    ReadStream,
+    ReadTag,
+    StreamPage,
+    TagPage,
+)
 from allsource.config.schema import Limits
+from allsource.node.requests.entries import RecentEntries
+from allsource.node.requests.runs import Axis, RunsOfPage, Slices, StreamAxis, TagAxis
 from allsource.storage.model.entry import Entry
-from allsource.storage.model.errors import Corrupt, NotFound
-from allsource.storage.model.log import StreamHead, StreamSlice
+from allsource.storage.model.errors import NotFound
+from allsource.storage.model.log import MarkAt, StreamHead, StreamSlice, TagHead, TagSlice
 
-_SLICES_AT_FIRST = 4
-_SLICES_AT_ONCE = 64
+_BYTES_AT_FIRST = 128 << 10
+"""Of records that a page of a partition begins with: it may want ten events."""
 
 
-class Log(Protocol):
+class Log(Slices, Protocol):
     """The part of `Storage` that reads need."""
 
     def head(self, partition: int, stream: str) -> StreamHead | None: ...
 
-    def slices(
-        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
-    ) -> list[StreamSlice]: ...
+    def tag_head(self, partition: int, tag: str) -> TagHead | None: ...
+
+    def mark(self, partition: int, name: str, *, index_max: int) -> MarkAt | None: ...
 
     def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]: ...
 
@@ -48,10 +56,12 @@ class _Facts(NamedTuple):
 
 
 class Pages:
-    """See the module's page. `limits` bound a page whatever its caller asks for."""
+    """See the module's page. `limits` bound a page whatever its caller asks for; `entries` are those of
+    `log`."""
 
-    def __init__(self, log: Log, limits: Limits) -> None:
+    def __init__(self, log: Log, entries: RecentEntries, limits: Limits) -> None:
         self._log = log
+        self._entries = entries
         self._limits = limits
         self._last_positions: dict[int, tuple[int, int]] = {}
 
@@ -60,20 +70,12 @@ class Pages:
     def read_stream(self, request: ReadStream, partition: int, bound: int) -> StreamPage:
         """The stream's facts and a page of its events; raises `NotFound`."""
         stream = request.stream
-        facts = self._facts(partition, stream, bound)
+        axis = StreamAxis(self._log, partition, stream)
+        facts = self._facts(axis, partition, bound)
         if facts is None:
             raise NotFound(f"no stream {stream!r}: nothing was appended to it yet", stream=stream)
-        limit = min(request.limit, self._limits.read_events_max)
-        chunks: list[Chunk] = []
-        next_from = 0
-        if limit > 0:
-            if request.forward:
-                start = max(request.from_version, 1)
-                if start <= facts.version:
-                    chunks, next_from = self._forward(partition, stream, start, facts.version, limit)
-            else:
-                start = min(request.from_version or facts.version, facts.version)
-                chunks, next_from = self._backward(partition, stream, start, limit)
+        page = RunsOfPage(self._entries, partition, self._limits, request.limit)
+        next_from = _collect(page, axis, request.forward, request.from_version, facts.version)
         return StreamPage(
             stream,
             partition,
@@ -82,84 +84,43 @@ class Pages:
             facts.updated_us,
             next_from,
             request.forward,
-            tuple(chunks),
+            tuple(page.runs),
         )
 
-    def _facts(self, partition: int, stream: str, bound: int) -> _Facts | None:
-        head = self._log.head(partition, stream)
+    def _facts(self, axis: StreamAxis, partition: int, bound: int) -> _Facts | None:
+        head = self._log.head(partition, axis.name)
         if head is None:
             return None
         if head.index <= bound:
             return _Facts(head.version, head.created_us, head.updated_us)
-        return self._facts_before(partition, stream, bound, head)
-
-    def _facts_before(self, partition: int, stream: str, bound: int, head: StreamHead) -> _Facts | None:
-        """The facts as of `bound` of a stream whose newest appends are not committed.
-
-        Indexes grow with versions, so the newest committed version is found by halving: there may be a
-        hundred thousand appends of the stream behind it.
-        """
-        newest: StreamSlice | None = None
-        low, high = 0, head.version
-        while low < high:
-            middle = (low + high + 1) // 2
-            found = self._log.slices(partition, stream, middle, forward=False, slices_max=1)
-            if found and found[0].index <= bound:
-                newest = found[0]
-                low = newest.first_version + newest.count - 1
-            else:
-                high = found[0].first_version - 1 if found else middle - 1
-        if newest is None:
+        newest = _newest(axis, head.version, bound)
+        if not isinstance(newest, StreamSlice):
             return None
-        entry = self._log.entries_at(partition, [newest.index])[0]
-        return _Facts(low, head.created_us, entry.timestamp_us)
+        return _Facts(newest.first_version + newest.count - 1, head.created_us, newest.timestamp_us)
 
-    def _forward(
-        self, partition: int, stream: str, start: int, last: int, limit: int
-    ) -> tuple[list[Chunk], int]:
-        """Events `start..last`, as far as the limits allow, and where to read on (0: nowhere)."""
-        chunks: list[Chunk] = []
-        left = min(limit, last - start + 1)
-        stop = start + left - 1
-        bytes_left = self._limits.read_bytes_max
-        fetch = _Fetch(self._log, partition)
-        version = start
-        while version <= stop and bytes_left > 0:
-            wanted = min(stop - version + 1, fetch.count(bytes_left))
-            slices = self._log.slices(partition, stream, version, forward=True, slices_max=wanted)
-            slices = [found for found in slices if found.first_version <= stop]
-            for entry, found in fetch(slices):
-                skip = version - found.first_version
-                take = min(found.count - skip, stop - version + 1)
-                chunk = _chunk(entry, stream, found.first_version, skip, take)
-                if chunks and len(chunk.blob) > bytes_left:
-                    return chunks, version
-                chunks.append(chunk)
-                bytes_left -= len(chunk.blob)
-                version += take
-        return chunks, version if version <= last else 0
+    # -- a tag
 
-    def _backward(self, partition: int, stream: str, start: int, limit: int) -> tuple[list[Chunk], int]:
-        """Events `start` and older, newest chunk first, and where to read on (0: nowhere)."""
-        chunks: list[Chunk] = []
-        stop = max(1, start - limit + 1)
-        bytes_left = self._limits.read_bytes_max
-        fetch = _Fetch(self._log, partition)
-        version = start
-        while version >= stop and bytes_left > 0:
-            wanted = min(version - stop + 1, fetch.count(bytes_left))
-            slices = self._log.slices(partition, stream, version, forward=False, slices_max=wanted)
-            slices = [found for found in slices if found.first_version + found.count > stop]
-            for entry, found in fetch(slices):
-                skip = max(0, stop - found.first_version)
-                take = version - found.first_version - skip + 1
-                chunk = _chunk(entry, stream, found.first_version, skip, take)
-                if chunks and len(chunk.blob) > bytes_left:
-                    return chunks, version
-                chunks.append(chunk)
-                bytes_left -= len(chunk.blob)
-                version = found.first_version + skip - 1
-        return chunks, version
+    def read_tag(self, request: ReadTag, partition: int, bound: int) -> TagPage:
+        """A page of a tag's events; an empty one if there are none."""
+        axis = TagAxis(self._log, partition, request.tag)
+        head = self._log.tag_head(partition, request.tag)
+        last = 0 if head is None else head.number
+        if head is not None and head.index > bound:
+            newest = _newest(axis, head.number, bound)
+            last = 0 if newest is None else newest[0] + newest[1] - 1
+        page = RunsOfPage(self._entries, partition, self._limits, request.limit, request.types)
+        next_from = _collect(page, axis, request.forward, request.from_number, last)
+        return TagPage(request.tag, partition, last, next_from, request.forward, tuple(page.runs))
+
+    # -- a mark
+
+    def read_mark(self, request: ReadMark, bound: int) -> MarkState:
+        """Where a mark is."""
+        partition, name = request.partition, request.name
+        found = self._log.mark(partition, name, index_max=bound)
+        if found is None:
+            return MarkState(partition, name, 0, 0, 0)
+        return MarkState(partition, name, found.position, found.generation, found.index)
 
     # -- a partition
 
@@ -167,22 +128,23 @@ class Pages:
         """Committed events from a position on, in order of position."""
         partition = request.partition
         last = self.last_position(partition, bound)
-        start = max(request.from_position, 1)
-        limit = min(request.limit, self._limits.read_events_max)
-        index = self._log.index_of_position(partition, start) if start <= last else None
-        if index is None or limit <= 0:
-            return PartitionPage(partition, last, min(start, last + 1), ())
-        chunks: list[Chunk] = []
-        bytes_left = self._limits.read_bytes_max
-        position, stop = start, min(last, start + limit - 1)
-        while position <= stop and bytes_left > 0 and index <= bound:
-            entries = self._log.entries(partition, index, bound, bytes_left)
+        position = max(request.from_position, 1)
+        index = self._log.index_of_position(partition, position) if position <= last else None
+        if index is None:
+            return PartitionPage(partition, last, min(position, last + 1), ())
+        page = RunsOfPage(self._entries, partition, self._limits, request.limit)
+        bytes_max = _BYTES_AT_FIRST
+        while position <= last and index <= bound and not page.is_full:
+            until = min(bound, index + page.events_left - 1)
+            entries = self._log.entries(partition, index, until, min(bytes_max, page.bytes_left))
+            bytes_max = page.bytes_left
             for entry in entries:
-                position, bytes_left = _take_entry(entry, position, stop, bytes_left, chunks)
-                if position > stop or bytes_left <= 0:
+                page.looked_at(entry)
+                position = _add_entry(page, entry, position)
+                if page.is_full:
                     break
             index = entries[-1].index + 1
-        return PartitionPage(partition, last, position, tuple(chunks))
+        return PartitionPage(partition, last, position, tuple(page.runs))
 
     def last_position(self, partition: int, bound: int) -> int:
         """Position of the newest event up to log index `bound`; 0 if there is none."""
@@ -191,67 +153,44 @@ class Pages:
         known = self._last_positions.get(partition)
         if known is not None and known[0] == bound:
             return known[1]
-        position = self._log.entries_at(partition, [bound])[0].next_position - 1
+        position = self._entries.at(partition, [bound])[0].next_position - 1
         self._last_positions[partition] = (bound, position)
         return position
 
 
-class _Fetch:
-    """Entries of one page, as many at a time as are likely to fit into it: an entry may have 50 bytes or
-    eight megabytes, and what is read is not all shown."""
-
-    def __init__(self, log: Log, partition: int) -> None:
-        self._log = log
-        self._partition = partition
-        self._fetched = 0
-        self._size = 0
-        self._newest: list[Entry] = []
-        """Not counted in `_size` yet: most pages need no second look."""
-
-    def count(self, bytes_left: int) -> int:
-        """How many slices to fetch next."""
-        if not self._newest:
-            return _SLICES_AT_FIRST
-        self._fetched += len(self._newest)
-        self._size += sum([len(entry.record) for entry in self._newest])
-        return max(1, min(_SLICES_AT_ONCE, bytes_left * self._fetched // self._size))
-
-    def __call__(self, slices: list[StreamSlice]) -> list[tuple[Entry, StreamSlice]]:
-        """The slices with the entries that hold them."""
-        self._newest = self._log.entries_at(self._partition, [found.index for found in slices])
-        return list(zip(self._newest, slices, strict=True))
+def _collect(page: RunsOfPage, axis: Axis, forward: bool, wanted: int, last: int) -> int:
+    """Collect a page's events from number `wanted` on (0: the natural end); where to read on."""
+    if page.is_full:  # the facts alone are asked for
+        return 0
+    if forward:
+        return page.forward(axis, max(wanted, 1), last)
+    return page.backward(axis, min(wanted or last, last))
 
 
-def _chunk(entry: Entry, stream: str, first_version: int, skip: int, take: int) -> Chunk:
-    """The run of events that one entry holds of a stream."""
-    position = entry.first_position
-    for part in entry.parts:
-        if part.stream == stream and part.first_version == first_version:
-            return Chunk(stream, first_version, position, entry.timestamp_us, skip, take, part.blob)
-        position += part.count
-    raise Corrupt(
-        f"partition {entry.partition}: the index says that entry {entry.index} holds {stream!r} from"
-        f" version {first_version}, and it does not",
-        partition=entry.partition,
-    )
+def _newest(axis: Axis, last: int, bound: int) -> StreamSlice | TagSlice | None:
+    """The newest slice up to log index `bound` of what has `last` events, the newest of them behind it.
+
+    Indexes grow with numbers, so it is found by halving: there may be a hundred thousand appends behind it.
+    """
+    newest: StreamSlice | TagSlice | None = None
+    low, high = 0, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = axis.slices(middle, forward=False, slices_max=1)
+        if found and found[0].index <= bound:
+            newest = found[0]
+            low = newest[0] + newest[1] - 1
+        else:
+            high = found[0][0] - 1 if found else middle - 1
+    return newest
 
 
-def _take_entry(
-    entry: Entry, position: int, stop: int, bytes_left: int, chunks: list[Chunk]
-) -> tuple[int, int]:
-    """Add what `entry` holds of `position..stop` to `chunks`: the next position, and bytes left."""
-    first = entry.first_position
-    for part in entry.parts:
-        end = first + part.count
-        if first <= stop and end > position:
-            if chunks and len(part.blob) > bytes_left:
-                return position, 0
-            skip = position - first
-            take = min(end, stop + 1) - position
-            chunks.append(
-                Chunk(part.stream, part.first_version, first, entry.timestamp_us, skip, take, part.blob)
-            )
-            position += take
-            bytes_left -= len(part.blob)
-        first = end
-    return position, bytes_left
+def _add_entry(page: RunsOfPage, entry: Entry, position: int) -> int:
+    """Add what an entry holds from `position` on to the page; the next position."""
+    for placed in entry.placed():
+        behind = placed.first_position + placed.part.count
+        if behind > position:
+            position += page.add(entry, placed, position - placed.first_position, placed.part.count - 1)
+            if position < behind:
+                break
+    return position

@@ -21,16 +21,24 @@ from typing import NamedTuple, Protocol
 
 from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.protocol.requests import (
+    AppendRequest,
+    MarkState,
     PartitionPage,
+    ReadMark,
     ReadPartition,
+    ReadRequest,
     ReadStream,
+    ReadTag,
     StreamPage,
+    TagPage,
 )
 from allsource.node.observe.measures import Measures
 from allsource.node.requests.faults import OnFault, not_expected
 from allsource.node.requests.pages import Pages
 from allsource.node.requests.tickets import Source, Stage, Ticket
 from allsource.storage.model.errors import AllsourceError, Corrupt, InvalidRequest, Overloaded, ShuttingDown
+
+Page = StreamPage | PartitionPage | TagPage
 
 READY_MAX = 16_384
 """Reads that may wait for their turn to be served; beyond it they are refused before any work."""
@@ -211,13 +219,10 @@ class Reads:
             ticket.finish(ShuttingDown("the connection has ended"))  # nobody hears it
         if ticket.reply is None:
             return
-        answer: StreamPage | PartitionPage | AllsourceError
+        assert not isinstance(request, AppendRequest)
+        answer: Page | MarkState | AllsourceError
         try:
-            if isinstance(request, ReadStream):
-                answer = self._pages.read_stream(request, ticket.partition, bound)
-            else:
-                assert isinstance(request, ReadPartition)
-                answer = self._pages.read_partition(request, bound)
+            answer = self._read(request, ticket.partition, bound)
         except Corrupt as error:  # another replica has it whole
             self._core.quarantine(ticket.partition, error)
             self._retry(ticket)
@@ -228,9 +233,19 @@ class Reads:
         except Exception as error:  # a read changes nothing, so a bug in it costs this read alone
             answer = self._on_fault(error)
         self._measures.read_took(self._now_us() - ticket.started_us)
-        if ticket.source is None and not isinstance(answer, AllsourceError):
-            self._turns.charge(RENDERING_US_PER_EVENT * sum(chunk.take for chunk in answer.chunks))
+        if ticket.source is None and isinstance(answer, StreamPage | PartitionPage | TagPage):
+            self._turns.charge(RENDERING_US_PER_EVENT * sum(run.take for run in answer.runs))
         ticket.finish(answer)
+
+    def _read(self, request: ReadRequest, partition: int, bound: int) -> Page | MarkState:
+        if isinstance(request, ReadStream):
+            return self._pages.read_stream(request, partition, bound)
+        if isinstance(request, ReadPartition):
+            return self._pages.read_partition(request, bound)
+        if isinstance(request, ReadTag):
+            return self._pages.read_tag(request, partition, bound)
+        assert isinstance(request, ReadMark)
+        return self._pages.read_mark(request, bound)
 
 
 class _Lane:
@@ -270,7 +285,7 @@ class _Read:
 
 def _from_the_future(ticket: Ticket) -> InvalidRequest:
     request = ticket.request
-    assert isinstance(request, ReadStream | ReadPartition)
+    assert not isinstance(request, AppendRequest)
     return InvalidRequest(
         f"token {request.token!r} names an entry that partition {ticket.partition} does not have: no "
         "append to this cluster returned it",

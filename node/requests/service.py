@@ -27,8 +27,10 @@ from allsource.cluster.protocol.requests import (
     ClusterView,
     DescribeCluster,
     PassOn,
-    ReadPartition,
+    ReadMark,
+    ReadRequest,
     ReadStream,
+    ReadTag,
     Request,
     parse_token,
 )
@@ -41,13 +43,23 @@ from allsource.node.requests.reads import Barrier, Reads
 from allsource.node.requests.tickets import Deadlines, Reply, Source, Ticket
 from allsource.storage.model.append import partition_of_append
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, Overloaded, QueueFull
-from allsource.storage.model.partition import check_stream_id, partition_of
+from allsource.storage.model.events import check_event_type
+from allsource.storage.model.partition import (
+    check_name,
+    check_stream_id,
+    check_tag,
+    partition_of,
+    partition_of_tag,
+)
 
 SWEEP_S = 0.010
 """How often parked requests are tried again and deadlines looked at, while there are any."""
 
 TIMEOUT_MS_MAX = 600_000
 """Longest deadline that is honoured; what asks for more gets this."""
+
+TYPES_MAX = 64
+"""Event types that a read by tag may ask for."""
 
 
 class Service:
@@ -123,9 +135,9 @@ class Service:
         try:
             min_index = 0
             if isinstance(request, AppendRequest):
-                partition = partition_of_append(request.parts, self._partition_count)
+                partition = partition_of_append(request, self._partition_count)
             else:
-                partition = self._partition_of_read(request)
+                partition = partition_of_read(request, self._partition_count)
                 min_index = parse_token(request.token, partition)
         except InvalidRequest as error:
             self._refuse_at_once(error, reply)
@@ -140,7 +152,7 @@ class Service:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         self._start(ticket)
 
-    def _is_full(self, request: AppendRequest | ReadStream | ReadPartition, reply: Reply) -> bool:
+    def _is_full(self, request: AppendRequest | ReadRequest, reply: Reply) -> bool:
         """Refuse what would be too much, before anything is done for it."""
         deadlines = self._deadlines
         if deadlines.count >= self._under_way_max:
@@ -156,16 +168,6 @@ class Service:
             return False
         self._refuse_at_once(kind(f"{reason}; nothing was done, try again shortly"), reply)
         return True
-
-    def _partition_of_read(self, request: ReadStream | ReadPartition) -> int:
-        if isinstance(request, ReadStream):
-            check_stream_id(request.stream)
-            return partition_of(request.stream, self._partition_count)
-        if not 0 <= request.partition < self._partition_count:
-            raise InvalidRequest(
-                f"partition {request.partition} is out of range: 0 to {self._partition_count - 1}"
-            )
-        return request.partition
 
     # -- attempts
 
@@ -272,3 +274,22 @@ class Service:
         for ticket in self._deadlines.tickets():
             ticket.lost()
             ticket.refuse(leaving())
+
+
+def partition_of_read(request: ReadRequest, partition_count: int) -> int:
+    """The partition that a read is for; raises `InvalidRequest`."""
+    if isinstance(request, ReadStream):
+        check_stream_id(request.stream)
+        return partition_of(request.stream, partition_count)
+    if isinstance(request, ReadTag):
+        check_tag(request.tag)
+        if len(request.types) > TYPES_MAX:
+            raise InvalidRequest(f"a read names at most {TYPES_MAX} event types")
+        for type_ in request.types:
+            check_event_type(type_)
+        return partition_of_tag(request.tag, partition_count)
+    if isinstance(request, ReadMark):
+        check_name(request.name, "a mark")
+    if not 0 <= request.partition < partition_count:
+        raise InvalidRequest(f"partition {request.partition} is out of range: 0 to {partition_count - 1}")
+    return request.partition

@@ -21,16 +21,17 @@ import structlog
 from allsource.cluster.protocol.requests import (
     AppendRequest,
     AppendResult,
-    ReadPartition,
-    ReadStream,
+    ReadRequest,
     Result,
 )
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
+    MarkRefused,
     NoOwner,
     OutcomeUnknown,
     Unavailable,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
 
@@ -55,6 +56,8 @@ class Source(Protocol):
 
 REQUEST_OVERHEAD_BYTES = 512
 """About what a request takes beside its events: ticket, callback, place in a few tables."""
+MARK_BYTES = 256
+"""About what a mark takes in a request."""
 
 
 class Stage(Enum):
@@ -98,7 +101,7 @@ class Ticket:
 
     def __init__(
         self,
-        request: AppendRequest | ReadStream | ReadPartition,
+        request: AppendRequest | ReadRequest,
         partition: int,
         started_us: int,
         deadline_us: int,
@@ -126,7 +129,10 @@ class Ticket:
         if isinstance(request, AppendRequest):
             self.local = False
             for part in request.parts:
-                self.size += len(part.blob)
+                for chunk in part.chunks:
+                    self.size += len(chunk.data)
+            if request.marks:
+                self.size += MARK_BYTES * len(request.marks)
         else:
             self.local = request.local
 
@@ -157,7 +163,9 @@ class Ticket:
     def refuse(self, error: AllsourceError) -> None:
         """Answer with an error of the present attempt, in the light of the earlier ones."""
         self.out = False
-        self.finish(unknown_because(error) if self.in_doubt and not _settles(error) else error)
+        self.finish(
+            unknown_because(error) if self.in_doubt and not _settles(error, self.request) else error
+        )
 
     def lost(self) -> None:
         """The present attempt ended without an answer: from now on the outcome is in doubt."""
@@ -192,17 +200,21 @@ class Ticket:
         )
 
 
-def _settles(error: AllsourceError) -> bool:
-    """Whether an owner's refusal also rules out that an earlier attempt happens yet.
+def _settles(error: AllsourceError, request: AppendRequest | ReadRequest) -> bool:
+    """Whether an owner's refusal also rules out that an earlier attempt happens yet, or has happened.
 
     A delayed duplicate of this request may still reach an owner. It cannot succeed if it asks for a
-    version that the stream has left behind, nor with ids that are taken by other content.
+    version or number that the stream or tag has left behind, or for a mark to go back, nor with ids that
+    are taken by other content. An attempt that has happened is known by its event ids, before anything
+    else is looked at; only an append of marks alone has none, and its mark may have been moved on since.
     """
-    if isinstance(error, WrongExpectedVersion):
+    if isinstance(error, WrongExpectedVersion | WrongExpectedTag):
         expected, actual = error.details.get("expected"), error.details.get("actual")
         if expected == "no_stream":
             expected = 0
         return isinstance(expected, int) and isinstance(actual, int) and expected < actual
+    if isinstance(error, MarkRefused):
+        return isinstance(request, AppendRequest) and bool(request.parts)
     return isinstance(error, EventIdConflict)
 
 

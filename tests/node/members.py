@@ -27,7 +27,7 @@ from allsource.cluster.protocol.message_codec import (
     encode_message,
 )
 from allsource.cluster.protocol.payload import batch_prefix, unpack
-from allsource.cluster.protocol.requests import AppendPart, AppendRequest, Request, Result
+from allsource.cluster.protocol.requests import Request, Result
 from allsource.config.schema import Limits, NodeSettings, Settings, StorageSettings
 from allsource.node.member.assembly import Clocks, Ground, build_member
 from allsource.node.member.member import Member
@@ -37,8 +37,6 @@ from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.view import View
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, NoOwner, OutcomeUnknown
-from allsource.storage.model.events import NewEvent, encode_blob
-from allsource.storage.model.expected import ANY
 from allsource.storage.model.partition import partition_of
 
 DEADLINE_S = 10.0
@@ -69,19 +67,6 @@ def settings_for(
         nodes=tuple(NodeSettings(f"n{i}", "127.0.0.1", 1, 1, Path("unused")) for i in range(1, nodes + 1)),
         **others,
     )
-
-
-def append(
-    *parts: tuple[str, list[NewEvent]] | tuple[str, list[NewEvent], int], expected: int = ANY
-) -> AppendRequest:
-    """An append to one or several streams; a part may bring its own expected version."""
-    return AppendRequest(
-        tuple(AppendPart(p[0], p[2] if len(p) > 2 else expected, encode_blob(p[1])) for p in parts)
-    )
-
-
-def events(count: int = 1, size: int = 10) -> list[NewEvent]:
-    return [NewEvent("Tested", b'"' + b"x" * size + b'"') for _ in range(count)]
 
 
 def streams_in(partition: int, count: int, partitions: int = 8, prefix: str = "s") -> list[str]:

@@ -17,7 +17,8 @@ from allsource.node.member import watch
 from allsource.node.member.ending import EXIT_STORAGE
 from allsource.storage.interface import Refusal
 from allsource.storage.model.errors import DiskFull, DiskRanFull, OutcomeUnknown, Overloaded
-from tests.node.members import Cluster, append, clock, events, streams_in, until
+from tests.node.appends import append, events
+from tests.node.members import Cluster, clock, streams_in, until
 
 FULL = Refusal(DiskFull, "12 MiB free of 256 MiB wanted")
 

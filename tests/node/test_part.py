@@ -19,7 +19,8 @@ from allsource.node.part import Part
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.errors import NoOwner
-from tests.node.members import append, events, settings_for
+from tests.node.appends import append, events
+from tests.node.members import settings_for
 
 
 class Watched(Member):

@@ -21,7 +21,8 @@ from allsource.cluster.protocol.payload import unpack
 from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Result
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, TooLarge
 from allsource.storage.model.events import encode_blob
-from tests.node.members import DEADLINE_S, Cluster, append, events, streams_in
+from tests.node.appends import append, events
+from tests.node.members import DEADLINE_S, Cluster, streams_in
 
 SEED = int(os.environ.get("ALLSOURCE_FUZZ_SEED", "20261124"))
 

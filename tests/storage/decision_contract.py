@@ -16,7 +16,7 @@ import pytest
 
 from allsource.config.schema import Limits
 from allsource.storage.model.answers import AppendResult, StreamAppend
-from allsource.storage.model.append import STREAMS_MAX, AppendPart, append_part, partition_of_append
+from allsource.storage.model.append import STREAMS_MAX, AppendRequest, append_part, partition_of_append
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
@@ -67,11 +67,11 @@ def truth(log: PureLog, appends: tuple[StreamAppend, ...]) -> Any:
         return comparable(error)
 
 
-def packed(appends: tuple[StreamAppend, ...]) -> tuple[AppendPart, ...]:
+def packed(appends: tuple[StreamAppend, ...]) -> AppendRequest:
     """As an append goes to its partition's owner."""
-    parts = tuple(append_part(*append) for append in appends)
-    partition_of_append(parts, 32)
-    return parts
+    request = AppendRequest(tuple(append_part(*append) for append in appends))
+    partition_of_append(request, 32)
+    return request
 
 
 def steps(random: Random, count: int) -> list[tuple[StreamAppend, ...]]:

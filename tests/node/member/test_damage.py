@@ -29,7 +29,8 @@ from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.log import PartitionWrite
 from allsource.storage.rocksdb import keys
 from allsource.storage.rocksdb.storage import RocksStorage
-from tests.node.members import Cluster, Member, append, events, streams_in, until
+from tests.node.appends import append, events
+from tests.node.members import Cluster, Member, streams_in, until
 from tests.node.test_daemon import Nodes, settings_in
 
 P = 0

@@ -16,7 +16,8 @@ from allsource.node.member.ending import EXIT_BROKEN, EXIT_STORAGE, EXIT_SYNC_FA
 from allsource.node.member.member import Member
 from allsource.storage.memory import MemoryStorage
 from allsource.storage.model.errors import Corrupt, DiskRanFull
-from tests.node.members import Cluster, Link, append, events, streams_in, until, wall_us
+from tests.node.appends import append, events
+from tests.node.members import Cluster, Link, streams_in, until, wall_us
 
 
 async def test_a_peer_that_was_never_heard_of_is_no_news_until_it_is_down() -> None:

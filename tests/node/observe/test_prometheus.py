@@ -16,7 +16,8 @@ from allsource.node.observe.metrics import LockFreeMetrics
 from allsource.node.observe.prometheus import NodeView, PartitionFigures, render
 from allsource.storage.open import open_storage
 from allsource.storage.postgres.storage import PostgresStorage
-from tests.node.members import Cluster, append, events, streams_in, until
+from tests.node.appends import append, events
+from tests.node.members import Cluster, streams_in, until
 from tests.node.observe.exposition import families_of
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 
-from allsource.cluster.budgets.turns import AtOnce, Turns
+from allsource.cluster.budgets.turns import Turns
 from allsource.cluster.consensus.messages import Role, RoleChange
 from allsource.cluster.protocol.requests import AppendPart, AppendRequest, AppendResult
-from allsource.config.schema import Limits
-from allsource.node.observe.measures import Measures
-from allsource.node.observe.metrics import LockFreeMetrics
 from allsource.node.requests import ingest as ingest_module
-from allsource.node.requests.ingest import ANSWERED_AT_ONCE, DRAIN_AT_ONCE, PUMP_US, Ingest
-from allsource.node.requests.queue import LockFreeEventQueue
+from allsource.node.requests import lanes as lanes_module
+from allsource.node.requests.answering import ANSWERED_AT_ONCE
+from allsource.node.requests.ingest import DRAIN_AT_ONCE, PUMP_US
 from allsource.node.requests.tickets import Ticket
-from allsource.storage.memory import MemoryStorage
-from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
+from allsource.storage.model.chunks import pack_events
 from allsource.storage.model.errors import (
     Corrupt,
     InvalidRequest,
@@ -27,165 +23,21 @@ from allsource.storage.model.errors import (
     QueueFull,
     WrongExpectedVersion,
 )
-from allsource.storage.model.events import encode_blob
 from allsource.storage.model.expected import NO_STREAM
-from allsource.storage.model.log import PartitionWrite
-from tests.node.members import append, events
-from tests.storage.decision_contract import LIMITS, comparable, drawn_seed, packed, steps, truth
-from tests.storage.model.pure_log import PureLog
-
-P = 0
+from tests.node.appends import append, events
+from tests.node.requests.desk import Desk, P
 
 
-class Core:
-    """Leads partition 0 in a term; commits when the test says so."""
-
-    def __init__(self, storage: MemoryStorage) -> None:
-        self.storage = storage
-        self.term = 1
-        self.leads = True
-        self.moving = False
-        self.quorum = True
-        self.room = True
-        self.log: list[Entry] = []
-        self.unwritten: list[Entry] = []
-        self.commit = 0
-        self.reads: list[tuple[Any, int]] = []
-        self.scheduled = 0
-        self.quarantined: list[tuple[int, Corrupt]] = []
-
-    def quarantine(self, partition: int, found: Corrupt) -> None:
-        self.quarantined.append((partition, found))
-        self.leads = False
-
-    def is_leader(self, partition: int) -> bool:
-        return self.leads
-
-    def can_propose(self, partition: int) -> bool:
-        return self.leads and self.room and not self.moving
-
-    def is_handing_over(self, partition: int) -> bool:
-        return self.moving
-
-    def quorum_is_up(self, partition: int) -> bool:
-        return self.quorum
-
-    def commit_index(self, partition: int) -> int:
-        return self.commit
-
-    def entry_term(self, partition: int, index: int) -> int | None:
-        return self.log[index - 1].term if 0 < index <= len(self.log) else None
-
-    def propose(self, partition: int, parts: tuple[Part, ...], timestamp_us: int) -> Entry:
-        entry = make_entry(
-            partition=P,
-            index=len(self.log) + 1,
-            term=self.term,
-            kind=EVENTS,
-            first_position=sum(entry.count for entry in self.log) + 1,
-            timestamp_us=timestamp_us,
-            parts=parts,
-        )
-        self.log.append(entry)
-        self.unwritten.append(entry)
-        return entry
-
-    def schedule(self) -> None:
-        self.scheduled += 1
-
-    def read(self, partition: int, ticket: object, min_index: int) -> None:
-        self.reads.append((ticket, min_index))
-
-
-class Desk:
-    """The write path, a loop turn at a time."""
-
-    def __init__(self, turns: AtOnce | None = None, limits: Limits | None = None) -> None:
-        self.storage = MemoryStorage(partition_count=1)
-        self.core = Core(self.storage)
-        self.retried: list[Ticket] = []
-        self.now = 0
-        self.turns = AtOnce() if turns is None else turns
-        self.ingest = Ingest(
-            self.core,
-            self.storage,
-            LockFreeEventQueue(1000),
-            limits or Limits(),
-            Measures(LockFreeMetrics()),
-            retry=self.retried.append,
-            now_us=lambda: self.now,
-            wall_us=lambda: 1000,
-            turns=self.turns,
-        )
-
-    def ask(self, request: AppendRequest, within_us: int = 5_000_000) -> tuple[Ticket, list[Any]]:
-        answers: list[Any] = []
-        ticket = Ticket(request, P, self.now, self.now + within_us, False, answers.append)
-        self.ingest.submit(ticket)
-        return ticket, answers
-
-    def turn(self) -> bool:
-        more = self.ingest.pump()
-        if self.core.unwritten:
-            self.storage.write([PartitionWrite(P, entries=self.core.unwritten)])
-            self.core.unwritten = []
-        return more
-
-    def commit(self, index: int) -> None:
-        self.core.commit = index
-        self.ingest.committed(P, index)
-
-    def settle(self) -> None:
-        """Everything that was asked is decided, committed and confirmed."""
-        while self.turn():
-            pass
-        self.commit(len(self.core.log))
-        reads, self.core.reads = self.core.reads, []
-        for ticket, index in reads:
-            ticket.confirmed(index, ok=True)
-
-    def depose(self) -> None:
-        self.core.leads = False
-        self.core.term += 1
-        self.ingest.changed(RoleChange(P, self.core.term, Role.FOLLOWER, "n2"))
-
-    def truncate(self, index: int) -> None:
-        """The next owner overwrote what was not committed."""
-        del self.core.log[index - 1 :]
-        self.storage.write([PartitionWrite(P, truncate_from=index)])
-
-    def core_part(self, stream: str) -> tuple[Part, ...]:
-        """What another owner would have appended."""
-        (event,) = events()
-        return (Part(stream, 1, 1, event.id, encode_blob([event])),)
-
-    def lead_again(self) -> None:
-        self.core.leads = True
-        self.core.term += 1
-        self.ingest.changed(RoleChange(P, self.core.term, Role.LEADER, "n1"))
-
-
-def test_every_outcome_is_that_of_the_pure_decision() -> None:
-    """Also of appends that are decided in one turn, so that they rest on what is not committed yet."""
-    random, desk, log = Random(drawn_seed()), Desk(limits=LIMITS), PureLog(P)
-    asked: list[tuple[Any, list[Any]]] = []
-    for appends in steps(random, 400):
-        wanted = truth(log, appends)
-        try:
-            _, answers = desk.ask(AppendRequest(packed(appends)))
-        except InvalidRequest as error:  # as its caller's door says
-            answers = [error]
-        asked.append((wanted, answers))
-        if random.random() < 0.3:
-            desk.settle()
-    desk.settle()
-    for wanted, answers in asked:
-        assert [comparable(answer) for answer in answers] == [wanted]
+@pytest.fixture
+def one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry for each append."""
+    monkeypatch.setattr(lanes_module, "GROUP_APPENDS_MAX", 1)
 
 
 def test_nothing_is_answered_before_it_is_committed() -> None:
     desk = Desk()
     _, first = desk.ask(append(("a", events())))
+    desk.turn()
     _, second = desk.ask(append(("a", events(2))))
     desk.turn()
     assert (first, second) == ([], [])
@@ -257,7 +109,7 @@ def test_an_entry_of_another_term_at_the_same_index_confirms_nothing() -> None:
     desk.turn()
     desk.truncate(1)
     desk.core.term = 2
-    desk.core.propose(P, desk.core_part("b"), 0)
+    desk.overwritten("b")
     desk.turn()
     desk.commit(1)
     assert (answers, again) == ([], [])
@@ -292,7 +144,7 @@ def test_a_door_that_fails_to_answer_one_caller_keeps_no_other_from_its_answer()
     desk.ingest.submit(ticket)
     _, answers = desk.ask(append(("b", events())))
     desk.turn()
-    desk.commit(2)
+    desk.commit(1)
     assert len(answers) == 1
 
 
@@ -385,7 +237,7 @@ def test_a_burst_is_taken_in_one_turn_if_it_is_quick() -> None:
     for _ in range(10 * DRAIN_AT_ONCE):
         desk.ask(append(("a", events())))
     assert not desk.turn()
-    assert len(desk.core.log) == 10 * DRAIN_AT_ONCE
+    assert desk.proposed() == [10 * DRAIN_AT_ONCE]
 
 
 def test_a_burst_that_takes_long_lets_the_loop_turn() -> None:
@@ -397,7 +249,7 @@ def test_a_burst_that_takes_long_lets_the_loop_turn() -> None:
     assert desk.turn()
     assert desk.turn()
     assert not desk.turn()
-    assert len(desk.core.log) == 3 * DRAIN_AT_ONCE
+    assert desk.proposed() == 3 * [DRAIN_AT_ONCE]
 
 
 # -- no more than can be served in time
@@ -414,6 +266,7 @@ def busy(desk: Desk, *, waiting: int, a_second: int) -> None:
         desk.commit(min(desk.core.commit + a_second // 20, len(desk.core.log)))
 
 
+@pytest.mark.usefixtures("one_each")
 def test_an_append_that_those_before_it_leave_no_time_is_refused_at_once_and_definitely() -> None:
     desk = Desk()
     busy(desk, waiting=900, a_second=200)  # 800 are left: four seconds
@@ -426,6 +279,7 @@ def test_an_append_that_those_before_it_leave_no_time_is_refused_at_once_and_def
     assert 3_000 < error.details["wait_ms"] < 5_000
 
 
+@pytest.mark.usefixtures("one_each")
 def test_what_would_end_as_unknown_is_refused_before_it_is_proposed() -> None:
     desk = Desk()
     _, answers = desk.ask(append(("b", events())), within_us=1_000_000)
@@ -439,6 +293,7 @@ def test_what_would_end_as_unknown_is_refused_before_it_is_proposed() -> None:
     assert not ticket.out
 
 
+@pytest.mark.usefixtures("one_each")
 def test_so_many_wait_for_a_majority_and_the_rest_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest_module, "PENDING_MAX", 100)
     desk = Desk()
@@ -471,7 +326,11 @@ def test_a_node_that_serves_all_there_is_refuses_nothing() -> None:
     assert not any(burst)
 
 
-def test_the_answers_of_one_great_commit_are_given_in_steps() -> None:
+@pytest.mark.parametrize("appends", [1, 100, 1024], ids=["each alone", "in groups", "all together"])
+def test_the_answers_of_one_great_commit_are_given_in_steps(
+    appends: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes_module, "GROUP_APPENDS_MAX", appends)
     now, soon = [0], list[Any]()
     desk = Desk(Turns(soon.append, lambda: now[0], 100))
     answers = [desk.ask(append(("a", events())))[1] for _ in range(500)]
@@ -488,9 +347,10 @@ def test_the_answers_of_one_great_commit_are_given_in_steps() -> None:
 
         return late
 
-    for _, ticket in desk.ingest._lanes[P].pending:
-        ticket.reply = told(ticket)
-    desk.commit(500)
+    for proposed in desk.ingest._lanes[P].pending:
+        for ticket in proposed.unanswered():
+            ticket.reply = told(ticket)
+    desk.commit(len(desk.core.log))
     assert sum(map(len, answers)) == ANSWERED_AT_ONCE
     while soon:
         callbacks, soon[:] = soon[:], []
@@ -503,6 +363,7 @@ def test_the_answers_of_one_great_commit_are_given_in_steps() -> None:
     assert versions == list(range(1, 501))
 
 
+@pytest.mark.usefixtures("one_each")
 def test_what_was_committed_is_answered_so_even_if_the_leadership_ends_before_its_turn() -> None:
     soon = list[Any]()
     desk = Desk(Turns(soon.append, lambda: 0, 0))
@@ -536,7 +397,7 @@ def test_a_damaged_record_that_an_append_meets_costs_the_partition_and_not_the_a
 def test_what_a_client_sends_wrong_is_refused_before_anything_is_decided() -> None:
     desk = Desk()
     (event,) = events()
-    wrong = AppendRequest((AppendPart("s", NO_STREAM, encode_blob([event, event])),))
+    wrong = AppendRequest((AppendPart("s", NO_STREAM, pack_events([event, event])),))
     _, answers = desk.ask(wrong)
     desk.turn()
     assert [type(answer) for answer in answers] == [InvalidRequest]

@@ -12,23 +12,31 @@ import pytest
 from allsource.cluster.budgets.turns import AtOnce, Turns
 from allsource.cluster.protocol.requests import (
     PartitionPage,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     StreamPage,
+    TagPage,
     parse_token,
 )
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
 from allsource.node.requests import reads as reads_module
+from allsource.node.requests import runs as runs_module
+from allsource.node.requests.entries import RecentEntries
 from allsource.node.requests.pages import Pages
 from allsource.node.requests.reads import Barrier, Reads
 from allsource.node.requests.tickets import Ticket
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.model.entry import EVENTS, NOOP, Entry, Part, make_entry
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.entry import EVENTS, NOOP, Entry, Mark, NewAppend, make_entry
 from allsource.storage.model.errors import InvalidRequest, NoOwner, NotFound, Overloaded, Unavailable
-from allsource.storage.model.events import Event, NewEvent, encode_blob
+from allsource.storage.model.events import Event, NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite, StreamSlice
+from allsource.storage.model.partition import tag_of
+from tests.storage.logs import new_append
 
 
 class Core:
@@ -53,7 +61,8 @@ class Log:
         self.core = Core()
         self.retried: list[Ticket] = []
         self.metrics = LockFreeMetrics()
-        self.pages = Pages(self.storage, limits or Limits())
+        self.entries = RecentEntries(self.storage)
+        self.pages = Pages(self.storage, self.entries, limits or Limits())
         self.reads = Reads(
             self.core,
             self.pages,
@@ -65,24 +74,39 @@ class Log:
         self.events: list[Event] = []
         self.index = 0
         self.versions: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
 
-    def append(self, *parts: tuple[str, int], size: int = 5) -> None:
-        """An entry that adds so many events to each stream; without parts, one that adds none."""
-        self.index += 1
+    def append(self, *parts: tuple[str, int], size: int = 5, type: str = "T") -> None:
+        """An entry with one append, of so many events to each stream; without parts, one without events."""
+        self.write(*([self.made(*parts, size=size, type=type)] if parts else []))
+
+    def made(
+        self, *parts: tuple[str, int], size: int = 5, type: str = "T", marks: Sequence[Mark] = ()
+    ) -> NewAppend:
+        """An append that goes on behind those that were made before."""
         made = []
         for stream, count in parts:
             first = self.versions.get(stream, 0) + 1
-            news = [NewEvent("T", b"x" * size, encoding=1) for _ in range(count)]
-            made.append(Part(stream, first, count, news[0].id, encode_blob(news)))
             self.versions[stream] = first + count - 1
+            first_number = 0
+            if tag := tag_of(stream):
+                first_number = self.numbers.get(tag, 0) + 1
+                self.numbers[tag] = first_number + count - 1
+            news = [NewEvent(type, b"x" * size, encoding=1) for _ in range(count)]
+            made.append((stream, first, first_number, pack_events(news, compress=False)))
+        return new_append(*made, marks=marks)
+
+    def write(self, *appends: NewAppend) -> None:
+        """An entry with these appends."""
+        self.index += 1
         entry = make_entry(
             partition=0,
             index=self.index,
             term=1,
-            kind=EVENTS if parts else NOOP,
+            kind=EVENTS if appends else NOOP,
             first_position=len(self.events) + 1,
             timestamp_us=1000 * self.index,
-            parts=tuple(made),
+            appends=appends,
         )
         self.storage.write([PartitionWrite(0, HardState(1, "", 0), None, [entry])])
         self.events += entry.events()
@@ -90,10 +114,13 @@ class Log:
     def stream(self, bound: int, **request: Any) -> StreamPage:
         return self.pages.read_stream(ReadStream(**request), 0, bound)
 
+    def tag(self, bound: int, **request: Any) -> TagPage:
+        return self.pages.read_tag(ReadTag(**request), 0, bound)
+
     def partition(self, bound: int, **request: Any) -> PartitionPage:
         return self.pages.read_partition(ReadPartition(0, **request), bound)
 
-    def ask(self, request: ReadStream | ReadPartition, *, local: bool) -> list[Any]:
+    def ask(self, request: ReadStream | ReadPartition | ReadTag | ReadMark, *, local: bool) -> list[Any]:
         answers: list[Any] = []
         ticket = Ticket(request, 0, 0, 0, False, answers.append, parse_token(request.token, 0))
         (self.reads.local if local else self.reads.linearizable)(ticket)
@@ -147,7 +174,7 @@ def test_past_the_end_is_empty_and_over(log: Log) -> None:
 
 def test_facts_alone(log: Log) -> None:
     page = log.stream(6, stream="b", limit=0)
-    assert (page.current_version, page.chunks, page.next_from) == (2, (), 0)
+    assert (page.current_version, page.runs, page.next_from) == (2, (), 0)
     assert (page.created_us, page.updated_us) == (4000, 5000)
 
 
@@ -442,7 +469,7 @@ def test_a_page_reads_hardly_more_bytes_than_it_shows(
         log.append(("a", 1), size=30_000)
     costs = Costs(log, monkeypatch)
     page = log.stream(100, stream="a", forward=forward, limit=100)
-    assert 3 <= len(page.chunks) <= 4
+    assert len(page.runs) == 3
     assert costs.bytes < 250_000
 
 
@@ -457,7 +484,254 @@ def test_a_stream_with_many_uncommitted_appends_is_read_without_walking_over_the
     assert costs.looks < 15
 
 
+def test_a_page_that_shows_few_of_many_is_not_made_of_all_the_bytes_before_its_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A partition's page of ten events read four megabytes of entries."""
+    log = Log()
+    for _ in range(100):
+        log.append(("a", 1), size=20_000)
+    read: list[Entry] = []
+    entries = log.storage.entries
+
+    def kept(*asked: Any) -> list[Entry]:
+        found = entries(*asked)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(log.storage, "entries", kept)
+    assert len(log.partition(100, limit=3).events()) == 3
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_page_is_bounded_by_what_its_entries_hold_beside_it(
+    forward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry has a thousand appends of others. What is not shown costs too: the page ends early."""
+    monkeypatch.setattr(runs_module, "WORK_BYTES_MAX", 2_000_000)
+    log = Log()
+    for number in range(60):
+        others = [log.made((f"s-{number}-{other}", 1)) for other in range(100)]
+        log.write(log.made(("a", 1)), *others)
+    costs = Costs(log, monkeypatch)
+    page = log.stream(60, stream="a", limit=60, forward=forward)
+    assert 10 < len(page.runs) < 40
+    assert costs.bytes < 1_000_000
+    assert page.next_from == (len(page.runs) + 1 if forward else 60 - len(page.runs))
+    assert whole_stream(log, 60, "a", random.Random(1), forward=forward) == [
+        event for event in log.events[:: 1 if forward else -1] if event.stream == "a"
+    ]
+
+
+def test_a_page_of_a_partition_is_bounded_where_most_entries_hold_no_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Marks take no position: a hundred thousand of them may lie between two events."""
+    monkeypatch.setattr(runs_module, "WORK_BYTES_MAX", 100_000)
+    log = Log()
+    log.append(("a", 1))
+    for position in range(300):
+        log.write(new_append(marks=[Mark("m", position + 1, 0)]))
+    log.append(("a", 1))
+    page = log.partition(302)
+    assert ([event.position for event in page.events()], page.next_from) == ([1], 2)
+    page = log.partition(302, from_position=2)
+    assert ([event.position for event in page.events()], page.next_from) == ([2], 3)
+
+
+# -- chunks
+
+
+def test_ten_of_a_thousand_events_touch_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    log.append(("a", 1000))
+    touched = []
+    chunk = Entry.chunk
+    monkeypatch.setattr(Entry, "chunk", lambda *asked: touched.append(asked) or chunk(*asked))
+    for request in ({}, {"from_version": 300}, {"from_version": 999}, {"forward": False}):
+        touched.clear()
+        page = log.stream(1, stream="a", limit=10, **request)
+        assert len(touched) == 1
+        (run,) = page.runs
+        assert run.chunk.count <= 256
+    touched.clear()
+    assert [event.position for event in log.partition(1, from_position=500, limit=3).events()] == [
+        500,
+        501,
+        502,
+    ]
+    assert len(touched) == 1
+
+
+def test_each_run_says_where_its_chunk_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    log.append(("other", 3))
+    log.append(("b{t}", 2), ("a{t}", 600))
+    page = log.stream(2, stream="a{t}", from_version=250, limit=20)
+    assert [(r.first_version, r.first_position, r.first_tag_number, r.skip, r.take) for r in page.runs] == [
+        (1, 6, 3, 249, 7),
+        (257, 262, 259, 0, 13),
+    ]
+    page = log.stream(2, stream="a{t}", from_version=270, limit=20, forward=False)
+    assert [(run.first_version, run.skip, run.take) for run in page.runs] == [(257, 0, 14), (1, 250, 6)]
+    assert versions(page) == list(range(270, 250, -1))
+
+
+def test_bytes_of_a_page_are_those_that_its_reader_will_hold() -> None:
+    """A chunk that was compressed counts as what it becomes."""
+    log = Log(Limits(read_bytes_max=100_000))
+    for number in range(1, 11):
+        news = [NewEvent("T", b"x" * 30_000, encoding=1)]
+        log.write(new_append(("a", number, 0, pack_events(news))))
+    page = log.stream(10, stream="a")
+    assert len(page.runs) == 3
+    assert sum(len(run.chunk.data) for run in page.runs) < 1000
+    assert len(log.partition(10).runs) == 3
+
+
+# -- entries near the end of the log
+
+
+def test_what_was_read_is_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    for _ in range(10):
+        log.append(("a", 1), ("b", 1))
+    costs = Costs(log, monkeypatch)
+    assert versions(log.stream(10, stream="a")) == list(range(1, 11))
+    once = costs.bytes
+    assert once > 0
+    assert versions(log.stream(10, stream="b", forward=False)) == list(range(10, 0, -1))
+    assert costs.bytes == once
+
+
+# -- tags
+
+
+@pytest.fixture
+def tagged() -> Log:
+    """Under t: a 1-2, b 3 | (no event) | a 4, c 5-7 (of another type) | b 8; an append of another tag among
+    them."""
+    log = Log()
+    log.write(log.made(("a{t}", 2), ("b{t}", 1)), log.made(("x{u}", 2)))
+    log.append()
+    log.write(log.made(("a{t}", 1)), log.made(("c{t}", 3), type="Other"))
+    log.append(("b{t}", 1))
+    return log
+
+
+def numbers(page: TagPage) -> list[int]:
+    found = [event.tag_number for run in page.runs for event in run.events(0)]
+    return found if page.forward else sorted(found, reverse=True)
+
+
+def test_a_tag_by_number(tagged: Log) -> None:
+    page = tagged.tag(4, tag="t")
+    assert [event for run in page.runs for event in run.events(0)] == [
+        event for event in tagged.events if event.stream.endswith("{t}")
+    ]
+    assert (numbers(page), page.last_number, page.next_from) == (list(range(1, 9)), 8, 0)
+    page = tagged.tag(4, tag="t", from_number=2, limit=3)
+    assert (numbers(page), page.next_from) == ([2, 3, 4], 5)
+    page = tagged.tag(4, tag="t", from_number=9)
+    assert (numbers(page), page.next_from, page.last_number) == ([], 0, 8)
+    assert numbers(tagged.tag(4, tag="u")) == [1, 2]
+
+
+def test_a_tag_backward(tagged: Log) -> None:
+    page = tagged.tag(4, tag="t", forward=False, limit=3)
+    assert (numbers(page), page.next_from) == ([8, 7, 6], 5)
+    page = tagged.tag(4, tag="t", forward=False, from_number=5, limit=9)
+    assert (numbers(page), page.next_from) == ([5, 4, 3, 2, 1], 0)
+
+
+def test_of_a_tag_nothing_is_shown_that_is_not_committed(tagged: Log) -> None:
+    for bound, last in ((4, 8), (3, 7), (2, 3), (1, 3), (0, 0)):
+        page = tagged.tag(bound, tag="t")
+        assert (page.last_number, numbers(page)) == (last, list(range(1, last + 1)))
+        page = tagged.tag(bound, tag="t", forward=False)
+        assert numbers(page) == list(range(last, 0, -1))
+
+
+def test_a_tag_without_events_is_empty(tagged: Log) -> None:
+    for forward in (True, False):
+        assert tagged.tag(4, tag="nothing", forward=forward) == TagPage("nothing", 0, 0, 0, forward, ())
+
+
+def test_parts_without_a_wanted_type_are_passed_over_without_touching_their_chunks(
+    tagged: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched = []
+    chunk = Entry.chunk
+    monkeypatch.setattr(Entry, "chunk", lambda *asked: touched.append(asked) or chunk(*asked))
+    page = tagged.tag(4, tag="t", types=("Other", "Nothing"))
+    assert (numbers(page), page.next_from, page.last_number) == ([5, 6, 7], 0, 8)
+    assert len(touched) == 1
+    page = tagged.tag(4, tag="t", types=("Other",), limit=2)
+    assert (numbers(page), page.next_from) == ([5, 6], 7)
+    page = tagged.tag(4, tag="t", types=("Other",), limit=2, forward=False)
+    assert (numbers(page), page.next_from) == ([7, 6], 5)
+    touched.clear()
+    page = tagged.tag(4, tag="t", types=("Nothing",), forward=False)
+    assert (numbers(page), page.next_from) == ([], 0)
+    assert touched == []
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_looking_for_a_type_that_is_rare_is_bounded(forward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module, "WORK_BYTES_MAX", 200_000)
+    log = Log()
+    rare = 40 if forward else 360
+    for number in range(1, 401):
+        log.append(("a{t}", 1), type="Rare" if number in (rare, 200) else "T")
+    found, start, pages = [], 0, 0
+    while True:
+        page = log.tag(400, tag="t", types=("Rare",), from_number=start, forward=forward)
+        found += numbers(page)
+        pages += 1
+        start = page.next_from
+        if not start:
+            break
+    assert found == [rare, 200]
+    assert pages > 2
+
+
+# -- marks
+
+
+def test_a_mark_is_where_the_newest_committed_append_left_it() -> None:
+    log = Log()
+    log.write(log.made(("a", 1), marks=[Mark("m", 5, 1)]))
+    log.write(log.made(marks=[Mark("m", 7, 1)]), log.made(marks=[Mark("m", 2, 2)]))
+    answers = []
+    for bound in (0, 1, 2):
+        found = log.pages.read_mark(ReadMark(0, "m"), bound)
+        answers.append((found.position, found.generation, found.index))
+    assert answers == [(0, 0, 0), (5, 1, 1), (2, 2, 2)]
+    assert log.pages.read_mark(ReadMark(0, "other"), 2).index == 0
+
+
+def test_tags_and_marks_are_read_as_everything_else_is() -> None:
+    log = Log()
+    log.write(log.made(("a{t}", 1), marks=[Mark("m", 5, 1)]))
+    log.core.commit = 1
+    (page,) = log.ask(ReadTag("t", local=True), local=True)
+    assert page.last_number == 1
+    (mark,) = log.ask(ReadMark(0, "m", local=True), local=True)
+    assert mark.position == 5
+    for request in (ReadTag("t"), ReadMark(0, "m")):
+        answers = log.ask(request, local=False)
+        assert answers == []
+        log.core.barriers.pop()[0].confirmed(0, ok=True)
+        assert len(answers) == 1
+    answers = log.ask(ReadMark(0, "m", token="0:99"), local=False)
+    log.core.barriers[0][0].confirmed(1, ok=True)
+    assert answers[0].details["reason"] == "token_from_the_future"
+
+
 # -- any log, any page
+
+STREAMS = ("a", "b{t}", "c{t}")
 
 
 @dataclass
@@ -469,11 +743,20 @@ class Draw:
     def log(self) -> tuple[Log, random.Random]:
         rng = random.Random(self.seed)
         log = Log(
-            Limits(read_bytes_max=rng.choice([200, 2000, 1 << 20]), read_events_max=rng.choice([3, 50]))
+            Limits(
+                read_bytes_max=rng.choice([200, 2000, 1 << 20]), read_events_max=rng.choice([3, 50, 300])
+            )
         )
         for _ in range(rng.randint(1, 40)):
-            streams = rng.sample("abc", rng.choice([0, 1, 1, 1, 2, 3]))
-            log.append(*[(stream, rng.choice([1, 1, 2, 7])) for stream in streams])
+            made = []
+            for _ in range(rng.choice([0, 1, 1, 2, 5])):
+                streams = rng.sample(STREAMS, rng.choice([0, 1, 1, 1, 2, 3]))
+                marks = [Mark("m", 1, 0)] if not streams else []
+                parts = [
+                    (stream, rng.choice([1, 1, 2, 7]) if rng.random() < 0.98 else 300) for stream in streams
+                ]
+                made.append(log.made(*parts, marks=marks))
+            log.write(*made)
         return log, rng
 
 
@@ -486,7 +769,11 @@ def test_pages_put_together_are_the_log(seed: int) -> None:
     bound = rng.randint(1, log.index)
     shown = [event for event in log.events if event.timestamp_us <= 1000 * bound]
     assert whole_partition(log, bound, rng) == shown
-    for stream in "abc":
+    of_tag = [event for event in shown if event.stream.endswith("{t}")]
+    assert whole_tag(log, bound, rng, forward=True) == of_tag
+    assert whole_tag(log, bound, rng, forward=False) == of_tag[::-1]
+    assert [event.tag_number for event in of_tag] == list(range(1, len(of_tag) + 1))
+    for stream in STREAMS:
         expected = [event for event in shown if event.stream == stream]
         if not expected:
             with pytest.raises(NotFound):
@@ -501,12 +788,27 @@ def whole_stream(log: Log, bound: int, stream: str, rng: random.Random, *, forwa
     start = 0
     while True:
         page = log.stream(
-            bound, stream=stream, from_version=start, limit=rng.randint(1, 20), forward=forward
+            bound, stream=stream, from_version=start, limit=rng.choice([1, 7, 20, 20, 300]), forward=forward
         )
         found += page.events()
         if not page.next_from:
             return found
-        assert page.chunks, "a page that leads on holds something"
+        assert page.runs, "a page that leads on holds something"
+        start = page.next_from
+
+
+def whole_tag(log: Log, bound: int, rng: random.Random, *, forward: bool) -> list[Event]:
+    found: list[Event] = []
+    start = 0
+    while True:
+        page = log.tag(
+            bound, tag="t", from_number=start, limit=rng.choice([1, 7, 20, 20, 300]), forward=forward
+        )
+        for run in page.runs:
+            found += run.events(0)[:: 1 if forward else -1]
+        if not page.next_from:
+            return found
+        assert page.runs, "a page that leads on holds something"
         start = page.next_from
 
 
@@ -514,7 +816,7 @@ def whole_partition(log: Log, bound: int, rng: random.Random) -> list[Event]:
     found: list[Event] = []
     start = 1
     while True:
-        page = log.partition(bound, from_position=start, limit=rng.randint(1, 20))
+        page = log.partition(bound, from_position=start, limit=rng.choice([1, 7, 20, 20, 300]))
         found += page.events()
         if page.next_from > page.last_position:
             return found

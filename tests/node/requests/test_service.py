@@ -38,7 +38,8 @@ from allsource.storage.model.errors import (
 from allsource.storage.model.events import NewEvent, blob_ids
 from allsource.storage.model.expected import NO_STREAM
 from allsource.storage.model.partition import partition_of
-from tests.node.members import Cluster, append, events, streams_in, until
+from tests.node.appends import append, events
+from tests.node.members import Cluster, streams_in, until
 
 
 def owner_of(cluster: Cluster, stream: str) -> str:

@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 
 from allsource.cluster.protocol.requests import AppendedStream, AppendRequest, AppendResult, ReadStream
-from allsource.node.requests.tickets import Deadlines, Ticket
+from allsource.node.requests.tickets import MARK_BYTES, REQUEST_OVERHEAD_BYTES, Deadlines, Ticket
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
+    MarkRefused,
     NoMajority,
     NoOwner,
     OutcomeUnknown,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
-from tests.node.members import append, events
+from tests.node.appends import append, events, marks_alone
 
 
 def ticket(
@@ -83,6 +86,9 @@ def test_a_read_is_never_in_doubt() -> None:
         (WrongExpectedVersion("a", "no_stream", 1), True),
         (WrongExpectedVersion("a", 9, 5), False),  # a late duplicate could still find version 9
         (WrongExpectedVersion("a", "exists", 0), False),
+        (WrongExpectedTag("t", 3, 5), True),
+        (WrongExpectedTag("t", 9, 5), False),
+        (MarkRefused("m", 7, 0), True),  # marks only go forward, and its ids were not known
         (EventIdConflict("other content"), True),
         (NoMajority("two of three are down"), False),
     ],
@@ -94,6 +100,24 @@ def test_what_a_refusal_says_about_an_earlier_attempt(error: AllsourceError, set
     one.refuse(error)
     assert (answers[0] is error) == settles
     assert answers[0].definite == settles
+
+
+def test_a_refused_mark_says_nothing_about_an_earlier_attempt_of_marks_alone() -> None:
+    """It may have happened, and what came after it is why the mark is refused now."""
+    one, answers = ticket(marks_alone(Mark("m", 3, 0)))
+    one.out = True
+    one.lost()
+    one.refuse(MarkRefused("m", 7, 0))
+    assert type(answers[0]) is OutcomeUnknown
+    assert not answers[0].definite
+
+
+def test_the_size_of_a_request_is_that_of_what_it_holds() -> None:
+    small, _ = ticket()
+    large, _ = ticket(append(("a", events(size=900))))
+    marks, _ = ticket(marks_alone(*[Mark(f"m{number}", 1, 0) for number in range(10)]))
+    assert large.size > small.size + 850
+    assert marks.size >= REQUEST_OVERHEAD_BYTES + 10 * MARK_BYTES
 
 
 def test_without_an_earlier_attempt_a_refusal_is_what_it_says() -> None:
