@@ -117,9 +117,10 @@ class _Replay:
             yield self.say(f"{at} has term {entry.term} behind term {self.last_term}")
         if entry.timestamp_us < self.last_timestamp_us:
             yield self.say(f"{at} has an earlier timestamp than the entry before it")
-        if entry.count != sum(part.count for part in entry.parts):
-            yield self.say(f"{at} claims {entry.count} events, its parts hold another number")
-        self.marks.append(entry)
+        try:
+            self.marks.append(entry)
+        except Corrupt as error:
+            yield self.say(f"{at}: {error.message}")
         for placed in entry.placed():
             yield from self._part(entry, placed)
         for ordinal, append in enumerate(entry.appends):

@@ -115,7 +115,7 @@ def pack_chunks(events: Sequence[PackedEvent], *, compress: bool = True) -> tupl
 
 def _chunk(count: int, raw: bytes, compress: bool) -> Chunk:
     if compress and len(raw) >= COMPRESS_FROM:
-        squeezed = _zstd().compressor.compress(raw)
+        squeezed = _zstd.compressor.compress(raw)
         if len(squeezed) <= len(raw) - len(raw) // 8:
             return Chunk(count, len(raw), ZSTD, squeezed)
     return Chunk(count, len(raw), PLAIN, raw)
@@ -195,9 +195,9 @@ def _raw(chunk: Chunk) -> bytes:
         return chunk.data
     # Asked first: the decompressor makes as much room as the frame claims, whatever limit it is given.
     claimed = zstandard.frame_content_size(chunk.data)
-    if claimed != chunk.raw_size:
+    if claimed != chunk.raw_size or claimed > EVENT_RAW_MAX:
         raise _NotItsSize(f"{chunk.raw_size} bytes are said to be in a zstd frame that claims {claimed}")
-    raw: bytes = _zstd().decompressor.decompress(chunk.data, allow_extra_data=False)
+    raw: bytes = _zstd.decompressor.decompress(chunk.data, allow_extra_data=False)
     return raw
 
 
@@ -209,11 +209,7 @@ class _Zstd(threading.local):
         self.decompressor = zstandard.ZstdDecompressor()
 
 
-_contexts = _Zstd()
-
-
-def _zstd() -> _Zstd:
-    return _contexts
+_zstd = _Zstd()
 
 
 # -- checking
@@ -227,27 +223,31 @@ def check_chunks(chunks: Sequence[Chunk], *, events_max: int, event_bytes_max: i
     vouches for it (the client library encodes it, the HTTP door has parsed it). Raises `InvalidRequest` or
     `TooLarge`.
     """
-    if not chunks:
-        raise InvalidRequest("an append needs at least one event for each stream")
     if len(chunks) == 1:  # by far the most
         events = _checked_chunk(chunks[0], events_max, event_bytes_max)
     else:
-        claimed = sum([chunk.count for chunk in chunks])
-        if claimed > events_max:
-            raise too_many_events(events_max, claimed)
-        events = [e for chunk in chunks for e in _checked_chunk(chunk, events_max, event_bytes_max)]
+        events = _checked_events(chunks, events_max, event_bytes_max)
     types: dict[str, None] = {}
-    ids = set()
-    for id_, type_, data, metadata, _ in events:
-        if len(data) + len(metadata) > event_bytes_max:
-            raise event_too_large(event_bytes_max, len(data) + len(metadata))
+    for _, type_, data, metadata, _ in events:
+        size = len(data) + len(metadata)
+        if size > event_bytes_max:
+            raise event_too_large(event_bytes_max, size)
         if type_ not in types:
             check_event_type(type_)
             types[type_] = None
-        ids.add(id_)
-    if len(ids) != len(events):
+    count = len(events)
+    if count > 1 and len({event[0] for event in events}) != count:
         raise InvalidRequest(SAME_ID)
-    return CheckedEvents(len(events), events[0][0], tuple(types))
+    return tuple.__new__(CheckedEvents, (count, events[0][0], tuple(types)))  # as its own, in half the time
+
+
+def _checked_events(chunks: Sequence[Chunk], events_max: int, event_bytes_max: int) -> list[PackedEvent]:
+    if not chunks:
+        raise InvalidRequest("an append needs at least one event for each stream")
+    claimed = sum([chunk.count for chunk in chunks])
+    if claimed > events_max:
+        raise too_many_events(events_max, claimed)
+    return [event for chunk in chunks for event in _checked_chunk(chunk, events_max, event_bytes_max)]
 
 
 def _checked_chunk(chunk: Chunk, events_max: int, event_bytes_max: int) -> list[PackedEvent]:

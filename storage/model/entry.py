@@ -31,8 +31,9 @@ so a follower verifies everything, and a reader no more than it shows.
 The same bytes go to disk, to the followers and (the chunks) to readers: an entry is encoded once, by the
 owner. A follower decodes the heads, which its indexes need, never the events.
 
-A record comes from a disk or a peer, and is decoded by its type: what it may become in memory is bounded by
-its own bytes and `APPENDS_MAX`, whatever it holds.
+A record comes from a disk or a peer. It is decoded by its type, every number and length in it has a
+bound, and what the heads say must agree with itself and with the bytes behind them: else it is `Corrupt`.
+In memory it becomes its own bytes and some thirty times its heads, at most, whatever it holds.
 """
 
 from __future__ import annotations
@@ -46,10 +47,21 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from allsource.storage.model.chunks import Chunk, array_length, decode_chunk
-from allsource.storage.model.errors import Corrupt
-from allsource.storage.model.events import Event
+from allsource.storage.model.arguments import NUMBER_MAX
+from allsource.storage.model.chunks import (
+    CHUNK_EVENTS_MAX,
+    CHUNK_RAW_MAX,
+    PLAIN,
+    RAW_MAX,
+    ZSTD,
+    Chunk,
+    array_length,
+    decode_chunk,
+)
+from allsource.storage.model.errors import Corrupt, InvalidRequest
+from allsource.storage.model.events import EVENT_TYPE_BYTES_MAX, Event
 from allsource.storage.model.packing import pack
+from allsource.storage.model.partition import STREAM_ID_BYTES_MAX, check_name, tag_of
 
 EVENTS, NOOP, CONFIG = 1, 2, 3
 _KINDS = frozenset((EVENTS, NOOP, CONFIG))
@@ -66,24 +78,29 @@ _HEADS_BYTES_AT = _HEADER.size - 4
 HEADER_BYTES = _HEADER.size
 
 APPENDS_MAX = 100_000
-"""Appends of one entry, and parts of one append: far more than a turn takes, and a bound on what a record
-that claims more can cost."""
+"""Appends of one entry, and parts and marks of one append: far more than a turn takes."""
+NUMBERS_END = 1 << 62
+"""Terms, indexes, positions, versions, numbers and times of a record lie below: what is counted on from
+them still fits into eight signed bytes, as databases and other languages have them."""
 
 _VALUES_PER_BYTE = 10  # measured: a part of 60 bytes becomes tuples and strings of 620
 _ENTRY_BYTES = 300
 
-_Number = Annotated[int, msgspec.Meta(ge=1)]
-_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=NUMBERS_END)]
+_Natural = Annotated[int, msgspec.Meta(ge=0, lt=NUMBERS_END)]
+_Any = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=STREAM_ID_BYTES_MAX)]
+_Type = Annotated[str, msgspec.Meta(min_length=1, max_length=EVENT_TYPE_BYTES_MAX)]
 
 
 class ChunkHead(NamedTuple):
     """A chunk as the heads have it (`chunks.Chunk`), with the checksum of its `stored_size` bytes."""
 
-    count: _Number  # type: ignore[assignment]  # a field, not tuple.count
-    raw_size: _Natural
-    stored_size: _Natural
-    codec: _Natural
-    crc32: _Natural
+    count: Annotated[int, msgspec.Meta(ge=1, le=CHUNK_EVENTS_MAX)]  # type: ignore[assignment]  # a field
+    raw_size: Annotated[int, msgspec.Meta(ge=1, le=RAW_MAX)]
+    stored_size: Annotated[int, msgspec.Meta(ge=1, le=RAW_MAX)]
+    codec: Annotated[int, msgspec.Meta(ge=PLAIN, le=ZSTD)]
+    crc32: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
 
 class Part(NamedTuple):
@@ -92,12 +109,12 @@ class Part(NamedTuple):
     `first_tag_number` is 0 for a stream without a tag; `types` has each event type once.
     """
 
-    stream: str
+    stream: _Name
     first_version: _Number
     count: _Number  # type: ignore[assignment]
     first_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     first_tag_number: _Natural
-    types: tuple[str, ...]
+    types: Annotated[tuple[_Type, ...], msgspec.Meta(min_length=1)]
     chunks: tuple[ChunkHead, ...]
 
     @property
@@ -108,16 +125,16 @@ class Part(NamedTuple):
 class Mark(NamedTuple):
     """A named number of the partition, moved by an append: `position` of `generation`."""
 
-    name: str
-    position: _Natural
-    generation: _Natural
+    name: _Name
+    position: _Any
+    generation: _Any
 
 
 class Append(NamedTuple):
-    """One append of an entry: all or nothing."""
+    """One append of an entry: all or nothing. It names each stream once, and each mark."""
 
-    parts: tuple[Part, ...]
-    marks: tuple[Mark, ...] = ()
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=APPENDS_MAX)]
+    marks: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=APPENDS_MAX)] = ()
 
 
 class Place(NamedTuple):
@@ -288,12 +305,15 @@ class Entry:
 
 def chunk_heads(chunks: Sequence[Chunk]) -> tuple[ChunkHead, ...]:
     """The heads of an append's chunks of one stream."""
-    return tuple(
-        [
-            ChunkHead(count, raw_size, len(data), codec, zlib.crc32(data))
-            for count, raw_size, codec, data in chunks
-        ]
-    )
+    if len(chunks) == 1:  # by far the most, and on the path of every append
+        return (_head_of(chunks[0]),)
+    return tuple([_head_of(chunk) for chunk in chunks])
+
+
+def _head_of(chunk: Chunk) -> ChunkHead:
+    count, raw_size, codec, data = chunk
+    # As the class itself does it, in half the time.
+    return tuple.__new__(ChunkHead, (count, raw_size, len(data), codec, zlib.crc32(data)))
 
 
 def make_entry(
@@ -347,44 +367,80 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
             f"log record {partition}/{index}: unknown format {form}, kind {kind} or flags {flags}; "
             "a newer version wrote it"
         )
+    if (term | index | first_position | timestamp_us) >= NUMBERS_END:
+        raise Corrupt(f"log record {partition}/{index}: a number in its header is too large")
     appends: tuple[Append, ...] = ()
+    fault = ""
     if kind == EVENTS:
-        appends = _appends_of(record, end, partition, index)
-        _check_sizes(appends, record, end, count, whole)
+        appends, fault = _appends_of(record, end)
+        fault = fault or _fault_of(appends, record, end, count, whole)
     elif end != len(record):
-        raise Corrupt(f"log record {partition}/{index}: {len(record) - end} bytes lie behind its end")
+        fault = f"{len(record) - end} bytes lie behind its end"
+    elif count:
+        fault = f"it claims {count} events, and is of a kind without any"
+    if fault:
+        raise Corrupt(f"log record {partition}/{index} of {len(record)} bytes: {fault}")
     return Entry(partition, index, term, kind, first_position, count, timestamp_us, appends, bytes(record))
 
 
-def _appends_of(record: bytes, end: int, partition: int, index: int) -> tuple[Append, ...]:
-    heads = memoryview(record)[HEADER_BYTES:end]
-    if array_length(heads[:5]) > APPENDS_MAX:
-        raise Corrupt(f"log record {partition}/{index}: it claims more than {APPENDS_MAX} appends")
+def _appends_of(record: bytes, end: int) -> tuple[tuple[Append, ...], str]:
+    """The appends, or why they cannot be read."""
+    heads = record[HEADER_BYTES:end]
+    if array_length(heads) > APPENDS_MAX:
+        return (), f"it claims more than {APPENDS_MAX} appends"
     try:
-        return _decode_appends(heads)
+        return _decode_appends(heads), ""
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Corrupt(f"log record {partition}/{index}: unreadable heads: {error}") from error
+        return (), f"unreadable heads: {error}"
 
 
-def _check_sizes(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> None:
-    """The heads must account for every byte and every event; `whole`: and for every chunk's checksum."""
+def _fault_of(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> str:
+    """What is wrong with these heads, empty if nothing is. They must account for every byte and every
+    event; `whole`: and for every chunk's checksum."""
     at, crc32 = end, zlib.crc32
-    for parts, _ in appends:
-        for part in parts:
-            events = 0
-            for chunk_count, _, stored_size, _, crc in part.chunks:
+    for parts, marks in appends:
+        for stream, _, events, _, first_tag_number, _, chunks in parts:
+            count -= events
+            for chunk_count, raw_size, stored_size, codec, crc in chunks:
                 behind = at + stored_size
                 if whole and crc32(record[at:behind]) != crc:
-                    raise Corrupt(
-                        f"log record of {len(record)} bytes: a chunk of {part.stream!r} fails its CRC"
-                    )
-                events += chunk_count
+                    return f"a chunk of {stream!r} fails its CRC"
+                if (raw_size > CHUNK_RAW_MAX and chunk_count > 1) or (
+                    codec == PLAIN and raw_size != stored_size
+                ):
+                    return f"a chunk of {stream!r} has a size that no chunk has"
+                events -= chunk_count
                 at = behind
-            if events != part.count:
-                raise Corrupt(f"log record: {events} events of {part.stream!r} where {part.count} are said")
-            count -= events
-    if at != len(record) or count:
-        raise Corrupt(f"log record of {len(record)} bytes: its heads tell of {at} bytes or of other events")
+            if events:
+                return f"the chunks of {stream!r} have {-events} events more than they are said to have"
+            if (first_tag_number > 0) != ("{" in stream and tag_of(stream) != ""):
+                return f"events of {stream!r} are numbered from {first_tag_number}; a tag counts from 1"
+            if not stream.isprintable() and (fault := _fault_of_name(stream)):
+                return fault
+        if (marks or len(parts) != 1) and (fault := _fault_of_names(parts, marks)):
+            return fault
+    if at != len(record):
+        return f"its chunks end at byte {at}"
+    return f"it claims {count} events more than it has" if count else ""
+
+
+def _fault_of_names(parts: Sequence[Part], marks: Sequence[Mark]) -> str:
+    if len({part.stream for part in parts}) != len(parts):
+        return "an append names a stream twice"
+    if len({mark.name for mark in marks}) != len(marks):
+        return "an append names a mark twice"
+    for mark in marks:
+        if fault := _fault_of_name(mark.name):
+            return fault
+    return ""
+
+
+def _fault_of_name(name: str) -> str:
+    try:
+        check_name(name, "a name")
+    except InvalidRequest as error:
+        return error.message
+    return ""
 
 
 def check_record(record: bytes, partition: int, index: int) -> None:

@@ -43,12 +43,11 @@ def check_stream_id(value: object) -> None:
     check_name(value, "a stream id")
 
 
-def check_own_stream(stream: str) -> None:
-    """Raise `InvalidRequest` if only the store itself appends to this stream."""
-    if stream[0] == OWN:
-        raise InvalidRequest(
-            f"stream {stream!r}: names that begin with {OWN} are the store's own; choose another name"
-        )
+def own_stream(stream: str) -> InvalidRequest:
+    """The refusal of a user's append to a stream that only the store itself appends to."""
+    return InvalidRequest(
+        f"stream {stream!r}: names that begin with {OWN} are the store's own; choose another name"
+    )
 
 
 def check_name(value: object, what: str) -> None:
@@ -114,10 +113,10 @@ def partition_of_tag(tag: str, partition_count: int = PARTITION_COUNT) -> int:
 
 
 def check_tag(value: object) -> None:
-    """Raise `InvalidRequest` unless `value` may be the tag of a stream."""
+    """Raise `InvalidRequest` unless there may be a stream with this `{tag}`."""
     if not isinstance(value, str) or not value or "}" in value:
         raise InvalidRequest("a tag is a string that is not empty, without braces: order-7, not {order-7}")
-    check_name(value, "a tag")
+    check_name(f"{{{value}}}", "a tag in its braces")  # in them, a tag may end in white space
 
 
 @dataclass(frozen=True, slots=True)
