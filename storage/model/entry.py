@@ -377,7 +377,7 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
     elif end != len(record):
         fault = f"{len(record) - end} bytes lie behind its end"
     elif count:
-        fault = f"it claims {count} events, and is of a kind without any"
+        fault = f"it claims {count} events, and is of a kind that has none"
     if fault:
         raise Corrupt(f"log record {partition}/{index} of {len(record)} bytes: {fault}")
     return Entry(partition, index, term, kind, first_position, count, timestamp_us, appends, bytes(record))
@@ -397,10 +397,10 @@ def _appends_of(record: bytes, end: int) -> tuple[tuple[Append, ...], str]:
 def _fault_of(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> str:
     """What is wrong with these heads, empty if nothing is. They must account for every byte and every
     event; `whole`: and for every chunk's checksum."""
-    at, crc32 = end, zlib.crc32
+    at, found, crc32 = end, 0, zlib.crc32
     for parts, marks in appends:
         for stream, _, events, _, first_tag_number, _, chunks in parts:
-            count -= events
+            behind_part = found + events
             for chunk_count, raw_size, stored_size, codec, crc in chunks:
                 behind = at + stored_size
                 if whole and crc32(record[at:behind]) != crc:
@@ -409,19 +409,19 @@ def _fault_of(appends: Sequence[Append], record: bytes, end: int, count: int, wh
                     codec == PLAIN and raw_size != stored_size
                 ):
                     return f"a chunk of {stream!r} has a size that no chunk has"
-                events -= chunk_count
+                found += chunk_count
                 at = behind
-            if events:
-                return f"the chunks of {stream!r} have {-events} events more than they are said to have"
+            if found != behind_part:
+                return f"chunks of {stream!r} hold {found - behind_part + events} events, not {events}"
             if (first_tag_number > 0) != ("{" in stream and tag_of(stream) != ""):
                 return f"events of {stream!r} are numbered from {first_tag_number}; a tag counts from 1"
-            if not stream.isprintable() and (fault := _fault_of_name(stream)):
+            if not (stream.isascii() and stream.isprintable()) and (fault := _fault_of_name(stream)):
                 return fault
         if (marks or len(parts) != 1) and (fault := _fault_of_names(parts, marks)):
             return fault
     if at != len(record):
         return f"its chunks end at byte {at}"
-    return f"it claims {count} events more than it has" if count else ""
+    return "" if found == count else f"it holds {found} events, not {count}"
 
 
 def _fault_of_names(parts: Sequence[Part], marks: Sequence[Mark]) -> str:
