@@ -52,10 +52,9 @@ from allsource.storage.model.events import SAME_ID, Events, as_events, too_many_
 from allsource.storage.model.expected import ANY, EXISTS, Expectation, is_met, parse_expected, show_expected
 from allsource.storage.model.log import MarkAt
 from allsource.storage.model.partition import (
-    OWN,
     check_name,
+    check_own_stream,
     check_stream_id,
-    own_stream,
     partition_of,
     tag_of,
 )
@@ -247,8 +246,7 @@ def check_append(request: AppendRequest, limits: AppendLimits) -> list[CheckedEv
             raise InvalidRequest(
                 f"an expected version is a version or one of the words, not {shown(expected)}"
             )
-        if stream[:1] == OWN:
-            raise own_stream(stream)
+        check_own_stream(stream)
     if size > limits.append_bytes_max:
         raise too_many_bytes(limits.append_bytes_max, size)
     if request.marks:

@@ -51,8 +51,8 @@ from allsource.storage.model.arguments import NUMBER_MAX
 from allsource.storage.model.chunks import (
     CHUNK_EVENTS_MAX,
     CHUNK_RAW_MAX,
+    EVENT_RAW_MAX,
     PLAIN,
-    RAW_MAX,
     ZSTD,
     Chunk,
     array_length,
@@ -97,8 +97,8 @@ class ChunkHead(NamedTuple):
     """A chunk as the heads have it (`chunks.Chunk`), with the checksum of its `stored_size` bytes."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=CHUNK_EVENTS_MAX)]  # type: ignore[assignment]  # a field
-    raw_size: Annotated[int, msgspec.Meta(ge=1, le=RAW_MAX)]
-    stored_size: Annotated[int, msgspec.Meta(ge=1, le=RAW_MAX)]
+    raw_size: Annotated[int, msgspec.Meta(ge=1, le=EVENT_RAW_MAX)]
+    stored_size: Annotated[int, msgspec.Meta(ge=1, le=EVENT_RAW_MAX)]
     codec: Annotated[int, msgspec.Meta(ge=PLAIN, le=ZSTD)]
     crc32: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 

@@ -43,11 +43,12 @@ def check_stream_id(value: object) -> None:
     check_name(value, "a stream id")
 
 
-def own_stream(stream: str) -> InvalidRequest:
-    """The refusal of a user's append to a stream that only the store itself appends to."""
-    return InvalidRequest(
-        f"stream {stream!r}: names that begin with {OWN} are the store's own; choose another name"
-    )
+def check_own_stream(stream: str) -> None:
+    """Raise `InvalidRequest` if only the store itself appends to this stream."""
+    if stream[:1] == OWN:
+        raise InvalidRequest(
+            f"stream {stream!r}: names that begin with {OWN} are the store's own; choose another name"
+        )
 
 
 def check_name(value: object, what: str) -> None:

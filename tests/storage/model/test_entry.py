@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allsource.storage.model.chunks import CHUNK_EVENTS_MAX, PLAIN, RAW_MAX, ZSTD, pack_events
+from allsource.storage.model.chunks import CHUNK_EVENTS_MAX, EVENT_RAW_MAX, PLAIN, ZSTD, pack_events
 from allsource.storage.model.entry import (
     APPENDS_MAX,
     CONFIG,
@@ -305,11 +305,11 @@ def test_only_events_are_counted(kind: int) -> None:
         (of_chunk(0, 2), "chunks of 's' hold 2 events, not 1"),
         (of_chunk(0, CHUNK_EVENTS_MAX + 1), "<= 256"),
         (of_chunk(1, 0), ">= 1"),
-        (of_chunk(1, RAW_MAX + 1), "unreadable heads"),
+        (of_chunk(1, EVENT_RAW_MAX + 1), "unreadable heads"),
         (of_chunk(1, RIGHT.raw_size + 1), "a size that no chunk has"),
         (of_chunk(2, 0), ">= 1"),
         (of_chunk(2, len(RIGHT.data) - 1), "CRC"),
-        (of_chunk(2, RAW_MAX), "a size that no chunk has"),
+        (of_chunk(2, EVENT_RAW_MAX), "a size that no chunk has"),
         (of_chunk(2, 2**63), "unreadable heads"),
         (of_chunk(3, 2), "<= 1"),
         (of_chunk(3, -1), ">= 0"),
