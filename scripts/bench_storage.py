@@ -28,8 +28,17 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from allsource.storage.interface import Storage
 from allsource.storage.memory import MemoryStorage
-from allsource.storage.model.entry import EVENTS, Entry, Part, make_entry
-from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.entry import (
+    EVENTS,
+    Append,
+    Entry,
+    NewAppend,
+    Part,
+    chunk_heads,
+    make_entry,
+)
+from allsource.storage.model.events import NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.open import open_storage
 from allsource.storage.repository import RocksDBEventStreamRepository
@@ -77,6 +86,8 @@ class Log:
         version = self._versions[stream] = self._versions.get(stream, 0) + 1
         event = NewEvent("AccountCredited", self._data)
         self.ids.append(event.id)
+        chunks = pack_events([event])
+        part = Part(stream, version, 1, event.id, 0, (event.type,), chunk_heads(chunks))
         return make_entry(
             partition=PARTITION,
             index=self._last,
@@ -84,7 +95,7 @@ class Log:
             kind=EVENTS,
             first_position=self._last,
             timestamp_us=1_700_000_000_000_000 + self._last,
-            parts=(Part(stream, version, 1, event.id, encode_blob([event])),),
+            appends=[NewAppend(Append((part,)), tuple(chunk.data for chunk in chunks))],
         )
 
 
@@ -152,13 +163,13 @@ def measure_reads(storage: Storage, bare: Bare, log: Log) -> list[Figure]:
     return [
         Figure("head", best_us(4000, lambda i: storage.head(PARTITION, f"account-{i % STREAMS}")), get_us),
         Figure(
-            "index_of_append, known",
-            best_us(4000, lambda i: storage.index_of_append(PARTITION, log.ids[i * 7919 % last])),
+            "place_of_append, known",
+            best_us(4000, lambda i: storage.place_of_append(PARTITION, log.ids[i * 7919 % last])),
             get_us,
         ),
         Figure(
-            "index_of_append, new",
-            best_us(4000, lambda i: storage.index_of_append(PARTITION, unknown[i % 4096])),
+            "place_of_append, new",
+            best_us(4000, lambda i: storage.place_of_append(PARTITION, unknown[i % 4096])),
             get_us,
         ),
         Figure(

@@ -35,8 +35,12 @@ Trade-offs
     through an index of slices. One write instead of two, and they cannot disagree; in return a stream
     that is spread over many entries costs one lookup for each.
 
-    *Heads are kept, not derived.* Every append rewrites its stream's head (0.9 us), so that a version
-    check is one lookup, not a search.
+    *Nothing is written over.* A stream's creation is written once; its newest version, a tag's newest number
+    and a mark are what their last slice or move says. A write asks nothing, a truncation deletes; in return
+    the first look at a stream is a search. The owner keeps the heads that it used last in memory.
+
+    *A tag is numbered where its events are.* All streams with one `{tag}` are in one partition, whose owner
+    gives the numbers with the versions: no second sequence that could disagree.
 
     *RocksDB recovers up to the first broken record, and a mark of our own says whether that is far
     enough.* Its own modes either refuse to start after a power cut or overlook a log that was cut short

@@ -5,10 +5,11 @@ What lives here
     partition   `EntityId` and `PartitionKey`: which of the 32 partitions a stream belongs to
     expected    what a writer expects of a stream
     arguments   what public calls are asked with, checked in one wording
-    events      events, and the packed form in which they travel · `json_text`, `times`, `printable`
+    events      what an event is · `json_text`, `times`, `printable`
+    chunks      events packed, compressed or not: the form in which they travel and lie
     append      the one decision: may an append happen, and as what
     answers     what public calls answer with
-    entry       the log record
+    entry       the log record (format 2): the appends of one turn, with their boundaries
     log         a partition's log as values: what a write changes, what a start reads
     identity    who a data directory is
     streams     `EventStream`, one stream as an aggregate

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from allsource.config.load import load_settings
 from allsource.node.cli.bench.facts import machine_facts
-from allsource.node.cli.bench.measure import Measured
-from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
+from allsource.node.cli.bench.measure import Measured, median_round
+from allsource.node.cli.bench.report import (
+    COLUMNS,
+    RATIOS,
+    RATIOS_TITLE,
+    as_json,
+    earlier_figures,
+    markdown,
+    ratios,
+    row,
+)
 from allsource.node.cli.bench.workloads import WORKLOADS, Bench
 from allsource.node.cli.control.adopted import AdoptedNode
 from allsource.node.cli.control.cluster import ClusterProcess, Node
@@ -33,6 +43,18 @@ from allsource.storage.model.printable import printable_lines
 )
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
 @click.option(
+    "--rounds",
+    type=click.IntRange(1, 99),
+    default=1,
+    show_default=True,
+    help="Run all workloads so often, in turn; of each, the round with the median rate is shown.",
+)
+@click.option(
+    "--against",
+    type=click.File(),
+    help="What `--json` printed of an earlier run on this machine: shows how today's figures compare.",
+)
+@click.option(
     "--running",
     is_flag=True,
     help="Use the cluster that runs from this file, instead of a new one on free ports.",
@@ -48,6 +70,8 @@ def bench(
     config: Path,
     names: tuple[str, ...],
     seconds: float,
+    rounds: int,
+    against: TextIO | None,
     running: bool,
     directory: Path | None,
     json_: bool,
@@ -58,6 +82,7 @@ def bench(
         raise click.UsageError(
             "kill-owner kills only nodes that the benchmark started: leave out --running"
         )
+    before = None if against is None else earlier_figures(against.name, against.read())
     chosen = [name for name in WORKLOADS if name in (names or WORKLOADS)]
     if running:
         chosen = [name for name in chosen if name != "kill-owner"]
@@ -68,7 +93,7 @@ def bench(
             scratch = stack.enter_context(Scratch(config, "bench", within=directory))
             path, place = scratch.config, scratch.directory
         facts = machine_facts(load_settings(path), place, seconds)
-        results = run_loop(_measure(path, chosen, seconds, running=running))
+        results = run_loop(_measure(path, chosen, seconds, rounds, running=running))
     if json_:
         echo_json({"facts": facts, "results": [as_json(measured) for measured in results]})
     elif markdown_:
@@ -77,23 +102,28 @@ def bench(
         for name, value in facts.items():
             say(f"{name}: {value}")
         echo_table("", COLUMNS, [row(measured) for measured in results])
+    if before is not None and not json_:
+        echo_table(RATIOS_TITLE, RATIOS, [ratios(measured, before) for measured in results])
     return 0
 
 
-async def _measure(config: Path, names: list[str], seconds: float, *, running: bool) -> list[Measured]:
+async def _measure(
+    config: Path, names: list[str], seconds: float, rounds: int, *, running: bool
+) -> list[Measured]:
     adopted = _adopted(config) if running else None
     async with ClusterProcess(config, nodes=adopted) as cluster:
         if adopted is None:
             await cluster.start_all()
         async with connect(cluster.settings) as client:
             work = Bench(client, cluster, list(cluster.nodes.values()), seconds)
-            results = []
-            for name in names:
-                note(f"{name}: {(WORKLOADS[name].__doc__ or '').splitlines()[0]}")
-                results.append(await WORKLOADS[name](work))
+            found: dict[str, list[Measured]] = {name: [] for name in names}
+            for _ in range(rounds):
+                for name in names:
+                    note(f"{name}: {(WORKLOADS[name].__doc__ or '').splitlines()[0]}")
+                    found[name].append(await WORKLOADS[name](work))
         if adopted is None:
             await cluster.stop()
-        return results
+        return [median_round(measured) for measured in found.values()]
 
 
 def _adopted(config: Path) -> dict[str, Node]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from allsource.config.promise import promise_of
 from allsource.config.schema import Settings
-from allsource.node.cli.bench.workloads import EVENT_BYTES
+from allsource.node.cli.bench.events import Events
 from allsource.node.cli.figures import percentile, show_ms
 
 _SYNCS = 50
@@ -28,7 +28,8 @@ def machine_facts(settings: Settings, directory: Path, seconds: float) -> dict[s
         "cluster": f"{len(settings.nodes)} nodes, {settings.partitions} partitions, each on"
         f" {settings.replication_factor} nodes; storage {settings.storage.backend},"
         f" durability {durability}",
-        "workload": f"events of {EVENT_BYTES} bytes; {seconds:g} s each after a warm-up",
+        "workload": f"events of {Events().average_bytes} bytes of JSON on average, of five kinds;"
+        f" {seconds:g} s each after a warm-up",
     }
 
 

@@ -42,6 +42,11 @@ class Measured:
         return percentile(self.latencies, percent)
 
 
+def median_round(rounds: Sequence[Measured]) -> Measured:
+    """Of several rounds of a workload the one with the median rate (the slower of two)."""
+    return sorted(rounds, key=lambda measured: measured.per_second)[(len(rounds) - 1) // 2]
+
+
 class Meter:
     """CPU time of servers and client between two moments."""
 

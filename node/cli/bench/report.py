@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import click
 
 from allsource.node.cli.bench.measure import Measured
 from allsource.node.cli.figures import show_ms, show_rate
@@ -49,6 +52,33 @@ def as_json(measured: Measured) -> dict[str, Any]:
         "server_cpu_s_per_1000": None if servers is None else round(servers, 5),
         "client_cpu_s_per_1000": None if client is None else round(client, 5),
     }
+
+
+RATIOS_TITLE = "beside the earlier run (1 is the same; more is more)"
+RATIOS = ("workload", "throughput", "p50", "p99", "server CPU", "client CPU")
+_COMPARED = ("per_second", "p50_ms", "p99_ms", "server_cpu_s_per_1000", "client_cpu_s_per_1000")
+
+
+def earlier_figures(name: str, text: str) -> dict[str, dict[str, Any]]:
+    """The results in what `--json` printed, by workload; `name` is the file's."""
+    try:
+        return {one["workload"]: one for one in json.loads(text)["results"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise click.BadParameter(
+            f"{name} is not what `allsource bench --json` prints ({error!r})", param_hint="--against"
+        ) from error
+
+
+def ratios(measured: Measured, before: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A workload's line of `RATIOS`: today's figures, each divided by the earlier one."""
+    earlier, today = before.get(measured.workload, {}), as_json(measured)
+    return [measured.workload, *(_ratio(today[figure], earlier.get(figure)) for figure in _COMPARED)]
+
+
+def _ratio(today: float | None, earlier: object) -> str:
+    if today is None or not isinstance(earlier, int | float) or not earlier:
+        return "-"
+    return f"{today / earlier:.2f}"
 
 
 def markdown(facts: Mapping[str, str], results: Sequence[Measured]) -> str:

@@ -6,15 +6,26 @@ import asyncio
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 
+import click
 import pytest
 
 from allsource.config.load import load_settings
+from allsource.node.cli.bench.events import Events
 from allsource.node.cli.bench.facts import machine_facts
-from allsource.node.cli.bench.measure import Measured, Meter, closed_loop
-from allsource.node.cli.bench.report import COLUMNS, as_json, markdown, row
-from allsource.node.cli.bench.workloads import EVENT_BYTES, WORKLOADS, event
+from allsource.node.cli.bench.measure import Measured, Meter, closed_loop, median_round
+from allsource.node.cli.bench.report import (
+    COLUMNS,
+    RATIOS,
+    as_json,
+    earlier_figures,
+    markdown,
+    ratios,
+    row,
+)
+from allsource.node.cli.bench.workloads import WORKLOADS
 from allsource.node.cli.control.processes import cpu_seconds
 from allsource.node.cli.targets import DEFAULT_CONFIG
 
@@ -110,15 +121,44 @@ def test_facts_and_figures_make_a_document(tmp_path: Path) -> None:
     text = markdown(facts, [MEASURED])
     assert "durability fsync" in text
     assert f"{os.cpu_count()} cores" in text
-    assert "events of 200 bytes; 5 s each" in text
+    assert "bytes of JSON on average, of five kinds; 5 s each" in text
     assert "| 64-writers | 10,000 appends/s | 1.00 |" in text
     assert "fdatasync of 4 KiB" in text
 
 
-def test_events_have_the_size_that_they_are_said_to_have() -> None:
-    assert len(event().data) == EVENT_BYTES
-    assert json.loads(event().data)["padding"].strip(".") == ""
-    assert event().id != event().id
+def test_events_are_like_those_of_applications() -> None:
+    events = Events(bodies=512)
+    some = events.some(512)
+    assert len({event.data for event in some}) == len({event.id for event in some}) == 512
+    assert len({event.type for event in some}) == 5
+    assert all(isinstance(json.loads(event.data), dict) for event in some)
+    assert events.average_bytes == sum(len(event.data) for event in some) // 512
+    assert events.next().data == some[0].data, "then they begin anew"
+    assert [event.data for event in Events(bodies=512).some(9)] == [event.data for event in some[:9]]
+    packed = zlib.compress(b"".join(event.data for event in some))
+    assert 2 < sum(len(event.data) for event in some) / len(packed) < 5, "neither padding nor noise"
+
+
+def test_of_several_rounds_the_median_is_shown() -> None:
+    rounds = [Measured("w", "e", units, 1.0, [], None, 0.0) for units in (9, 3, 5, 4)]
+    assert median_round(rounds).units == 4
+    assert median_round(rounds[:3]).units == 5
+    assert median_round(rounds[:1]).units == 9
+
+
+def test_figures_are_compared_with_an_earlier_run() -> None:
+    earlier = {**as_json(MEASURED), "per_second": 5000.0, "p50_ms": 4.0, "server_cpu_s_per_1000": None}
+    before = earlier_figures("old.json", json.dumps({"facts": {}, "results": [earlier]}))
+    assert ratios(MEASURED, before) == ["64-writers", "2.00", "0.25", "1.00", "-", "1.00"]
+    assert len(RATIOS) == 6
+    unknown = Measured("scan", "event", 10, 1.0, [1.0], None, 0.0)
+    assert ratios(unknown, before) == ["scan", *["-"] * 5]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"results": [1]}', '{"results": [{}]}'])
+def test_what_is_no_earlier_run_is_said(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"old\.json is not what"):
+        earlier_figures("old.json", text)
 
 
 def test_every_workload_says_what_it_does() -> None:
