@@ -35,9 +35,9 @@ Trade-offs
     through an index of slices. One write instead of two, and they cannot disagree; in return a stream
     that is spread over many entries costs one lookup for each.
 
-    *Nothing is written over.* A stream's creation is written once; its newest version, a tag's newest number
-    and a mark are what their last slice or move says. A write asks nothing, a truncation deletes; in return
-    the first look at a stream is a search. The owner keeps the heads that it used last in memory.
+    *Nothing is written over.* A stream's creation is written once; its newest version, a tag's newest
+    number and a mark are what their last slice or move says. A write asks nothing, a truncation deletes;
+    in return the first look at a stream is a search. The owner keeps the heads that it used last in memory.
 
     *A tag is numbered where its events are.* All streams with one `{tag}` are in one partition, whose owner
     gives the numbers with the versions: no second sequence that could disagree.
