@@ -7,91 +7,42 @@ evidence to a list of complaints, so that hand-made bad histories can show that 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from itertools import zip_longest
-from typing import NamedTuple
 
-from allsource.storage.model.entry import EVENTS, Entry
-from allsource.storage.model.expected import EXISTS, is_met
+from allsource.storage.model.expected import ANY, EXISTS, is_met
+from allsource.storage.model.partition import tag_of
 from tests.simulation.disk import ids_of
+from tests.simulation.evidence import Evidence, Stored, Where, name_of, name_of_tag
 from tests.simulation.history import (
+    A_MARK,
+    A_TAG,
     LINEARIZABLE,
     OK,
-    OPEN,
     REFUSED,
     REJECTED,
     TAKEN,
     WHOLE_PARTITION,
     AppendOperation,
-    History,
+    Conflict,
     Intent,
     ReadOperation,
 )
-
-Logs = Mapping[int, Sequence[Entry]]
-"""By partition, its committed entries."""
-
-
-class Stored(NamedTuple):
-    """One event as the final log holds it."""
-
-    stream: str
-    version: int
-    position: int
-    index: int
-
-
-class Evidence:
-    """A history and the final logs, with what several checkers look up."""
-
-    def __init__(
-        self,
-        history: History,
-        logs: Logs,
-        replicas: Mapping[tuple[str, int], Sequence[Entry]] | None = None,
-    ) -> None:
-        self.history = history
-        self.logs = logs
-        self.replicas = replicas or {}
-        """By (node, partition): the committed entries that a node holds."""
-        self.stored: dict[bytes, list[Stored]] = {}
-        self.streams: dict[str, list[bytes]] = {}
-        """Event ids of each stream in the order of the log."""
-        self.partitions: dict[int, list[bytes]] = {partition: [] for partition in logs}
-        """Event ids of each partition in the order of the log."""
-        self.groups: set[tuple[tuple[str, tuple[bytes, ...]], ...]] = set()
-        """What each entry holds: streams with their event ids."""
-        for entries in logs.values():
-            for entry in entries:
-                self._add(entry)
-
-    def _add(self, entry: Entry) -> None:
-        position = entry.first_position
-        if entry.parts:
-            self.groups.add(tuple([(p.stream, tuple(ids_of(p.blob))) for p in entry.parts]))
-        for part in entry.parts:
-            for offset, event_id in enumerate(ids_of(part.blob)):
-                self.partitions[entry.partition].append(event_id)
-                stored = Stored(part.stream, part.first_version + offset, position, entry.index)
-                self.stored.setdefault(event_id, []).append(stored)
-                self.streams.setdefault(part.stream, []).append(event_id)
-                position += 1
-
-    def acknowledged(self) -> Iterator[AppendOperation]:
-        """Appends that were answered with a place."""
-        return (o for o in self.history.appends if o.outcome == OK)
+from tests.simulation.marks import marks
 
 
 def expected_versions(evidence: Evidence) -> list[str]:
-    """Checker 1: appends to a stream are a compare-and-set register, in real-time order."""
+    """Checker 1: appends to a stream or tag are a compare-and-set register, in real-time order."""
     complaints = []
     for operation in evidence.acknowledged():
         for intent, first in _promises(operation):
             if not _met(intent, first):
-                complaints.append(f"{_name(operation)} expected {intent.expected}, and got {first}")
+                complaints.append(f"{name_of(operation)} expected {intent.expected}, and got {first}")
+        if operation.expected_tag != ANY:
+            complaints += _unexpected_number(evidence, operation)
     for operation in evidence.history.appends:
-        if operation.outcome == REJECTED:
-            complaints += _bad_rejection(evidence, operation)
+        if operation.outcome == REJECTED and isinstance(operation.conflict, Conflict):
+            complaints += _bad_rejection(evidence, operation, operation.conflict)
     return complaints + _out_of_order(evidence)
 
 
@@ -111,66 +62,66 @@ def _met(intent: Intent, first_version: int) -> bool:
     return intent.expected != EXISTS or first_version > 1
 
 
-def _bad_rejection(evidence: Evidence, operation: AppendOperation) -> list[str]:
-    conflict = operation.conflict
-    assert conflict is not None
+def _unexpected_number(evidence: Evidence, operation: AppendOperation) -> list[str]:
+    first = evidence.numbers.get(operation.intents[0].ids[0])
+    if first in (None, operation.expected_tag + 1):
+        return []
+    return [f"{name_of(operation)} expected number {operation.expected_tag}, and got {first}"]
+
+
+def _bad_rejection(evidence: Evidence, operation: AppendOperation, conflict: Conflict) -> list[str]:
+    wanted = [operation.expected_tag] if conflict.stream.startswith(A_TAG) else []
+    wanted += [intent.expected for intent in operation.intents if intent.stream == conflict.stream]
+    if conflict.expected not in wanted:
+        return [f"{name_of(operation)} was rejected for another one's expectation: {conflict}"]
     if is_met(conflict.expected, conflict.actual):
-        return [f"{_name(operation)} was rejected at {conflict.actual}, which is what it expected"]
+        return [f"{name_of(operation)} was rejected at {conflict.actual}, which is what it expected"]
     least = 0
     for other in evidence.acknowledged():
         if other.returned < operation.invoked:
-            least = max(least, _last_version(other, conflict.stream))
+            least = max(least, _last_of(evidence, other, conflict.stream))
     if conflict.actual < least:
-        return [f"{_name(operation)} was rejected at {conflict.actual}, after {least} was acknowledged"]
+        return [f"{name_of(operation)} was rejected at {conflict.actual}, after {least} was acknowledged"]
     if conflict.actual > len(evidence.streams.get(conflict.stream, ())):
-        return [f"{_name(operation)} was rejected at {conflict.actual}, which never was"]
+        return [f"{name_of(operation)} was rejected at {conflict.actual}, which never was"]
     if conflict.actual > 0:
-        author = _author(evidence, evidence.streams[conflict.stream][conflict.actual - 1])
+        author = evidence.author(evidence.streams[conflict.stream][conflict.actual - 1])
         if author is not None and author.invoked > operation.returned:
-            return [f"{_name(operation)} was rejected at {conflict.actual}, which came later"]
+            return [f"{name_of(operation)} was rejected at {conflict.actual}, which came later"]
     return []
 
 
-def _last_version(operation: AppendOperation, stream: str) -> int:
+def _last_of(evidence: Evidence, operation: AppendOperation, stream: str) -> int:
+    """The last version that an acknowledged append was told of a stream; of a tag, the last number that it
+    has there (nobody is told)."""
+    if stream.startswith(A_TAG):
+        last = [i.ids[-1] for i in operation.intents if name_of_tag(tag_of(i.stream)) == stream]
+        return max((evidence.numbers.get(event_id, 0) for event_id in last), default=0)
     for intent, first in _promises(operation):
         if intent.stream == stream:
             return first + len(intent.ids) - 1
     return 0
 
 
-def _author(evidence: Evidence, event_id: bytes) -> AppendOperation | None:
-    authors = _authors(evidence)
-    return authors.get(event_id)
-
-
-def _authors(evidence: Evidence) -> dict[bytes, AppendOperation]:
-    found: dict[bytes, AppendOperation] | None = getattr(evidence, "authors", None)
-    if found is None:
-        found = {}
-        for operation in evidence.history.appends:
-            for intent in operation.intents:
-                for event_id in intent.ids:
-                    found.setdefault(event_id, operation)
-        evidence.authors = found  # type: ignore[attr-defined]
-    return found
-
-
 def _out_of_order(evidence: Evidence) -> list[str]:
     """An append that began after another was acknowledged lies behind it in the partition."""
     complaints = []
-    by_partition: dict[int, list[AppendOperation]] = {}
+    by_partition: dict[int, list[tuple[AppendOperation, Where]]] = {}
     for operation in evidence.acknowledged():
-        by_partition.setdefault(operation.partition, []).append(operation)
+        where = evidence.appends.get(operation.content)
+        if where is not None:
+            by_partition.setdefault(operation.partition, []).append((operation, where))
     for operations in by_partition.values():
-        returned: list[tuple[int, int]] = []
-        newest = 0
-        for operation in sorted(operations, key=lambda o: o.invoked):
-            assert operation.placed is not None
+        returned: list[tuple[int, Where]] = []
+        newest = Where(0, 0, 0)
+        for operation, where in sorted(operations, key=lambda one: one[0].invoked):
             while returned and returned[0][0] < operation.invoked:
                 newest = max(newest, heapq.heappop(returned)[1])
-            if operation.placed.first_position <= newest:
-                complaints.append(f"{_name(operation)} lies before position {newest}, acknowledged earlier")
-            heapq.heappush(returned, (operation.returned, operation.placed.first_position))
+            if where <= newest:
+                complaints.append(
+                    f"{name_of(operation)} lies at {where}, and {newest} was acknowledged before"
+                )
+            heapq.heappush(returned, (operation.returned, where))
     return complaints
 
 
@@ -181,12 +132,12 @@ def final_read(evidence: Evidence) -> list[str]:
         if operation.outcome == OK:
             complaints += _misplaced(evidence, operation)
         elif operation.outcome in (REJECTED, REFUSED, TAKEN):
-            if tuple([(i.stream, i.ids) for i in operation.intents]) in evidence.groups:
-                complaints.append(f"{_name(operation)} was {operation.outcome}, and is stored")
+            if operation.content in evidence.appends:
+                complaints.append(f"{name_of(operation)} was {operation.outcome}, and is stored")
             elif operation.outcome == TAKEN and not _is_taken(evidence, operation):
-                complaints.append(f"{_name(operation)} has ids that nobody has taken")
-    authors = _authors(evidence)
-    return complaints + [f"event {i.hex()} was never sent" for i in evidence.stored if i not in authors]
+                complaints.append(f"{name_of(operation)} has ids that nobody has taken")
+    unknown = [event_id for event_id in evidence.stored if event_id not in evidence.authors]
+    return complaints + [f"event {event_id.hex()} was never sent" for event_id in unknown]
 
 
 def _is_taken(evidence: Evidence, operation: AppendOperation) -> bool:
@@ -198,23 +149,30 @@ def _misplaced(evidence: Evidence, operation: AppendOperation) -> list[str]:
     assert placed is not None
     position = placed.first_position
     complaints = []
+    if len(placed.first_versions) != len(operation.intents):
+        complaints.append(f"{name_of(operation)} was answered for others too: {placed}")
+    where = evidence.appends.get(operation.content)
+    if where is not None and (where.index, where.first_position) != (placed.index, placed.first_position):
+        complaints.append(f"{name_of(operation)} was acknowledged at {placed}, and is at {where}")
     for intent, first in _promises(operation):
         for offset, event_id in enumerate(intent.ids):
             promised = Stored(intent.stream, first + offset, position, placed.index)
             held = evidence.stored.get(event_id)
             if held is None:
-                complaints.append(f"{_name(operation)} was acknowledged as {promised}, and is lost")
+                complaints.append(f"{name_of(operation)} was acknowledged as {promised}, and is lost")
             elif promised not in held:
-                complaints.append(f"{_name(operation)} was acknowledged as {promised}, and is at {held[0]}")
+                complaints.append(
+                    f"{name_of(operation)} was acknowledged as {promised}, and is at {held[0]}"
+                )
             position += 1
     return complaints
 
 
 def gapless(evidence: Evidence) -> list[str]:
-    """Checker 3: versions, positions and indexes have no gap, and all replicas hold the same bytes."""
+    """Checker 3: versions, numbers, positions and indexes have no gap; all replicas hold the same bytes."""
     complaints = []
     for partition, entries in evidence.logs.items():
-        position, term, versions = 1, 0, dict[str, int]()
+        position, term, versions, numbers = 1, 0, dict[str, int](), dict[str, int]()
         for index, entry in enumerate(entries, 1):
             if entry.index != index or entry.term < term or entry.first_position != position:
                 complaints.append(
@@ -226,6 +184,13 @@ def gapless(evidence: Evidence) -> list[str]:
                         f"{partition}/{index}: {part.stream} has a gap at {part.first_version}"
                     )
                 versions[part.stream] = part.last_version
+                tag = tag_of(part.stream)
+                if part.first_tag_number != (numbers.get(tag, 0) + 1 if tag else 0):
+                    complaints.append(
+                        f"{partition}/{index}: {part.stream} has number {part.first_tag_number} "
+                        f"behind {numbers.get(tag, 0)}"
+                    )
+                numbers[tag] = numbers.get(tag, 0) + part.count
             position, term = entry.next_position, entry.term
     for (node, partition), entries in evidence.replicas.items():
         for held, true in zip(entries, evidence.logs[partition], strict=False):
@@ -251,33 +216,32 @@ def reads(evidence: Evidence) -> list[str]:
     A local read may be stale; one with a token sees what the token came from."""
     complaints = []
     for operation in evidence.history.reads:
-        if operation.outcome != OK:
+        if operation.outcome != OK or operation.stream.startswith(A_MARK):
             continue
-        stream = _events_of(evidence, operation)
+        stream = evidence.events_of(operation)
         if list(operation.ids) != stream[: len(operation.ids)]:
-            complaints.append(f"{_name(operation)} returned what is no prefix of {operation.stream}")
+            complaints.append(f"{name_of(operation)} returned what is no prefix of {operation.stream}")
             continue
+        if list(operation.numbers) != [evidence.numbers[event_id] for event_id in operation.ids]:
+            complaints.append(f"{name_of(operation)} returned other numbers of its events")
         if operation.ids:
-            author = _author(evidence, operation.ids[-1])
+            author = evidence.author(operation.ids[-1])
             if author is not None and author.invoked > operation.returned:
-                complaints.append(f"{_name(operation)} returned an event of the future")
+                complaints.append(f"{name_of(operation)} returned an event of the future")
         if operation.token and len(operation.ids) < _least_of_token(evidence, operation):
-            complaints.append(f"{_name(operation)} did not see what its token promised")
+            complaints.append(f"{name_of(operation)} did not see what its token promised")
     return complaints + _stale_reads(evidence)
-
-
-def _events_of(evidence: Evidence, read: ReadOperation) -> list[bytes]:
-    """All events that the read could return, in order."""
-    if read.stream == WHOLE_PARTITION:
-        return evidence.partitions[read.partition]
-    return evidence.streams.get(read.stream, [])
 
 
 def _least_of_token(evidence: Evidence, read: ReadOperation) -> int:
     """How many of the read's events lie in entries up to its token's."""
     entries = evidence.logs[read.partition][: read.token]
     parts = [part for entry in entries for part in entry.parts]
-    return sum(part.count for part in parts if read.stream in (WHOLE_PARTITION, part.stream))
+    return sum(
+        part.count
+        for part in parts
+        if read.stream in (WHOLE_PARTITION, part.stream, name_of_tag(tag_of(part.stream)))
+    )
 
 
 def _stale_reads(evidence: Evidence) -> list[str]:
@@ -288,9 +252,9 @@ def _stale_reads(evidence: Evidence) -> list[str]:
         last_position = append.placed.first_position + sum(len(i.ids) for i in append.intents) - 1
         known.setdefault(append.partition, []).append((append.returned, last_position))
         for intent in append.intents:
-            seen = (append.returned, _last_version(append, intent.stream))
-            known.setdefault(intent.stream, []).append(seen)
-    finished = [o for o in evidence.history.reads if o.outcome == OK]
+            for name in (intent.stream, name_of_tag(tag_of(intent.stream))):
+                known.setdefault(name, []).append((append.returned, _last_of(evidence, append, name)))
+    finished = [o for o in evidence.history.reads if o.outcome == OK and not o.stream.startswith(A_MARK)]
     for read in finished:
         known.setdefault(_key(read), []).append((read.returned, len(read.ids)))
     complaints = []
@@ -299,7 +263,7 @@ def _stale_reads(evidence: Evidence) -> list[str]:
             continue
         least = max((v for returned, v in known[_key(read)] if returned < read.invoked), default=0)
         if len(read.ids) < least:
-            complaints.append(f"{_name(read)} returned version {len(read.ids)}, {least} was known before")
+            complaints.append(f"{name_of(read)} returned version {len(read.ids)}, {least} was known before")
     return complaints
 
 
@@ -308,16 +272,15 @@ def _key(read: ReadOperation) -> str | int:
 
 
 def atomic_appends(evidence: Evidence) -> list[str]:
-    """Checker 7: an append is in the log whole, as one entry, in the order that was asked for."""
-    complaints = []
-    wanted = {tuple([(i.stream, i.ids) for i in o.intents]) for o in evidence.history.appends}
-    for partition, entries in evidence.logs.items():
-        for entry in entries:
-            if entry.kind != EVENTS:
-                continue
-            if tuple([(part.stream, tuple(ids_of(part.blob))) for part in entry.parts]) not in wanted:
-                complaints.append(f"{partition}/{entry.index} is not exactly one append")
-    return complaints
+    """Checker 7: what an entry says is an append is one that somebody asked for, whole and in its order."""
+    wanted = {operation.content for operation in evidence.history.appends}
+    return [
+        f"append {ordinal} of {partition}/{entry.index} is not exactly one that was asked for"
+        for partition, entries in evidence.logs.items()
+        for entry in entries
+        for ordinal, append in enumerate(entry.appends)
+        if (tuple(ids_of(entry, ordinal)), append.marks) not in wanted
+    ]
 
 
 def terms(evidence: Evidence) -> list[str]:
@@ -348,16 +311,10 @@ CHECKERS: tuple[Callable[[Evidence], list[str]], ...] = (
     reads,
     atomic_appends,
     terms,
+    marks,
 )
 
 
 def judge(evidence: Evidence) -> list[str]:
     """All complaints of all checkers, each with the checker's name before it."""
     return [f"{check.__name__}: {complaint}" for check in CHECKERS for complaint in check(evidence)]
-
-
-def _name(operation: AppendOperation | ReadOperation) -> str:
-    end = "…" if operation.returned == OPEN else operation.returned
-    what = "append" if isinstance(operation, AppendOperation) else "read"
-    when = f"{operation.invoked}-{end}"
-    return f"{what} of client {operation.client} in partition {operation.partition} ({when})"

@@ -11,8 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.expected import ANY, EXISTS, NO_STREAM
+from allsource.storage.model.partition import tag_of
+from tests.simulation.evidence import name_of_tag
 from tests.simulation.history import (
+    A_MARK,
     LINEARIZABLE,
     LOCAL,
     OK,
@@ -28,8 +32,9 @@ from tests.simulation.history import (
     Intent,
     Placed,
     ReadOperation,
+    Unmoved,
 )
-from tests.simulation.plan import Plan, stream_of
+from tests.simulation.plan import MARKS, Plan, stream_of, tags_of
 from tests.simulation.service import Answer, Lost, NotHere, Seen, Taken
 from tests.simulation.world import World
 
@@ -38,6 +43,35 @@ if TYPE_CHECKING:
 
 ONE_WAY_US = 100
 """How long a request or an answer is on its way."""
+CLIENTS_MAX = 64
+"""More than there are clients that move marks: each has positions of its own."""
+
+
+class Consumer:
+    """How a client moves marks: forward, mostly as the consumer that it last heard of; sometimes it takes
+    over with a new generation, and sometimes it has not heard that somebody else did. No move is ever made
+    twice, by whomever."""
+
+    def __init__(self, number: int, world: World) -> None:
+        self._number = number
+        self._world = world
+        self._believed: dict[tuple[int, str], tuple[int, int]] = {}
+        self._made: set[tuple[int, str, int, int]] = set()
+
+    def knows(self, partition: int, name: str, state: tuple[int, int]) -> None:
+        """The mark was seen at `(generation, position)`."""
+        self._believed[partition, name] = state
+
+    def move(self, partition: int, name: str) -> Mark:
+        """A move that nobody has made."""
+        random = self._world.random
+        generation, position = self._believed.get((partition, name), (0, 0))
+        generation = max(0, generation + random.choices((0, 1, -1), (7, 2, 1))[0])
+        step = position // CLIENTS_MAX + random.randint(0, 2)
+        while (move := (partition, name, step * CLIENTS_MAX + self._number, generation)) in self._made:
+            step += 1
+        self._made.add(move)
+        return Mark(*move[1:])
 
 
 class Client:
@@ -53,7 +87,8 @@ class Client:
         self._nodes = nodes
         self._history = history
         self._versions: dict[str, int] = {}
-        """What the client believes of each stream."""
+        """What the client believes of each stream, and of each tag under its name for reads."""
+        self._consumer = Consumer(number, world)
         self._owners: dict[int, str] = {}
         self._events = 0
         self._tokens: dict[int, int] = {}
@@ -77,7 +112,10 @@ class Client:
         self._world.after(self._think(), self._next)
 
     def _think(self) -> int:
-        return int(self._world.random.expovariate(1.0) * self._plan.load.think_us) + 1
+        """How long the client thinks, and waits until others begin too."""
+        load = self._plan.load
+        thinks = int(self._world.random.expovariate(1.0) * load.think_us) + 1
+        return thinks + -(self._world.now + thinks) % load.beat_us
 
     def _next(self) -> None:
         if self.stopped or self._left == 0:
@@ -86,16 +124,47 @@ class Client:
         random = self._world.random
         partition = random.randrange(self._plan.partitions)
         if random.random() < self._plan.load.reads:
-            whole = random.random() < 0.2
             kind = random.choices((LINEARIZABLE, LOCAL, TOKEN), (6, 2, 2))[0]
-            stream = WHOLE_PARTITION if whole else self._pick_streams(partition, 1)[0]
+            stream = self._pick_what_to_read(partition)
             self.read(partition, stream, kind, self._tokens.get(partition, 0) if kind == TOKEN else 0)
         elif self._last is not None and random.random() < 0.1:
             last, self._last = self._last, None
             self._regrouped = self.append(last.partition, self._regroup(last))
         else:
+            marks = self._pick_marks(partition)
+            if marks and random.random() < 1 / 3:
+                self.append(partition, [], marks=marks)
+                return
             count = 2 if random.random() < self._plan.load.two_streams else 1
-            self.append(partition, [self._intend(s) for s in self._pick_streams(partition, count)])
+            intents = [self._intend(stream) for stream in self._pick_streams(partition, count)]
+            self.append(partition, intents, self._expect_number(intents), marks)
+
+    def _pick_what_to_read(self, partition: int) -> str:
+        random = self._world.random
+        dice = random.random()
+        if dice < 0.2:
+            return WHOLE_PARTITION
+        if dice < 0.4:
+            return name_of_tag(random.choice(tags_of(partition, self._plan.partitions)))
+        if dice < 0.5:
+            return A_MARK + random.choice(MARKS)
+        return self._pick_streams(partition, 1)[0]
+
+    def _pick_marks(self, partition: int) -> tuple[Mark, ...]:
+        random = self._world.random
+        if random.random() >= self._plan.load.marks:
+            return ()
+        names = random.sample(MARKS, random.choice((1, 1, 2)))
+        return tuple([self._consumer.move(partition, name) for name in names])
+
+    def _expect_number(self, intents: Sequence[Intent]) -> int:
+        """What the append expects of its tag, if its streams have one in common."""
+        random = self._world.random
+        tags = {tag_of(intent.stream) for intent in intents}
+        if random.random() >= self._plan.load.exact_tag or len(tags) != 1 or "" in tags:
+            return ANY
+        believed = self._versions.get(name_of_tag(*tags), 0)
+        return max(0, believed + random.choices((0, 1, -1), (8, 1, 1))[0])
 
     def _pick_streams(self, partition: int, count: int) -> list[str]:
         plan = self._plan
@@ -113,7 +182,7 @@ class Client:
 
     def _regroup(self, last: AppendOperation) -> list[Intent]:
         """The events of an earlier append in other company: without the last, with one more, or one of two
-        streams alone. Whichever of the two is stored first takes the ids (contract, line 6)."""
+        streams alone; without its marks. Whichever is stored first takes the ids (contract, line 6)."""
         intent = self._world.random.choice(last.intents)
         if len(last.intents) > 1:
             return [intent._replace(expected=ANY)]
@@ -130,9 +199,22 @@ class Client:
 
     # -- carrying it out
 
-    def append(self, partition: int, intents: list[Intent]) -> AppendOperation:
+    def append(
+        self,
+        partition: int,
+        intents: Sequence[Intent],
+        expected_tag: int = ANY,
+        marks: tuple[Mark, ...] = (),
+    ) -> AppendOperation:
         """Begin an append."""
-        operation = AppendOperation(self.number, partition, tuple(intents), self._world.now)
+        operation = AppendOperation(
+            self.number,
+            partition,
+            tuple(intents),
+            self._world.now,
+            expected_tag=expected_tag,
+            marks=marks,
+        )
         self._history.appends.append(operation)
         self._begin(operation)
         return operation
@@ -187,10 +269,7 @@ class Client:
         def reply(answer: Answer) -> None:
             self._world.after(ONE_WAY_US, self._answered, attempt, answer)
 
-        if isinstance(operation, AppendOperation):
-            node.do(lambda: node.service.append(operation.partition, operation.intents, reply))
-        else:
-            node.do(lambda: node.service.read(operation, reply))
+        node.do(node.ask, operation, reply)
 
     def _time_out(self, attempt: int) -> None:
         self._answered(attempt, Lost())
@@ -201,7 +280,7 @@ class Client:
         operation = self._operation
         if isinstance(answer, Placed):
             self._placed(operation, answer)
-        elif isinstance(answer, Conflict):
+        elif isinstance(answer, Conflict | Unmoved):
             self._rejected(operation, answer)
         elif isinstance(answer, Taken):
             self._finish(TAKEN)
@@ -239,19 +318,31 @@ class Client:
         self._tokens[operation.partition] = placed.index
         for intent, first in zip(operation.intents, placed.first_versions, strict=False):
             self._versions[intent.stream] = first + len(intent.ids) - 1
+            if tag := tag_of(intent.stream):
+                self._versions[name_of_tag(tag)] = self._versions.get(name_of_tag(tag), 0) + len(intent.ids)
+        for mark in operation.marks:
+            self._consumer.knows(operation.partition, mark.name, (mark.generation, mark.position))
         self._finish(OK)
 
-    def _rejected(self, operation: AppendOperation | ReadOperation, conflict: Conflict) -> None:
+    def _rejected(self, operation: AppendOperation | ReadOperation, conflict: Conflict | Unmoved) -> None:
         assert isinstance(operation, AppendOperation)
         operation.conflict = conflict
-        self._versions[conflict.stream] = conflict.actual
-        hopeless = 0 <= conflict.expected < conflict.actual  # versions only grow
+        if isinstance(conflict, Conflict):
+            self._versions[conflict.stream] = conflict.actual
+            hopeless = 0 <= conflict.expected < conflict.actual  # versions and numbers only grow
+        else:
+            there = (conflict.generation, conflict.position)
+            self._consumer.knows(operation.partition, conflict.name, there)
+            # A mark only moves on. But marks alone are not known again when they have moved on since.
+            hopeless = bool(operation.intents)
         self._finish(REJECTED if hopeless or not self._dirty else UNKNOWN)
 
     def _seen(self, operation: AppendOperation | ReadOperation, seen: Seen) -> None:
         assert isinstance(operation, ReadOperation)
-        operation.ids = seen.ids
-        if operation.stream != WHOLE_PARTITION and operation.kind == LINEARIZABLE:
+        operation.ids, operation.numbers, operation.mark = seen.ids, seen.numbers, seen.mark
+        if operation.stream.startswith(A_MARK):
+            self._consumer.knows(operation.partition, operation.stream.removeprefix(A_MARK), seen.mark)
+        elif operation.stream != WHOLE_PARTITION and operation.kind == LINEARIZABLE:
             self._versions[operation.stream] = len(seen.ids)
         self._finish(OK)
 
@@ -261,5 +352,6 @@ class Client:
         self._operation.returned = self._world.now
         operation = self._operation
         if isinstance(operation, AppendOperation) and outcome in (OK, UNKNOWN):
-            self._last = operation if operation is not self._regrouped else None
+            again = operation is not self._regrouped and operation.intents
+            self._last = operation if again else None
         self._world.after(self._think(), self._next)

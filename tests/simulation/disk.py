@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgpack
 
@@ -87,6 +87,14 @@ class Replica:
         return self.entries[index - 1] if 0 < index <= len(self.entries) else None
 
 
+class Held(NamedTuple):
+    """One event as an index has it: in which entry, its id, and its number under its tag (0 without)."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    id: bytes
+    number: int
+
+
 class Index:
     """What storage derives from a log: events by stream and tag, marks, and appends by first event id."""
 
@@ -95,10 +103,10 @@ class Index:
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self.configurations: list[ConfigurationAt] = []
         """Ascending; the newest is the one in force (rule 8)."""
-        self.streams: dict[str, list[tuple[int, bytes]]] = {}
-        """`(index of the entry, event id)` by version, of each stream."""
-        self.tags: dict[str, list[tuple[int, bytes]]] = {}
-        """The same by tag number, of each tag."""
+        self.streams: dict[str, list[Held]] = {}
+        """The events of each stream, by version."""
+        self.tags: dict[str, list[Held]] = {}
+        """The events of each tag, by number."""
         self.marks: dict[str, list[MarkAt]] = {}
         """All that each mark ever was, oldest first."""
         self.appends: dict[bytes, Place] = {}
@@ -110,7 +118,8 @@ class Index:
         if entry.kind == CONFIG:
             self.configurations.append(ConfigurationAt(entry.index, Configuration.decode(entry.payload())))
         for part, ids in parts_of(entry):
-            events = [(entry.index, event_id) for event_id in ids]
+            number = part.first_tag_number
+            events = [Held(entry.index, id_, number and number + n) for n, id_ in enumerate(ids)]
             self.streams.setdefault(part.stream, []).extend(events)
             if tag := tag_of(part.stream):
                 self.tags.setdefault(tag, []).extend(events)
@@ -150,12 +159,12 @@ class Index:
         events = self.tags.get(tag)
         return (len(events), events[-1][0]) if events else (0, 0)
 
-    def events_up_to(self, stream: str, index: int) -> tuple[bytes, ...]:
-        """Ids of the stream's events in entries up to `index`."""
+    def events_up_to(self, stream: str, index: int) -> list[Held]:
+        """The stream's events in entries up to `index`."""
         return _up_to(self.streams.get(stream, []), index)
 
-    def tagged_up_to(self, tag: str, index: int) -> tuple[bytes, ...]:
-        """Ids of the tag's events in entries up to `index`."""
+    def tagged_up_to(self, tag: str, index: int) -> list[Held]:
+        """The tag's events in entries up to `index`."""
         return _up_to(self.tags.get(tag, []), index)
 
     def mark(self, name: str, index_max: int) -> MarkAt | None:
@@ -185,9 +194,8 @@ def _drop(lists: dict[str, list[T]], name: str, count: int) -> None:
         del lists[name]
 
 
-def _up_to(events: Sequence[tuple[int, bytes]], index: int) -> tuple[bytes, ...]:
-    end = bisect_right(events, index, key=lambda event: event[0])
-    return tuple([event_id for _, event_id in events[:end]])
+def _up_to(events: list[Held], index: int) -> list[Held]:
+    return events[: bisect_right(events, index, key=lambda event: event.index)]
 
 
 class SimDisk:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from allsource.storage.model.entry import Mark
+from allsource.storage.model.expected import ANY
+
 OPEN = -1
 """The operation had not returned when the run ended."""
 
 OK, REJECTED, REFUSED, TAKEN, UNKNOWN = "ok", "rejected", "refused", "taken", "unknown"
-"""Outcomes. `rejected`: the expected version was not met. `refused`: it surely was never tried (no
+"""Outcomes. `rejected`: what was expected was not so. `refused`: it surely was never tried (no
 owner, no majority). `taken`: its event ids are stored in other company. These promise that nothing
 happened; `unknown` promises nothing."""
 
@@ -18,6 +21,8 @@ LINEARIZABLE, LOCAL, TOKEN = "linearizable", "local", "token"
 
 WHOLE_PARTITION = ""
 """The stream of a read of all events of a partition, in order of position."""
+A_TAG, A_MARK = "{", "#"
+"""How the stream of a read begins that is of a tag's events, in order of number, and of a mark."""
 
 
 class Intent(NamedTuple):
@@ -39,11 +44,19 @@ class Placed(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """A rejection: this stream is at `actual`."""
+    """A rejection: this stream, or tag (its name then begins with `A_TAG`), is at `actual`."""
 
     stream: str
     expected: int
     actual: int
+
+
+class Unmoved(NamedTuple):
+    """A rejection: the mark was not moved, for it is already there."""
+
+    name: str
+    position: int
+    generation: int
 
 
 @dataclass(slots=True)
@@ -57,12 +70,25 @@ class AppendOperation:
     returned: int = OPEN
     outcome: str = UNKNOWN
     placed: Placed | None = None
-    conflict: Conflict | None = None
+    conflict: Conflict | Unmoved | None = None
+    expected_tag: int = ANY
+    marks: tuple[Mark, ...] = ()
+    """Each is moved so by nobody else, and by no other append."""
+
+    @property
+    def content(self) -> Content:
+        """What the log holds where it is stored."""
+        return tuple([(intent.stream, intent.ids) for intent in self.intents]), self.marks
+
+
+Content = tuple[tuple[tuple[str, tuple[bytes, ...]], ...], tuple[Mark, ...]]
+"""Streams with their event ids, and marks, of one append."""
 
 
 @dataclass(slots=True)
 class ReadOperation:
-    """One read of a whole stream, or of all events of a partition by position."""
+    """One read of a whole stream, of all events of a partition by position or of a tag by number, or of a
+    mark (see `A_TAG`, `A_MARK`)."""
 
     client: int
     partition: int
@@ -71,6 +97,10 @@ class ReadOperation:
     returned: int = OPEN
     outcome: str = UNKNOWN
     ids: tuple[bytes, ...] = ()
+    numbers: tuple[int, ...] = ()
+    """The number of each event under its stream's tag, 0 without one."""
+    mark: tuple[int, int] = (0, 0)
+    """`(generation, position)` of the mark; zeros if it was never set."""
     kind: str = LINEARIZABLE
     token: int = 0
     """Log index of the append that a token read must see."""

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from allsource.cluster.consensus.messages import Append, AppendReply, Message, RequestVote, VoteReply
-from allsource.storage.model.entry import Entry
+from allsource.storage.model.entry import Entry, Part
 from allsource.storage.model.log import HardState, PartitionWrite
+from allsource.storage.model.partition import tag_of
 from tests.simulation.disk import SimDisk
 from tests.simulation.history import Election, History
 from tests.simulation.world import World
@@ -39,13 +40,17 @@ class Process(Protocol):
 class Canon:
     """The one history of a partition: every entry that was ever committed, by index."""
 
-    __slots__ = ("durable", "entries", "position", "time", "versions")
+    __slots__ = ("durable", "entries", "marks", "numbers", "position", "time", "versions")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.position = 1
         self.time = 0
         self.versions: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
+        """The newest number of each tag."""
+        self.marks: dict[str, tuple[int, int]] = {}
+        """Each mark, as `(generation, position)`."""
         self.durable = 0
         """Up to here it was seen to be durable on a majority."""
 
@@ -261,9 +266,29 @@ class Invariants:
                     f"{where}: {part.stream} goes from {version} to {part.first_version}",
                 )
             canon.versions[part.stream] = part.last_version
+            self._count(canon, part, where)
+        for append in entry.appends:
+            for name, position, generation in append.marks:
+                before = canon.marks.get(name)
+                if before is not None and (generation, position) <= before:
+                    raise Violation(
+                        "a mark only moves on", f"{where}: {name} from {before} to {(generation, position)}"
+                    )
+                canon.marks[name] = (generation, position)
         canon.entries.append(entry)
         canon.position = entry.next_position
         canon.time = entry.timestamp_us
+
+    def _count(self, canon: Canon, part: Part, where: str) -> None:
+        """A tag's numbers go on where they ended."""
+        tag = tag_of(part.stream)
+        if part.first_tag_number != (canon.numbers.get(tag, 0) + 1 if tag else 0):
+            raise Violation(
+                "tag numbers are gapless",
+                f"{where}: {part.stream} goes from {canon.numbers.get(tag, 0)} to {part.first_tag_number}",
+            )
+        if tag:
+            canon.numbers[tag] = part.first_tag_number + part.count - 1
 
     def _check_majority(self, node: Process, partition: int, entry: Entry) -> None:
         """What is committed is durable on a majority of the configuration in force."""

@@ -133,15 +133,17 @@ def _draw_network(random: Random, consensus: ConsensusConfig) -> NetworkPlan:
 def _draw_load(random: Random, consensus: ConsensusConfig, duration_us: int) -> LoadPlan:
     clients = random.randint(1, 6)
     operations = random.choice((60, 120, 250)) // clients
+    think_us = duration_us // operations // 2
     return LoadPlan(
         clients=clients,
-        think_us=duration_us // operations // 2,
+        think_us=think_us,
         operations=operations,
         streams=random.randint(1, 4),
         reads=random.choice((0.1, 0.3, 0.5)),
         exact=random.choice((0.1, 0.4, 0.8)),
         two_streams=random.choice((0.0, 0.2, 0.5)),
         wrong_node=random.choice((0.05, 0.3)),
+        beat_us=random.choice((1, think_us, 3 * think_us)),
         timeout_us=int(consensus.suspicion_us * random.choice((0.5, 1.5, 5))),
         attempts=random.choice((2, 8, 20)),
     )

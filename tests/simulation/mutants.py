@@ -27,7 +27,6 @@ from allsource.cluster.consensus.messages import (
     Message,
     ReadRound,
     RequestVote,
-    RoleChange,
     VoteReply,
 )
 from allsource.cluster.consensus.multiraft import MultiRaft
@@ -37,7 +36,7 @@ from allsource.storage.model.entry import Entry
 from allsource.storage.model.log import PartitionState
 from tests.simulation.node import Tools
 from tests.simulation.node_mutants import NODE_MUTANTS, NODE_THEMES
-from tests.simulation.service import Service
+from tests.simulation.service_mutants import SERVICE_MUTANTS
 
 
 @dataclass(frozen=True)
@@ -172,43 +171,6 @@ def _old_replies_count(self: Group, sender: str, reply: AppendReply, now: int) -
 
 
 _on_append_reply = Group._on_append_reply
-
-
-# -- rules 6 and 27: answers
-
-
-class _AnswersByIndex(Service):
-    """KurrentDB #3472: what waits on a lost leadership is answered by whatever commits there."""
-
-    def role_changed(self, change: RoleChange) -> None:
-        pass
-
-
-class _ByIndex(Tools):
-    service = _AnswersByIndex
-
-
-class _StoresRetriesAgain(Service):
-    def _find(self, partition: int, first_id: bytes) -> Entry | None:
-        return None
-
-
-class _RetriesAgain(Tools):
-    service = _StoresRetriesAgain
-
-
-class _RejectsAtOnce(Service):
-    """Rejects against its own heads without asking whether it still leads."""
-
-    def _after_barrier(self, partition: int, index: int, waiting: Any) -> None:
-        if hasattr(waiting, "conflict"):
-            waiting.reply(waiting.conflict)
-        else:
-            super()._after_barrier(partition, index, waiting)
-
-
-class _AtOnce(Tools):
-    service = _RejectsAtOnce
 
 
 # -- rules 11 to 14: elections and reads
@@ -382,7 +344,6 @@ MUTANTS: dict[str, Mutant] = {
         broken=_patched(Group, "_on_append_reply", _old_replies_count),
         theme="minorities",
     ),
-    "rule-6-by-index": Mutant("Answers survive the leadership that they wait on", _ByIndex),
     "rule-12-no-stickiness": Mutant(
         "A voter deposes a living leader for anybody",
         broken=_patched(Group, "_sticks_to_leader", _never_sticks),
@@ -436,8 +397,6 @@ MUTANTS: dict[str, Mutant] = {
         broken=_patched(Balance, "successor", _give_without_consent),
         theme="views",
     ),
-    "rule-27-no-ids": Mutant("A retry is stored again", _RetriesAgain),
-    "rejection-without-barrier": Mutant("A deposed leader rejects", _AtOnce),
     "vote-for-old-logs": Mutant(
         "A voter does not compare logs (Raft §5.4.1)",
         broken=_patched(RaftLog, "is_current", _any_log_is_current),
@@ -446,6 +405,7 @@ MUTANTS: dict[str, Mutant] = {
         "A voter votes for everybody who asks (Raft §5.2)",
         broken=_patched(Group, "_on_request_vote", _vote_twice),
     ),
+    **{name: Mutant(what, tools, theme=theme) for name, (what, tools, theme) in SERVICE_MUTANTS.items()},
     **{
         name: Mutant(what, broken=broken, theme=NODE_THEMES.get(name, "node_code"))
         for name, (what, broken) in NODE_MUTANTS.items()

@@ -17,11 +17,12 @@ from allsource.cluster.consensus.messages import Append, Ready, Role, RoleChange
 from allsource.cluster.consensus.multiraft import MultiRaft
 from allsource.node.member.driver import Driver
 from tests.simulation.disk import SimDisk
+from tests.simulation.history import AppendOperation, ReadOperation
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.network import BEAT, DATA, Network, Wired
 from tests.simulation.node_code import NodeCode
 from tests.simulation.plan import Plan
-from tests.simulation.service import Door, Service
+from tests.simulation.service import Answer, Door, Reply, Service
 from tests.simulation.shell import WorkRaised, make_driver
 from tests.simulation.world import World
 
@@ -91,6 +92,9 @@ class SimNode:
         self._turn_due = self._turn_asked = False
         self._timer_at = NEVER
         self._timer = 0
+        self._asked = 0
+        self._unanswered: set[int] = set()
+        """Requests that this process has not answered."""
         self._sync_since: int | None = None
         self._sync_under_way: tuple[int, int] | None = None
         """`(number, covered)` of the sync that the disk is busy with. It ends with the disk; the process
@@ -119,6 +123,7 @@ class SimNode:
         world = self.world
         self.alive, self.paused, self.leaving = True, False, False
         self.incarnation += 1
+        self._unanswered.clear()
         self._inbox.clear()
         self._turn_due = self._turn_asked = False
         self._timer_at = NEVER
@@ -236,6 +241,26 @@ class SimNode:
             with suppress(WorkRaised):
                 action(*arguments)
 
+    def ask(self, operation: AppendOperation | ReadOperation, reply: Reply) -> None:
+        """A request of a client. It is answered once, whatever becomes of others that came with it."""
+        self._asked += 1
+        number, life = self._asked, self.incarnation
+        self._unanswered.add(number)
+
+        def answered(answer: Answer) -> None:
+            if self.incarnation == life:
+                if number not in self._unanswered:
+                    raise Violation(
+                        "one answer for each request", f"{operation} is answered again: {answer}"
+                    )
+                self._unanswered.remove(number)
+            reply(answer)
+
+        if isinstance(operation, AppendOperation):
+            self.service.append(operation, answered)
+        else:
+            self.service.read(operation, answered)
+
     def hear(self, lane: int, sender: str, payload: Any) -> None:
         """A batch of messages, or a beat, arrives."""
         self.do(self._take_beat if lane == BEAT else self._take_messages, sender, payload)
@@ -292,7 +317,7 @@ class SimNode:
 
     def waiting(self) -> int:
         """How many requests, reads and held messages this process keeps."""
-        return self.service.waiting() + _core_holds(self.core)
+        return self.service.waiting() + _core_holds(self.core) + len(self._unanswered)
 
     def check_memory(self) -> None:
         """What a process holds is bounded by what it was asked lately, not by how long it has run."""

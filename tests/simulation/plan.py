@@ -23,11 +23,26 @@ HARMLESS = ("false_alarm", "isolate_follower", "deafen_follower")
 """Kinds of faults that must not move any leadership (rules 11 and 12)."""
 
 
+MARKS = ("a", "b")
+"""The marks of each partition: the same names everywhere, for they have nothing to do with each other."""
+
+
 @cache
 def stream_of(partition: int, number: int, partitions: int) -> str:
-    """A stream that belongs to a partition, by the hash that the real node asks."""
-    tag = next(f"t{n}" for n in count() if partition_of(f"t{n}", partitions) == partition)
-    return f"p{partition}-s{number}{{{tag}}}"
+    """A stream that belongs to a partition, by the hash that the real node asks. Of four, two have one tag,
+    one has another, and one has none."""
+    if number % 4 == 3:
+        names = (f"p{partition}-s{number}-{n}" for n in count())
+        return next(name for name in names if partition_of(name, partitions) == partition)
+    tags = tags_of(partition, partitions)
+    return f"p{partition}-s{number}{{{tags[number % 4 // 2]}}}"
+
+
+@cache
+def tags_of(partition: int, partitions: int) -> tuple[str, ...]:
+    """The two tags of the streams of a partition."""
+    tags = (f"t{n}" for n in count() if partition_of(f"t{n}", partitions) == partition)
+    return next(tags), next(tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,8 @@ class LoadPlan:
 
     clients: int = 3
     think_us: int = 20 * MILLISECOND
+    beat_us: int = 1
+    """Operations begin at multiples of this: the more of them share a turn, and so an entry."""
     operations: int = 60
     """Each client's number of operations, at most."""
     streams: int = 3
@@ -100,6 +117,10 @@ class LoadPlan:
     exists: float = 1.0
     """Weight of appends that expect any event to be there, where 8 expect nothing."""
     two_streams: float = 0.2
+    exact_tag: float = 0.15
+    """Share of appends that expect a number of their tag, where their streams have one."""
+    marks: float = 0.2
+    """Share of appends that move marks; one in three of those does nothing else."""
     wrong_node: float = 0.1
     timeout_us: int = 400 * MILLISECOND
     attempts: int = 8

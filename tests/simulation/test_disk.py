@@ -75,7 +75,7 @@ def test_each_append_of_an_entry_has_its_own_place() -> None:
     )
     index = Index([entry])
     assert index.appends == {a: Place(1, 0), b: Place(1, 1)}
-    assert index.tagged_up_to("t", 1) == (a, b, c)
+    assert index.tagged_up_to("t", 1) == [(1, a, 1), (1, b, 2), (1, c, 3)]
     assert ids_of(entry, 1) == [("s{t}", (b, c))]
     index.remove(entry)
     assert index == Index()

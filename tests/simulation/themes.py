@@ -246,6 +246,31 @@ def _node_code(plan: Plan, random: Random) -> Plan:
     return replace(shape(plan, random), real_node=True)
 
 
+def _grouped(plan: Plan, random: Random) -> Plan:
+    """Many appends in one turn, of few streams and marks: an entry has several, and some of a turn are
+    refused. Leaders lose what they proposed, so that much is tried again and truncated."""
+    plan = _one_group(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    kinds = ("crash_leader", "isolate_leader", "pause_leader", "isolate_and_stall_leader")
+    load = _busy(plan, random.choice((8, 16)), 40)
+    load = replace(
+        load,
+        beat_us=load.think_us,
+        timeout_us=int(suspicion_us * random.choice((0.3, 4))),
+        exact=random.choice((0.1, 0.4)),
+        exact_tag=0.2,
+        marks=0.3,
+    )
+    return replace(
+        plan,
+        turn_us=random.choice((1000, 5000)),
+        network=NetworkPlan(),
+        disk=DiskPlan(50, random.choice((300, 5000))),
+        load=load,
+        faults=_scatter(plan, random, random.choice((2, 8)), kinds, (0.1, 0.8, 1.6)),
+    )
+
+
 def _restarts(plan: Plan, random: Random) -> Plan:
     """Followers that restart with a long log, of which the leader verifies one entry at a time (rule 5)."""
     plan = _one_group(plan, random)
@@ -339,6 +364,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "views": (0.2, _views),
     "late_requests": (0.3, _late_requests),
     "minorities": (0.4, _minorities),
+    "grouped": (0.7, _grouped),
     "calm": (0.7, _calm),
     "restarts": (0.2, _restarts),
     "shell": (0.5, _shell),
