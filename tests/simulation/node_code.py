@@ -10,7 +10,7 @@ same checkers as ever. The few things that are not the real ones stand here: the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.consensus.messages import ReadResult, RoleChange
@@ -27,17 +27,22 @@ from allsource.cluster.protocol.requests import (
     AppendPart,
     AppendRequest,
     AppendResult,
+    MarkState,
     PartitionPage,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
     Result,
     StreamPage,
+    TagPage,
     make_token,
 )
 from allsource.config.schema import Limits
 from allsource.node.observe.measures import Measures
 from allsource.node.observe.metrics import LockFreeMetrics
+from allsource.node.requests.entries import RecentEntries
 from allsource.node.requests.forwarding import Forwarding
 from allsource.node.requests.ingest import Ingest
 from allsource.node.requests.pages import Pages
@@ -45,28 +50,45 @@ from allsource.node.requests.parking import Parking
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.reads import Reads
 from allsource.node.requests.service import Service as NodeService
-from allsource.storage.interface import Refusal
-from allsource.storage.model.entry import Entry
+from allsource.storage.interface import INDEX_MAX, Refusal
+from allsource.storage.model.entry import Entry, Place
 from allsource.storage.model.errors import (
     AllsourceError,
     DiskFull,
     EventIdConflict,
     InvalidRequest,
+    MarkRefused,
     NoOwner,
     NotFound,
     OutcomeUnknown,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
+from allsource.storage.model.events import Event
 from allsource.storage.model.expected import parse_expected
-from allsource.storage.model.log import StreamHead, StreamSlice
-from tests.simulation.disk import blob_of
-from tests.simulation.history import LINEARIZABLE, WHOLE_PARTITION, Conflict, Intent, Placed, ReadOperation
+from allsource.storage.model.log import MarkAt, StreamHead, StreamSlice, TagHead, TagSlice
+from allsource.storage.model.partition import tag_of
+from tests.simulation.disk import Held, chunks_of
+from tests.simulation.evidence import name_of_tag
+from tests.simulation.history import (
+    A_MARK,
+    A_TAG,
+    LINEARIZABLE,
+    WHOLE_PARTITION,
+    AppendOperation,
+    Conflict,
+    Placed,
+    ReadOperation,
+    Unmoved,
+)
 from tests.simulation.invariants import Violation
 from tests.simulation.network import Wired
 from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen, Taken
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
+
+S = TypeVar("S", StreamSlice, TagSlice)
 
 QUEUE_CAPACITY = 64
 PARKED_MAX = 16
@@ -84,6 +106,7 @@ class NodeCode(Door):
         """Clients that have no answer yet."""
         self._asked = 0
         log, limits = _Log(node), Limits()
+        entries = RecentEntries(log)
         measures = Measures(LockFreeMetrics(clock=lambda: node.clock() / 1e6))
         shell = self._shell
         router = RequestRouter(
@@ -97,6 +120,7 @@ class NodeCode(Door):
         self._ingest = Ingest(
             shell,
             log,
+            entries,
             LockFreeEventQueue(QUEUE_CAPACITY),
             limits,
             measures,
@@ -107,7 +131,7 @@ class NodeCode(Door):
         )
         reads = Reads(
             shell,
-            Pages(log, limits),
+            Pages(log, entries, limits),
             measures,
             retry=parking.retry,
             now_us=node.clock,
@@ -131,10 +155,11 @@ class NodeCode(Door):
 
     # -- requests
 
-    def append(self, partition: int, intents: tuple[Intent, ...], reply: Reply) -> None:
-        parts = tuple(AppendPart(i.stream, i.expected, blob_of(i.ids)) for i in intents)
-        streams = [intent.stream for intent in intents]
-        self._submit(AppendRequest(parts), reply, lambda result: self._appended(streams, result))
+    def append(self, operation: AppendOperation, reply: Reply) -> None:
+        parts = tuple(AppendPart(i.stream, i.expected, chunks_of(i.ids)) for i in operation.intents)
+        partition = -1 if parts else operation.partition
+        request = AppendRequest(parts, operation.expected_tag, operation.marks, partition)
+        self._submit(request, reply, lambda result: self._appended(operation, result))
 
     def read(self, operation: ReadOperation, reply: Reply) -> None:
         token = make_token(operation.partition, operation.token) if operation.token else ""
@@ -142,6 +167,11 @@ class NodeCode(Door):
         request: Request
         if operation.stream == WHOLE_PARTITION:
             request = ReadPartition(operation.partition, limit=1_000_000, local=local, token=token)
+        elif operation.stream.startswith(A_MARK):
+            name = operation.stream.removeprefix(A_MARK)
+            request = ReadMark(operation.partition, name, local=local, token=token)
+        elif operation.stream.startswith(A_TAG):
+            request = ReadTag(operation.stream[1:-1], limit=1_000_000, local=local, token=token)
         else:
             request = ReadStream(operation.stream, limit=1_000_000, local=local, token=token)
         self._submit(request, reply, _seen)
@@ -162,19 +192,24 @@ class NodeCode(Door):
         timeout_ms = max(1, self._node.plan.load.timeout_us // 1000)
         self._real.submit(request, timeout_ms=timeout_ms, forwarded=False, reply=answered)
 
-    def _appended(self, streams: Sequence[str], result: Result | AllsourceError) -> Answer:
+    def _appended(self, operation: AppendOperation, result: Result | AllsourceError) -> Answer:
         if isinstance(result, AllsourceError):
             return _failed(result)
         assert isinstance(result, AppendResult)
         canon = self._node.invariants.canon[result.partition].entries
         if result.index > len(canon):
             raise Violation("acknowledged is committed", f"{self._node.name} acknowledges {result}")
+        counts = {a.stream: a.last_version - a.first_version + 1 for a in result.streams}
+        wanted = {intent.stream: len(intent.ids) for intent in operation.intents}
+        count = result.last_position - result.first_position + 1
+        if counts != wanted or count != sum(wanted.values()) or len(result.streams) != len(wanted):
+            raise Violation("an answer is for its own append", f"{operation} is answered {result}")
         first = {appended.stream: appended.first_version for appended in result.streams}
         return Placed(
             result.index,
             canon[result.index - 1].term,
             result.first_position,
-            tuple(first[stream] for stream in streams),
+            tuple(first[intent.stream] for intent in operation.intents),
         )
 
     # -- between nodes
@@ -228,6 +263,11 @@ def _failed(error: AllsourceError) -> Answer:
     if isinstance(error, WrongExpectedVersion):
         details = error.details
         return Conflict(details["stream"], parse_expected(details["expected"]), details["actual"])
+    if isinstance(error, WrongExpectedTag):
+        details = error.details
+        return Conflict(name_of_tag(details["tag"]), details["expected"], details["actual"])
+    if isinstance(error, MarkRefused):
+        return Unmoved(**error.details)
     if isinstance(error, EventIdConflict):
         return Taken()
     if isinstance(error, InvalidRequest):
@@ -240,17 +280,23 @@ def _seen(result: Result | AllsourceError) -> Answer:
         return Seen(())
     if isinstance(result, AllsourceError):
         return _failed(result)
+    if isinstance(result, MarkState):
+        return Seen(mark=(result.generation, result.position))
+    assert isinstance(result, PartitionPage | StreamPage | TagPage)
+    found = result.events()
     if isinstance(result, PartitionPage):
-        found = result.events()
-        if [e.position for e in found] != list(range(1, result.last_position + 1)):
-            raise Violation("a page is whole", f"{len(found)} events of {result.last_position}")
-        return Seen(tuple(event.id for event in found))
-    assert isinstance(result, StreamPage)
-    events = result.events()
-    versions = [event.version for event in events]
-    if versions != list(range(1, result.current_version + 1)) or result.next_from:
-        raise Violation("a page is whole", f"{versions} of a stream at version {result.current_version}")
-    return Seen(tuple(event.id for event in events))
+        last, numbers = result.last_position, [event.position for event in found]
+    elif isinstance(result, TagPage):
+        last, numbers = result.last_number, [event.tag_number for event in found]
+    else:
+        last, numbers = result.current_version, [event.version for event in found]
+    if numbers != list(range(1, last + 1)) or (result.next_from and not isinstance(result, PartitionPage)):
+        raise Violation("a page is whole", f"{numbers} of {result} that ends at {last}")
+    return _events(found)
+
+
+def _events(found: Sequence[Event]) -> Seen:
+    return Seen(tuple(event.id for event in found), tuple(event.tag_number for event in found))
 
 
 class _Links:
@@ -305,10 +351,17 @@ class _Log:
         events = self._node.disk.index[partition].streams.get(stream)
         if not events:
             return None
-        first, last = self.entries_at(partition, [events[0][0], events[-1][0]])
+        first, last = self.entries_at(partition, [events[0].index, events[-1].index])
         return StreamHead(len(events), last.index, first.timestamp_us, last.timestamp_us)
 
-    def index_of_append(self, partition: int, first_event_id: bytes) -> int | None:
+    def tag_head(self, partition: int, tag: str) -> TagHead | None:
+        number, index = self._node.disk.index[partition].tag(tag)
+        return TagHead(number, index) if number else None
+
+    def mark(self, partition: int, name: str, *, index_max: int = INDEX_MAX) -> MarkAt | None:
+        return self._node.disk.index[partition].mark(name, index_max)
+
+    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
         return self._node.disk.index[partition].appends.get(first_event_id)
 
     def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
@@ -324,17 +377,36 @@ class _Log:
     def slices(
         self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
     ) -> list[StreamSlice]:
-        found: list[StreamSlice] = []
-        for version, (index, _) in enumerate(self._node.disk.index[partition].streams.get(stream, ()), 1):
-            if found and found[-1].index == index:
-                found[-1] = found[-1]._replace(count=found[-1].count + 1)
-            else:
-                found.append(StreamSlice(version, 1, index))
-        if forward:
-            wanted = [piece for piece in found if piece.first_version + piece.count > from_version]
-        else:
-            wanted = [piece for piece in reversed(found) if piece.first_version <= from_version]
-        return wanted[:slices_max]
+        events = self._node.disk.index[partition].streams.get(stream, [])
+        found = [
+            StreamSlice(part.first_version, part.count, entry.index, number, entry.timestamp_us)
+            for entry in self._holding(partition, events)
+            for number, part in enumerate(entry.parts)
+            if part.stream == stream
+        ]
+        return _wanted(found, from_version, forward)[:slices_max]
+
+    def tag_slices(
+        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
+    ) -> list[TagSlice]:
+        events = self._node.disk.index[partition].tags.get(tag, [])
+        found = [
+            TagSlice(part.first_tag_number, part.count, entry.index, number)
+            for entry in self._holding(partition, events)
+            for number, part in enumerate(entry.parts)
+            if tag_of(part.stream) == tag
+        ]
+        return _wanted(found, from_number, forward)[:slices_max]
+
+    def _holding(self, partition: int, events: Sequence[Held]) -> list[Entry]:
+        return self.entries_at(partition, list(dict.fromkeys(event.index for event in events)))
+
+
+def _wanted(slices: Sequence[S], number: int, forward: bool) -> list[S]:
+    """Those from the slice on that holds the number."""
+    if forward:
+        return [piece for piece in slices if piece[0] + piece[1] > number]
+    return [piece for piece in reversed(slices) if piece[0] <= number]
 
 
 class _Timers:
