@@ -89,7 +89,7 @@ class Evidence:
         position = entry.first_position
         for ordinal, append in enumerate(entry.appends):
             where = Where(entry.index, ordinal, position)
-            self.appends.setdefault((tuple(ids_of(entry, ordinal)), append.marks), where)
+            self.appends.setdefault(content_of(entry, ordinal), where)
             for mark in append.marks:
                 self.marks.setdefault((entry.partition, mark.name), []).append((mark, where))
             position += sum(part.count for part in append.parts)
@@ -117,6 +117,11 @@ class Evidence:
         if read.stream == WHOLE_PARTITION:
             return self.partitions[read.partition]
         return self.streams.get(read.stream, [])
+
+
+def content_of(entry: Entry, ordinal: int) -> Content:
+    """What one append of an entry holds."""
+    return Content(entry.partition, tuple(ids_of(entry, ordinal)), entry.appends[ordinal].marks)
 
 
 def name_of_tag(tag: str) -> str:

@@ -78,11 +78,17 @@ class AppendOperation:
     @property
     def content(self) -> Content:
         """What the log holds where it is stored."""
-        return tuple([(intent.stream, intent.ids) for intent in self.intents]), self.marks
+        streams = tuple([(intent.stream, intent.ids) for intent in self.intents])
+        return Content(self.partition, streams, self.marks)
 
 
-Content = tuple[tuple[tuple[str, tuple[bytes, ...]], ...], tuple[Mark, ...]]
-"""Streams with their event ids, and marks, of one append."""
+class Content(NamedTuple):
+    """What one append adds to a log."""
+
+    partition: int
+    streams: tuple[tuple[str, tuple[bytes, ...]], ...]
+    """With their event ids."""
+    marks: tuple[Mark, ...]
 
 
 @dataclass(slots=True)
