@@ -1,4 +1,4 @@
-"""Events and their blobs, friendly and hostile ones."""
+"""Events, friendly and hostile ones. How they are packed is in `test_chunks`."""
 
 from __future__ import annotations
 
@@ -7,175 +7,40 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-import msgpack
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from allsource.storage.model.errors import InvalidRequest, TooLarge
+from allsource.storage.model.chunks import decode_chunk, pack_events
+from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import (
     BINARY,
-    JSON,
     Event,
     NewEvent,
     as_events,
-    blob_ids,
-    check_blob,
-    check_event_type,
-    decode_blob,
-    encode_blob,
     new_event_id,
-    same_content,
 )
 from tests.foreign import foreign_event
 from tests.json_values import JSON_VALUES
 
-types = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=30)
-new_events = st.builds(
-    foreign_event,
-    type=types,
-    data=st.binary(max_size=60),
-    metadata=st.binary(max_size=20),
-    encoding=st.sampled_from((JSON, BINARY)),
-    id=st.binary(min_size=16, max_size=16),
-)
-event_lists = st.lists(new_events, min_size=1, max_size=20, unique_by=lambda event: event.id)
 
-
-def check(blob: bytes, events_max: int = 100, event_bytes_max: int = 1000) -> tuple[int, bytes]:
-    return check_blob(blob, events_max=events_max, event_bytes_max=event_bytes_max)
-
-
-def decode(blob: bytes) -> list[Event]:
-    return decode_blob(
-        blob, stream="s", partition=3, first_version=5, first_position=70, timestamp_us=1_000_000
+def stored(new: NewEvent) -> Event:
+    """The event as a reader gets it."""
+    (chunk,) = pack_events([new])
+    (event,) = decode_chunk(
+        chunk,
+        stream="s",
+        partition=3,
+        first_version=5,
+        first_position=70,
+        first_tag_number=0,
+        timestamp_us=1_000_000,
     )
-
-
-@given(event_lists)
-def test_a_blob_gives_back_its_events(events: list[NewEvent]) -> None:
-    blob = encode_blob(events)
-    assert check(blob) == (len(events), events[0].id)
-    assert list(blob_ids(blob)) == [event.id for event in events]
-    stored = decode(blob)
-    assert [event.version for event in stored] == list(range(5, 5 + len(events)))
-    assert [event.position for event in stored] == list(range(70, 70 + len(events)))
-    for new, event in zip(events, stored, strict=True):
-        assert (event.id, event.type, event.data) == (new.id, new.type, new.data)
-        assert (event.metadata, event.encoding, event.uuid.bytes) == (new.metadata, new.encoding, new.id)
-        assert (event.stream, event.partition, event.timestamp_us) == ("s", 3, 1_000_000)
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_refused_in_words_or_are_events(blob: bytes) -> None:
-    try:
-        count, first_id = check(blob)
-    except InvalidRequest:
-        return
-    assert len(decode(blob)) == count
-    assert len(first_id) == 16
-
-
-@given(event_lists, st.data())
-def test_a_damaged_blob_is_refused_or_still_events(events: list[NewEvent], data: st.DataObject) -> None:
-    blob = bytearray(encode_blob(events))
-    blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        count, _ = check(bytes(blob))
-    except InvalidRequest:
-        return
-    assert len(decode(bytes(blob))) == count
-
-
-GOOD = [bytes(16), "t", b"1", b"", 0]
-
-
-def replaced(at: int, value: object) -> list:
-    event: list = list(GOOD)
-    event[at] = value
     return event
-
-
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        (None, "at least one event"),
-        ({}, "at least one event"),
-        ([], "at least one event"),
-        ("text", "at least one event"),
-        ([1], "array"),
-        ([GOOD[:4]], "array"),
-        ([[*GOOD, 1]], "array"),
-        ([replaced(0, bytes(15))], "16 bytes"),
-        ([replaced(0, "0" * 16)], "16 bytes"),
-        ([replaced(1, "")], "type"),
-        ([replaced(1, b"t")], "type"),
-        ([replaced(1, ["t"])], "type"),
-        ([replaced(1, "a\nb")], "control"),
-        ([replaced(1, "x" * 129)], "128 bytes"),
-        ([replaced(1, "é" * 65)], "128 bytes"),
-        ([replaced(2, "text")], "are bytes"),
-        ([replaced(2, None)], "are bytes"),
-        ([replaced(3, "")], "are bytes"),
-        ([replaced(4, 2)], "encoding"),
-        ([replaced(4, -1)], "encoding"),
-        ([replaced(4, True)], "encoding"),
-        ([replaced(4, None)], "encoding"),
-        ([GOOD, GOOD], "same id"),
-        ([replaced(2, msgpack.ExtType(1, b"x"))], "unreadable"),
-        ([replaced(2, {"a": 1})], "unreadable"),
-    ],
-)
-def test_wrong_shapes_are_refused(value: object, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
-        check(msgpack.packb(value))
-
-
-@pytest.mark.parametrize(
-    "blob",
-    [
-        b"",
-        b"\xc1",
-        b"\xdd\xff\xff\xff\x7f",
-        b"\xdd\x00\x00",
-        b"\x91" * 100_000,
-        b"\x91\xdd\xff\xff\xff\xff",
-        b"\x91\x95\xc6\xff\xff\xff\xff",
-        b"\x91\x95\xc4\x10" + bytes(16) + b"\xa2\xff\xfe\xc4\x00\xc4\x00\x00",
-        encode_blob([NewEvent("t")]) + b"\x00",
-        encode_blob([NewEvent("t")])[:-1],
-    ],
-    ids=[
-        "empty", "reserved byte", "bomb", "half a header", "deep nesting", "nested bomb", "long bytes",
-        "bad utf-8", "trailing byte", "cut short",
-    ],
-)  # fmt: skip
-def test_hostile_bytes_are_refused(blob: bytes) -> None:
-    with pytest.raises(InvalidRequest):
-        check(blob)
-
-
-def test_limits_are_named_and_decided_before_unpacking() -> None:
-    def many(count: int) -> bytes:
-        return encode_blob([NewEvent("t") for _ in range(count)])
-
-    assert check(many(20), events_max=20)[0] == 20
-    for count in (21, 22, 40, 70_000):
-        with pytest.raises(TooLarge) as caught:
-            check(many(count), events_max=20)
-        assert caught.value.details == {"limit": 20, "actual": count}
-    with pytest.raises(TooLarge):
-        check(b"\xdd\xff\xff\xff\xff", events_max=20)
-
-    assert check(encode_blob([NewEvent("t", b"x" * 60, b"y" * 40, BINARY)]), event_bytes_max=100)[0] == 1
-    with pytest.raises(TooLarge) as caught:
-        check(encode_blob([NewEvent("t", b"x" * 60, b"y" * 41, BINARY)]), event_bytes_max=100)
-    assert caught.value.details == {"limit": 100, "actual": 101}
 
 
 @given(JSON_VALUES)
 def test_json_goes_there_and_back(value: object) -> None:
-    event = decode(encode_blob([NewEvent.json("t", value, {"by": value})]))[0]
+    event = stored(NewEvent.json("t", value, {"by": value}))
     assert event.json() == value
     assert json.loads(event.metadata) == {"by": value}
 
@@ -246,7 +111,7 @@ def test_bytes_that_are_not_json_are_refused_with_a_pointer(raw: bytes, says: st
     ],
 )
 def test_json_text_stays_as_it_is(raw: bytes) -> None:
-    assert decode(encode_blob([NewEvent("t", raw)]))[0].data == raw
+    assert stored(NewEvent("t", raw)).data == raw
 
 
 @pytest.mark.parametrize(
@@ -284,7 +149,7 @@ def test_an_id_is_a_uuid_or_its_bytes(id_: Any) -> None:
 
 def test_a_stored_event_is_a_new_one_again() -> None:
     for new in (NewEvent.json("t", {"a": 1}, {"m": 1}), foreign_event("t", b"no json")):
-        assert NewEvent.again(decode(encode_blob([new]))[0]) == new
+        assert NewEvent.again(stored(new)) == new
 
 
 @pytest.mark.parametrize("events", [{"type": "A"}, [{"type": "A"}], "A", b"A", None, 5, [None], [], ()])
@@ -296,7 +161,7 @@ def test_an_append_takes_events(events: Any) -> None:
 
 
 def test_an_event_has_its_time_and_metadata_as_values() -> None:
-    event = decode(encode_blob([NewEvent.json("t", 1, {"by": "me"})]))[0]
+    event = stored(NewEvent.json("t", 1, {"by": "me"}))
     assert event.timestamp == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert event._replace(timestamp_us=2**63 - 1).timestamp.year == 9999
     assert event.metadata_json() == {"by": "me"}
@@ -304,7 +169,7 @@ def test_an_event_has_its_time_and_metadata_as_values() -> None:
 
 
 def test_what_is_not_json_says_so_and_where_its_bytes_are() -> None:
-    event = decode(encode_blob([foreign_event("t", b"no json", b"\xff")]))[0]
+    event = stored(foreign_event("t", b"no json", b"\xff"))
     with pytest.raises(ValueError, match=r"event 5 of stream 's' holds data that is not JSON .*`data` has"):
         event.json()
     with pytest.raises(ValueError, match=r"event 5 .* metadata that is not JSON .*`metadata` has"):
@@ -312,7 +177,7 @@ def test_what_is_not_json_says_so_and_where_its_bytes_are() -> None:
 
 
 def test_binary_events_do_not_pretend_to_be_json() -> None:
-    event = decode(encode_blob([NewEvent("t", b"\x00\xff", encoding=BINARY)]))[0]
+    event = stored(NewEvent("t", b"\x00\xff", encoding=BINARY))
     with pytest.raises(ValueError, match="binary"):
         event.json()
 
@@ -323,19 +188,3 @@ def test_ids_are_uuids_of_version_4_and_differ() -> None:
     assert {uuid.UUID(bytes=raw).version for raw in ids} == {4}
     given_id = uuid.uuid4()
     assert NewEvent.json("t", id=given_id).id == NewEvent.json("t", id=given_id.bytes).id == given_id.bytes
-
-
-@pytest.mark.parametrize("value", ["OrderPlaced", "order.placed", "shop.orders:Order.Placed", "é" * 64])
-def test_event_types_of_every_school(value: str) -> None:
-    check_event_type(value)
-
-
-def test_same_content_however_it_was_packed() -> None:
-    events = [NewEvent("t", b"1"), NewEvent("u", b"2")]
-    blob = encode_blob(events)
-    # The same array with a longer header than it needs (msgpack allows it).
-    repacked = b"\xdc\x00\x02" + blob[1:]
-    assert same_content(blob, blob)
-    assert same_content(blob, repacked)
-    assert not same_content(blob, encode_blob(events[:1]))
-    assert not same_content(blob, encode_blob([events[0], NewEvent("u", b"3", id=events[1].id)]))
