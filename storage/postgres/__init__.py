@@ -3,14 +3,15 @@
 What lives here
     the server   `driver` (asyncpg when it is wanted, where the server is, what its errors mean) ·
                  `migrations/` (the schema, plain SQL, version by version) · `migrate` (bringing a schema
-                 up to date, refusing one that is not ours) · `tables` (writing `events`, `event_streams`)
+                 up to date, refusing one that is not ours) · `tables` (writing `events`, `event_streams`
+                 and `marks`)
     repository   `PostgresEventStreamRepository`: appends are transactions (`appending`) on connections of
                  a `pool`; many processes may share it
     a node       `storage` (the node's `Storage`; `reading` is the half that only reads) over `overlay`
                  (what is not in the database yet), `seen` (what need not be asked), `partition_log`,
-                 `log_tables` (statements) and `session` (connections, the lock, syncs) on `bridge` (a
-                 private event loop); `projection` copies what the cluster has committed to the tables
-                 that people query
+                 `log_tables` and `log_indexes` (statements) and `session` (connections, the lock, syncs)
+                 on `bridge` (a private event loop); `projection` copies what the cluster has committed
+                 to the tables that people query
 
 An example, to be pasted into ``python -m asyncio``: what is appended can be asked for in SQL::
 
@@ -45,6 +46,12 @@ Trade-offs
     *Versions are checked twice*: by us under the partition's row lock, and by the statement that writes,
     which moves a stream only from the version that was seen. So also those who write by hand cannot make
     two events of one version.
+
+    *A tag's newest number is looked up, not kept:* one look into the index that makes its numbers unique
+    costs an append less than a row of its own that every append would write again.
+
+    *Every move of a mark stays in a node's log tables*, because a mark is asked for as it was at the commit
+    index and a truncation must find the one before.
 
     *A filter of 10 bits for each event id* answers "appended before?" with a certain no in 2 us instead
     of 150 us. It is read from the log at every start, in the background: a second for a million appends.

@@ -13,17 +13,23 @@ import pytest
 
 from allsource.config.schema import Limits
 from allsource.node.cli.drill.history import ACKNOWLEDGED
+from allsource.storage.model.answers import StreamAppend
+from allsource.storage.model.append import AppendRequest, append_part, check_append
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import (
     DiskFull,
     InvalidRequest,
+    MarkRefused,
     NotFound,
     OutcomeUnknown,
     Overloaded,
     StorageFault,
     Unavailable,
+    WrongExpectedTag,
 )
 from allsource.storage.model.events import BINARY, NewEvent
-from allsource.storage.model.partition import partition_of
+from allsource.storage.model.partition import partition_of, partition_of_tag
+from allsource.storage.postgres.appending import Appending
 from allsource.storage.postgres.driver import connect, parse_target
 from allsource.storage.postgres.repository import TRIES, PostgresEventStreamRepository
 from allsource.storage.repository import EventStreamRepository, open_repository
@@ -317,6 +323,108 @@ async def test_so_is_one_that_is_moved_on_by_hand(own_url: str, other: Any) -> N
         assert (await append).streams[0].first_version == 8
 
 
+async def test_a_tags_number_that_was_taken_by_hand_is_looked_at_again(own_url: str, other: Any) -> None:
+    """Numbers are given under the partition's lock; the index is what notices who went without it."""
+    async with repository(own_url) as events:
+        await events.append_to_stream("a{t}", new())
+        await other.execute(
+            "BEGIN; INSERT INTO events (id, stream_id, version, partition_id, position, tag, tag_number,"
+            " event_type, timestamp, encoding, data, metadata_bytes, append_position)"
+            f" VALUES (gen_random_uuid(), 'a{{t}}', 9, {partition_of_tag('t')}, 9, 't', 2, 'Other', now(),"
+            " 0, '1', '', 9)"
+        )
+        append = asyncio.create_task(events.append_to_stream("b{t}", new()))
+        await somebody_waits(other)
+        await other.execute("COMMIT")
+        await append
+        assert [(e.tag_number, e.type) for e in await events.read_tag("t")] == [
+            (1, "Tested"),
+            (2, "Other"),
+            (3, "Tested"),
+        ]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_mark_that_was_moved_by_hand_is_looked_at_again(
+    own_url: str, other: Any, begins: bool
+) -> None:
+    async with repository(own_url) as events:
+        if not begins:
+            await events.move_marks(3, [Mark("m", 1, 1)])
+            await other.execute("BEGIN; UPDATE marks SET position = 5")
+        else:
+            await other.execute("BEGIN; INSERT INTO marks VALUES (3, 'm', 5, 1, 1)")
+        move = asyncio.create_task(events.move_marks(3, [Mark("m", 4, 1)]))
+        await somebody_waits(other)
+        await other.execute("COMMIT")
+        with pytest.raises(MarkRefused) as caught:
+            await move
+        assert caught.value.details["position"] == 5
+        assert await events.get_mark(3, "m") == Mark("m", 5, 1)
+
+
+async def test_of_rivals_for_a_tag_one_wins_each_number(postgres_url: str) -> None:
+    async def write(events: EventStreamRepository, name: str, wins: int) -> int:
+        tries = 0
+        while wins:
+            newest = await events.read_tag("t", limit=1, backward=True)
+            number = newest[0].tag_number if newest else 0
+            tries += 1
+            try:
+                await events.append(
+                    StreamAppend(f"{name}{{t}}", new(1 + tries % 2), "any"),
+                    expected_tag=number,
+                    marks=[Mark("decided", number, 1)] if number else [],
+                )
+            except (WrongExpectedTag, MarkRefused):
+                continue
+            wins -= 1
+        return tries
+
+    async with repository(postgres_url) as one, repository(postgres_url) as other:
+        writers = [write((one, other)[n % 2], f"w{n}", 6) for n in range(6)]
+        tries = sum(await asyncio.gather(*writers))
+        assert tries > 36, "nobody met anybody"
+        found = await one.read_tag("t", limit=None)
+        assert [event.tag_number for event in found] == list(range(1, len(found) + 1))
+        assert [event.position for event in found] == sorted(event.position for event in found)
+        decided = await one.get_mark(partition_of_tag("t"), "decided")
+        assert decided is not None
+        assert 0 < decided.position < len(found)
+
+
+class Counted:
+    """A connection that counts the statements it is given."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.statements: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def run(statement: str, *arguments: Any) -> Any:
+            self.statements.append(statement.split()[0])
+            return getattr(self.connection, name)(statement, *arguments)
+
+        return run
+
+
+async def test_an_append_is_one_look_and_one_write_whatever_it_asks(own_url: str, other: Any) -> None:
+    parts = tuple(append_part(f"{n}{{t}}", new(2), "no_stream") for n in range(3))
+    request = AppendRequest(parts, 0, (Mark("m", 1, 1), Mark("n", 1, 1)))
+    counted = Counted(other)
+    checked = check_append(request, Limits())
+    appending = Appending(partition_of_tag("t"), request, checked, lambda: 7)
+    await appending.run(counted)
+    assert counted.statements == ["SELECT", "WITH"]
+    assert (await appending.run(counted)).duplicate
+    assert counted.statements[2:] == ["SELECT", "SELECT"]
+
+
+async def test_a_tags_newest_number_is_one_look_into_an_index(own_url: str, other: Any) -> None:
+    plan = await other.fetch("EXPLAIN SELECT max(tag_number) FROM events WHERE tag = 't'")
+    assert "Backward using events_by_tag" in " ".join(row[0] for row in plan)
+
+
 # -- several processes
 
 
@@ -371,6 +479,36 @@ async def test_what_a_repository_stores_can_be_asked_for_in_sql(postgres_url: st
         expected = "SELECT expected_version FROM event_streams ORDER BY stream_id"
         assert [row[0] for row in await connection.fetch(expected)] == [1, None]
         assert await connection.fetchval("SELECT sum(total_events) FROM partition_stats") == 3
+    finally:
+        await connection.close()
+
+
+async def test_tags_and_marks_can_be_asked_for_in_sql(postgres_url: str) -> None:
+    async with open_repository(postgres_url) as events:
+        first = await events.append(
+            StreamAppend("a{t}", new(2)), StreamAppend("b{t}", new()), marks=[Mark("m", 7, 1)]
+        )
+        await events.append_to_stream("plain", new())
+        await events.append_to_stream("b{t}", new())
+        await events.move_marks(first.partition, [Mark("n", 3, 2)])
+    connection = await connect(parse_target(postgres_url, ""))
+    try:
+        rows = await connection.fetch(
+            "SELECT tag_number, stream_id, version FROM events WHERE tag = 't' ORDER BY tag_number"
+        )
+        assert [tuple(row) for row in rows] == [
+            (1, "a{t}", 1),
+            (2, "a{t}", 2),
+            (3, "b{t}", 1),
+            (4, "b{t}", 2),
+        ]
+        plain = "SELECT tag, tag_number FROM events WHERE stream_id = 'plain'"
+        assert tuple(await connection.fetchrow(plain)) == (None, None)
+        marks = "SELECT partition_id, name, position, generation, append_position FROM marks ORDER BY name"
+        assert [tuple(row) for row in await connection.fetch(marks)] == [
+            (first.partition, "m", 7, 1, 1),
+            (first.partition, "n", 3, 2, 5),
+        ]
     finally:
         await connection.close()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import (
     AllsourceError,
     Corrupt,
@@ -428,6 +429,39 @@ def test_only_what_is_committed_is_shown(postgres_url: str) -> None:
     storage.close()
 
 
+def test_each_append_of_an_entry_is_shown_as_one_with_its_tag_and_marks(postgres_url: str) -> None:
+    storage, log = open_postgres(postgres_url), LogModel(0)
+    log.appends(
+        ([("a{t}", 2), ("b", 1)], [Mark("m", 1, 0)]),
+        ([("a{t}", 1)], []),
+        ([], [Mark("m", 2, 0), Mark("n", 1, 5)]),
+        ([("b", 1), ("c{t}", 1)], []),
+    )
+    log.events(marks=[Mark("m", 3, 0)])
+    log.events(marks=[Mark("m", 4, 0)])
+    storage.write([PartitionWrite(0, HardState(1, "n1", 2), None, log.entries)])
+    storage.sync()
+    wait_for(postgres_url, "SELECT log_index FROM partitions WHERE partition_id = 0", 2)
+    rows = sql(
+        postgres_url,
+        "SELECT array_agg(stream_id || version || ' ' || coalesce(tag || tag_number, '-') || ' '"
+        " || append_position || ' ' || coalesce(part_count::text, '-') ORDER BY position) FROM events",
+    )
+    assert rows == [
+        *("a{t}1 t1 1 2", "a{t}2 t2 1 -", "b1 - 1 1"),
+        "a{t}3 t3 4 1",
+        *("b2 - 5 1", "c{t}1 t4 5 1"),
+    ]
+    shown = "SELECT array_agg(name || ' ' || position || ' ' || generation ORDER BY name) FROM marks"
+    assert sql(postgres_url, shown) == ["m 3 0", "n 1 5"]
+    storage.write([PartitionWrite(0, HardState(1, "n1", 3))])
+    storage.sync()
+    wait_for(postgres_url, shown, ["m 4 0", "n 1 5"])
+    assert storage.properties()["postgres_view_failures"] == 0
+    assert sql(postgres_url, "SELECT last_position FROM partitions WHERE partition_id = 0") == 6
+    storage.close()
+
+
 def test_showing_catches_up_at_the_next_start(postgres_url: str) -> None:
     storage, log = open_postgres(postgres_url), LogModel(0)
     storage.write([log.write(*[log.events((f"s{i % 7}", 1)) for i in range(2500)])])
@@ -477,6 +511,7 @@ def test_new_ids_and_new_streams_are_not_asked_for(postgres_url: str) -> None:
         storage.write([log.write(log.events((f"new{i}", 1)))])
         assert storage.place_of_append(0, Random(i).randbytes(16)) is None
         assert storage.head(0, f"other{i}") is None
+        assert storage.tag_head(0, f"other{i}") is None
     assert storage.properties()["postgres_reads"] - before < 10
     check_equal(storage, [log])
     storage.close()
