@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import msgspec
 import zstandard
@@ -89,10 +89,11 @@ class CheckedEvents(NamedTuple):
 # -- packing
 
 
-def pack_events(events: Sequence[NewEvent | Event], *, compress: bool = True) -> tuple[Chunk, ...]:
+def pack_events(events: Sequence[NewEvent] | Sequence[Event], *, compress: bool = True) -> tuple[Chunk, ...]:
     """The chunks of these events, in order."""
-    packed = [(e.id, e.type, e.data, e.metadata, e.encoding) for e in events]
-    return pack_chunks(packed, compress=compress)
+    if events and isinstance(events[0], Event):
+        events = [NewEvent.again(event) for event in cast("Sequence[Event]", events)]
+    return pack_chunks(events, compress=compress)
 
 
 def pack_chunks(events: Sequence[PackedEvent], *, compress: bool = True) -> tuple[Chunk, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from allsource.storage.model.arguments import shown
@@ -24,41 +24,81 @@ BINARY = 1
 EVENT_TYPE_BYTES_MAX = 128
 
 
+_IDS_AT_ONCE = 256
+_split = struct.Struct("16s" * _IDS_AT_ONCE).unpack
+_VERSION_4 = bytes(byte & 0x0F | 0x40 for byte in range(256))
+_VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
+
+
 def new_event_id() -> bytes:
-    """16 random bytes with the version and variant bits of a UUID 4 (RFC 9562 §5.4)."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    return bytes(raw)
+    """16 random bytes with the version and variant bits of a UUID 4 (RFC 9562 §5.4).
+
+    They are drawn 256 at a time: one at a time, asking the kernel takes longer than all the rest. No two
+    threads are given the same (a list's `pop` is one step), and no two processes: a child that is forked
+    (`os.fork`) begins without its parent's.
+    """
+    try:
+        return _ids.pop()
+    except IndexError:
+        ids = _drawn_ids()
+        _ids.extend(ids[1:])
+        return ids[0]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+def _drawn_ids() -> tuple[bytes, ...]:
+    raw = bytearray(os.urandom(16 * _IDS_AT_ONCE))
+    raw[6::16] = raw[6::16].translate(_VERSION_4)
+    raw[8::16] = raw[8::16].translate(_VARIANT)
+    return _split(raw)
+
+
+_ids: list[bytes] = []
+if hasattr(os, "register_at_fork"):  # where there is no fork, there is none
+    os.register_at_fork(after_in_child=_ids.clear)
+
+
+class _Fields(NamedTuple):
+    """In the order in which a chunk has them (`chunks`), so that an event is packed as it is."""
+
+    id: bytes
+    type: str
+    data: bytes
+    metadata: bytes
+    encoding: int
+
+
+class NewEvent(_Fields):
     """An event that is not stored yet. Made whole or not at all: its fields are checked (`InvalidRequest`).
 
     `data` is one JSON value in UTF-8, or any bytes with `encoding=BINARY`; `metadata` is any bytes, usually
     JSON. `id` is the UUID's 16 bytes; who keeps it can retry an append safely, for ever.
     """
 
-    type: str
-    data: bytes = b"null"
-    metadata: bytes = b""
-    encoding: int = JSON
-    id: bytes = field(default_factory=new_event_id)
+    __slots__ = ()
+    __match_args__ = ("type", "data", "metadata", "encoding", "id")  # as it is made
 
-    def __post_init__(self) -> None:
-        check_event_type(self.type)
-        if type(self.data) is not bytes:
-            raise InvalidRequest(f"data must be bytes, not {shown(self.data)}; NewEvent.json takes values")
-        if type(self.metadata) is not bytes:
-            raise InvalidRequest(
-                f"metadata must be bytes, not {shown(self.metadata)}; NewEvent.json takes values"
-            )
-        if type(self.encoding) is not int or self.encoding not in (JSON, BINARY):
-            raise InvalidRequest(f"encoding must be JSON (0) or BINARY (1), not {shown(self.encoding)}")
-        _check_id(self.id)
-        if self.encoding == JSON:
-            check_json(self.data, "data")
+    def __new__(
+        cls,
+        type: str,
+        data: bytes = b"null",
+        metadata: bytes = b"",
+        encoding: int = JSON,
+        id: bytes | None = None,
+    ) -> Self:
+        check_event_type(type)
+        if data.__class__ is not bytes:
+            raise InvalidRequest(f"data must be bytes, not {shown(data)}; NewEvent.json takes values")
+        if metadata.__class__ is not bytes:
+            raise InvalidRequest(f"metadata must be bytes, not {shown(metadata)}; NewEvent.json takes values")
+        if encoding.__class__ is not int or encoding not in (JSON, BINARY):
+            raise InvalidRequest(f"encoding must be JSON (0) or BINARY (1), not {shown(encoding)}")
+        if id is None:
+            id = new_event_id()
+        else:
+            _check_id(id)
+        if encoding == JSON:
+            check_json(data, "data")
+        return tuple.__new__(cls, (id, type, data, metadata, encoding))
 
     @classmethod
     def json(
@@ -67,27 +107,32 @@ class NewEvent:
         """An event whose data (and metadata, unless None) are JSON values: None, bool, int, float (no NaN),
         str, lists, and dicts with string keys. Raises `InvalidRequest` for what is none."""
         check_event_type(type)
-        raw = new_event_id() if id is None else id.bytes if isinstance(id, UUID) else id
-        _check_id(raw)
+        if id is None:
+            raw = new_event_id()
+        else:
+            raw = id.bytes if isinstance(id, UUID) else id
+            _check_id(raw)
         packed = b"" if metadata is None else json_of(metadata, "metadata")
-        return _made(type, json_of(data, "data"), packed, JSON, raw)
+        return tuple.__new__(cls, (raw, type, json_of(data, "data"), packed, JSON))
 
     @classmethod
     def again(cls, event: Event) -> NewEvent:
         """A stored event as a new one, with the same id. It was checked when it was stored."""
         return _made(event.type, event.data, event.metadata, event.encoding, event.id)
 
+    @classmethod
+    def _make(cls, fields: Iterable[Any]) -> Self:
+        """What `_replace` makes is checked as well."""
+        id, type, data, metadata, encoding = fields
+        return cls(type, data, metadata, encoding, id)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.type, self.data, self.metadata, self.encoding, self.id
+
 
 def _made(type: str, data: bytes, metadata: bytes, encoding: int, id: bytes) -> NewEvent:
     """An event of fields that are known to be right."""
-    event = object.__new__(NewEvent)
-    put = object.__setattr__
-    put(event, "type", type)
-    put(event, "data", data)
-    put(event, "metadata", metadata)
-    put(event, "encoding", encoding)
-    put(event, "id", id)
-    return event
+    return tuple.__new__(NewEvent, (id, type, data, metadata, encoding))
 
 
 def _check_id(value: object) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from math import isfinite
 from typing import Any, NoReturn
 
 import msgspec
@@ -23,6 +24,12 @@ _AROUND_SHOWN = 30
 
 def json_of(value: Any, what: str) -> bytes:
     """A value of Python as compact JSON in UTF-8; raises `InvalidRequest`, where `what` is its name."""
+    try:
+        raw = _encode_quickly(value)  # it ends what has no end, and takes more than is JSON
+        if _is_plain(value):
+            return raw
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass  # the other way says what is wrong, or knows how
     try:
         raw = _encode(value).encode()
     except UnicodeEncodeError:
@@ -38,6 +45,28 @@ def json_of(value: Any, what: str) -> bytes:
 
 
 _CONTAINERS = (dict, list, tuple)
+_SCALARS = frozenset((str, int, bool, type(None)))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether these are the types of JSON themselves, and no number is infinite or none."""
+    pending = [(value,)]
+    while pending:
+        inside = pending.pop()
+        if type(inside) is dict:
+            for key in inside:
+                if type(key) is not str:
+                    return False
+            inside = inside.values()
+        for one in inside:
+            kind = type(one)
+            if kind in _SCALARS:
+                continue
+            if kind is dict or kind is list or kind is tuple:
+                pending.append(one)
+            elif kind is not float or not isfinite(one):
+                return False
+    return True
 
 
 def _check_keys(value: Any, what: str) -> None:
@@ -159,6 +188,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_encode_quickly = msgspec.json.Encoder().encode
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 _LENIENT = json.JSONDecoder(parse_constant=_refuse_constant)
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
