@@ -89,7 +89,9 @@ class CheckedEvents(NamedTuple):
 # -- packing
 
 
-def pack_events(events: Sequence[NewEvent] | Sequence[Event], *, compress: bool = True) -> tuple[Chunk, ...]:
+def pack_events(
+    events: Sequence[NewEvent] | Sequence[Event], *, compress: bool = True
+) -> tuple[Chunk, ...]:
     """The chunks of these events, in order."""
     if events and isinstance(events[0], Event):
         events = [NewEvent.again(event) for event in cast("Sequence[Event]", events)]

@@ -89,7 +89,9 @@ class NewEvent(_Fields):
         if data.__class__ is not bytes:
             raise InvalidRequest(f"data must be bytes, not {shown(data)}; NewEvent.json takes values")
         if metadata.__class__ is not bytes:
-            raise InvalidRequest(f"metadata must be bytes, not {shown(metadata)}; NewEvent.json takes values")
+            raise InvalidRequest(
+                f"metadata must be bytes, not {shown(metadata)}; NewEvent.json takes values"
+            )
         if encoding.__class__ is not int or encoding not in (JSON, BINARY):
             raise InvalidRequest(f"encoding must be JSON (0) or BINARY (1), not {shown(encoding)}")
         if id is None:
