@@ -16,7 +16,7 @@ from allsource.client.pages import PartitionEvents, StreamEvents, TagEvents
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.requests import PartitionPage, Run, StreamPage, TagPage
 from allsource.storage.model.answers import StreamInfo
-from allsource.storage.model.chunks import CHUNK_EVENTS_MAX, CHUNK_RAW_MAX, ZSTD, check_claim
+from allsource.storage.model.chunks import CHUNK_EVENTS_MAX, CHUNK_RAW_MAX, ZSTD
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.model.events import Event
 
@@ -69,8 +69,10 @@ def checked(page: PartitionPage, call: Call) -> PartitionPage:
 def _check_runs(runs: Sequence[Run]) -> None:
     raw = 0
     for _, _, _, _, _, skip, take, (count, raw_size, codec, _) in runs:
-        if raw_size > CHUNK_RAW_MAX or count > CHUNK_EVENTS_MAX or codec > ZSTD:
-            check_claim(count, raw_size, codec, PAGE_RAW_MAX)
+        if count > CHUNK_EVENTS_MAX or (raw_size > CHUNK_RAW_MAX and count > 1):
+            raise Corrupt(f"a chunk of {count} events that claims {raw_size} bytes")
+        if codec > ZSTD:
+            raise Corrupt(f"a chunk packed in a way ({codec}) that is not known here")
         if take < 1 or skip + take > count:
             raise Corrupt(f"{take} events behind {skip} of a chunk of {count} events")
         raw += raw_size

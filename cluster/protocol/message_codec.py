@@ -32,13 +32,10 @@ from allsource.cluster.consensus.messages import (
 from allsource.cluster.consensus.sense import INDEX_MAX
 from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.kinds import Kind
-from allsource.cluster.protocol.payload import UINT_MAX, batch, malformed, pack
+from allsource.cluster.protocol.payload import batch, malformed, pack
 from allsource.cluster.protocol.shapes import BIN, BOOL, PARTITION, STR, UINT, Element, Shape, array
-from allsource.storage.model.chunks import CHUNK_EVENTS_MAX, CHUNK_RAW_MAX, ZSTD, check_claim
 from allsource.storage.model.entry import CONFIG, Configuration, Entry, decode_entry
 from allsource.storage.model.errors import Corrupt
-from allsource.storage.model.partition import STREAM_ID_BYTES_MAX as NAME_BYTES_MAX
-from allsource.storage.model.partition import tag_of
 
 
 class Row(NamedTuple):
@@ -71,44 +68,23 @@ def _entries(partition: int, prev_index: int, records: tuple[bytes, ...]) -> lis
             index += 1
             if entry.partition != partition or entry.index != index:
                 raise malformed(f"entry {entry.partition}/{entry.index} where {partition}/{index} belongs")
-            _check_appends(entry)
+            _check_numbers(entry)
         except Corrupt as error:
             raise ProtocolError("corrupt_entry", error.message) from error
         found.append(entry)
     return found
 
 
-def _check_appends(entry: Entry) -> None:
-    """`decode_entry` has seen to it that each append is one and that all adds up; here, that it can be
-    stored, and what a chunk may become when it is read."""
+def _check_numbers(entry: Entry) -> None:
+    """`decode_entry` has seen to it that each append is one and that all adds up; here, that its numbers
+    are such as a log that is in order has."""
     if entry.kind == CONFIG:
         _check_configuration(entry)
-    for parts, marks in entry.appends:
-        for stream, first_version, _, _, first_tag_number, _, chunks in parts:
-            if not 0 < len(stream) <= NAME_BYTES_MAX or "\0" in stream:
-                raise _no_such(entry, "stream")
+    for parts, _ in entry.appends:
+        for _, first_version, _, _, first_tag_number, _, _ in parts:
             if first_version > INDEX_MAX or first_tag_number > INDEX_MAX:
-                raise malformed(
-                    f"{_name(entry)}: no event has number {max(first_version, first_tag_number)}"
-                )
-            if (first_tag_number > 0) != ("{" in stream and tag_of(stream) != ""):
-                raise malformed(f"{_name(entry)}: events are numbered under a tag, or have none")
-            for count, raw_size, _, codec, _ in chunks:
-                if raw_size > CHUNK_RAW_MAX or count > CHUNK_EVENTS_MAX or codec > ZSTD:
-                    check_claim(count, raw_size, codec)
-        for name, position, generation in marks:
-            if not 0 < len(name) <= NAME_BYTES_MAX or "\0" in name:
-                raise _no_such(entry, "mark")
-            if position > UINT_MAX or generation > UINT_MAX:
-                raise malformed(f"{_name(entry)}: a mark's numbers go up to 2**63 - 1")
-
-
-def _no_such(entry: Entry, what: str) -> ProtocolError:
-    return malformed(f"{_name(entry)}: no such {what}")
-
-
-def _name(entry: Entry) -> str:
-    return f"entry {entry.partition}/{entry.index}"
+                number = max(first_version, first_tag_number)
+                raise malformed(f"entry {entry.partition}/{entry.index}: no event has the number {number}")
 
 
 def _check_configuration(entry: Entry) -> None:

@@ -139,14 +139,6 @@ def unpack_chunk(chunk: Chunk) -> list[PackedEvent]:
     return events
 
 
-def check_claim(count: int, raw_size: int, codec: int, raw_max: int = EVENT_RAW_MAX) -> None:
-    """Whether a chunk that a node tells of may be unpacked; raises `Corrupt`. `raw_max`: of one event."""
-    if not 1 <= count <= CHUNK_EVENTS_MAX or raw_size > (raw_max if count == 1 else CHUNK_RAW_MAX):
-        raise Corrupt(f"a chunk of {count} events claims {raw_size} bytes")
-    if codec not in (PLAIN, ZSTD):
-        raise Corrupt(f"a chunk is packed in a way ({codec}) that is not known here")
-
-
 def unpack_chunks(chunks: Iterable[Chunk]) -> list[PackedEvent]:
     """The same for several chunks, in order."""
     return [event for chunk in chunks for event in unpack_chunk(chunk)]

@@ -110,7 +110,9 @@ WRONG = {
     "move_marks timeout": Wrong(
         lambda c, v: c.move_marks(11, [("m", 1, 1)], timeout_s=v), "timeout_s", NO_TIMEOUT
     ),
-    "read_tag tag": Wrong(lambda c, v: c.read_tag(v), "tag", ["{a}", "a}", *NO_NAME]),
+    "read_tag tag": Wrong(
+        lambda c, v: c.read_tag(v), "tag", ["{a}", "a}", "", "a\n", "a" * 127, "\ud800", *NO_TEXT]
+    ),
     "read_tag from": Wrong(
         lambda c, v: c.read_tag("t", from_number=v),
         "from_number",

@@ -10,11 +10,13 @@ import pytest
 from allsource.client.calls import Call, Next, error_at_deadline, judge
 from allsource.client.cluster_map import ClusterMap
 from allsource.client.gate import Gate
-from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Request
+from allsource.cluster.protocol.requests import AppendPart, AppendRequest, ReadStream, Request
 from allsource.storage.model import errors
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import AllsourceError, QueueFull
 
-APPEND = AppendRequest(())
+APPEND = AppendRequest((AppendPart("s", -1, ()),))
+MARKS_ALONE = AppendRequest((), -1, (Mark("m", 3, 1),), 3)
 READ = ReadStream("s")
 
 
@@ -29,6 +31,9 @@ def call_of(request: Request, *, attempted: bool = False) -> Call:
 
 CONFLICT = errors.WrongExpectedVersion("s", 3, 5)
 NOT_YET = errors.WrongExpectedVersion("s", 5, 3)
+TAG_CONFLICT = errors.WrongExpectedTag("t", 3, 5)
+TAG_NOT_YET = errors.WrongExpectedTag("t", 5, 3)
+REFUSED = errors.MarkRefused("m", 3, 1)
 NOT_THERE = errors.WrongExpectedVersion("s", "exists", 0)
 
 
@@ -41,6 +46,14 @@ NOT_THERE = errors.WrongExpectedVersion("s", "exists", 0)
         (APPEND, True, NOT_YET, Next.LATER),
         (APPEND, False, NOT_THERE, Next.SETTLE),
         (APPEND, True, NOT_THERE, Next.LATER),
+        (APPEND, False, TAG_CONFLICT, Next.SETTLE),
+        (APPEND, True, TAG_CONFLICT, Next.SETTLE),
+        (APPEND, False, TAG_NOT_YET, Next.SETTLE),
+        (APPEND, True, TAG_NOT_YET, Next.LATER),
+        (APPEND, False, REFUSED, Next.SETTLE),
+        (APPEND, True, REFUSED, Next.SETTLE),
+        (MARKS_ALONE, False, REFUSED, Next.SETTLE),
+        (MARKS_ALONE, True, REFUSED, Next.LATER),
         (APPEND, True, errors.InvalidRequest("m"), Next.SETTLE),
         (APPEND, True, errors.EventIdConflict("m"), Next.SETTLE),
         (READ, False, errors.NotFound("m"), Next.SETTLE),
