@@ -141,8 +141,9 @@ class Group(Voter):
     def _on_append(self, sender: str, message: Append, now: int) -> None:
         check_append(message)
         if message.term < self.term:
-            # Rule 11: an old leader is told, so that it frees itself.
-            self._refuse_append(sender, message.prev_index, 0, 0)
+            # Rule 11: an old leader is told, so that it frees itself. It may lead this very term by now,
+            # with another log: its term is refused, and not an append of that log (rule 34).
+            self._refuse_append(sender, 0, 0, 0)
             return
         if message.term > self.term:
             self._follow(message.term, sender, now)

@@ -411,6 +411,21 @@ def test_rule_34_late_refusals_change_nothing() -> None:
     assert [m.prev_index for to, m in bench.sent() if to == "b" and isinstance(m, Append)] == [40]
 
 
+def test_rule_34_the_refusal_of_an_old_term_names_no_append() -> None:
+    """Seed 730260 of 24 November, theme two_leaders: an append of n1's term 2, behind entry 28, came when
+    n1 led again, in term 5, with 27 entries. A refusal of term 5 that named 28 was nonsense to n1."""
+    follower = Bench([1, 1, 1])
+    follower.append("b", 5, (4, 1), [])
+    follower.sent()
+    follower.append("b", 2, (28, 2), [])
+    ((_, refusal),) = follower.sent()
+    leader = Bench([1, 1, 1], hard=HardState(4, "", 1))
+    leader.elect()
+    assert leader.group.term == 5
+    leader.step("b", refusal)
+    assert leader.sent() == []
+
+
 def test_rule_34_a_late_acceptance_ends_no_probe() -> None:
     bench = Bench([1] * 50)
     bench.elect()
