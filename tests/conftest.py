@@ -27,26 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-class _FailuresAtOnce:
-    """Says which test fails when it does, not at the end: a run that is ended from outside has no end."""
-
-    def __init__(self, terminal: pytest.TerminalReporter) -> None:
-        self._terminal = terminal
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self._terminal.write_line(
-                f"\n{report.nodeid} ({report.when}):\n{report.longreprtext}", red=True
-            )
-
-
-@pytest.hookimpl(trylast=True)  # behind the terminal's own
-def pytest_configure(config: pytest.Config) -> None:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if isinstance(terminal, pytest.TerminalReporter):
-        config.pluginmanager.register(_FailuresAtOnce(terminal), "failures-at-once")
-
-
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
     """Logging is configured for the whole process; a test that does so must not do so for the next."""

@@ -143,8 +143,9 @@ class Group(Voter):
     def _on_append(self, sender: str, message: Append, now: int) -> None:
         check_append(message)
         if message.term < self.term:
-            # Rule 11: an old leader is told, so that it frees itself.
-            self._refuse_append(sender, message.prev_index, 0, 0)
+            # Rule 11: an old leader is told, so that it frees itself. It may lead this very term by now,
+            # with another log: its term is refused, and not an append of that log (rule 34).
+            self._refuse_append(sender, 0, 0, 0)
             return
         if message.term > self.term:
             self._follow(message.term, sender, now)
@@ -280,38 +281,38 @@ class Group(Voter):
             return
         if progress.accepted(reply.index):
             self._environment.lane_moved(sender, now)
-            self._try_commit(leadership)
+            self._try_commit(leadership, now)
         if leadership.successor == sender:
-            self._tell_successor(leadership)
+            self._tell_successor(leadership, now)
         if progress.next <= self.log.last_index:
             self._environment.touch(self.partition)
 
-    def _try_commit(self, leadership: Leadership) -> None:
+    def _try_commit(self, leadership: Leadership, now: int) -> None:
         commit = leadership.committable(self.durable_index)
         if commit > self.commit:
             self._candidacy.committed()
-            leadership.committed(commit)
+            leadership.committed(commit, now)
             self._advance_commit(commit)
 
-    def persisted(self, term: int, index: int) -> None:
+    def persisted(self, term: int, index: int, now: int) -> None:
         """Our own log is durable up to `index`, an entry of `term`: nothing is said of an entry that
         took its place since (rule 2)."""
         if index > self.durable_index and self.log.term_at(index) == term:
             self.durable_index = index
             if self.leadership is not None:
-                self._try_commit(self.leadership)
+                self._try_commit(self.leadership, now)
 
     def transfer(self, successor: str, now: int) -> None:
         """Hand leadership to `successor` (rule 20)."""
         leadership = self.leadership
         if leadership is not None and leadership.successor is None:
             leadership.start_transfer(successor, now)
-            self._tell_successor(leadership)
+            self._tell_successor(leadership, now)
             self._environment.touch(self.partition)
 
-    def _tell_successor(self, leadership: Leadership) -> None:
+    def _tell_successor(self, leadership: Leadership, now: int) -> None:
         if leadership.successor is not None and leadership.successor_is_ready():
-            leadership.told_successor = True
+            leadership.told(now)
             self.now_out.append((leadership.successor, TimeoutNow(self.partition, self.term)))
             self._environment.touch(self.partition)
 

@@ -188,6 +188,7 @@ class Leadership:
             self._owed = _Owed(self._owed.last_index, min(now, self._owed.since_us + gap))
         if self._asked_us is not None:
             self._asked_us = min(now, self._asked_us + gap)
+        self.transfer_deadline = min(now + self._config.suspicion_us, self.transfer_deadline + gap)
 
     # -- committing
 
@@ -206,11 +207,12 @@ class Leadership:
         self._sizes.append((index, size))
         self.uncommitted_bytes += size
 
-    def committed(self, index: int) -> None:
-        """Everything up to `index` is committed."""
+    def committed(self, index: int, now: int) -> None:
+        """Everything up to `index` is committed, which is news."""
         sizes = self._sizes
         while sizes and sizes[0][0] <= index:
             self.uncommitted_bytes -= sizes.popleft()[1]
+        self._transfer_moved(now)
 
     # -- sending
 
@@ -272,9 +274,23 @@ class Leadership:
     # -- handing over (Ongaro's thesis §3.10, rule 20)
 
     def start_transfer(self, successor: str, now: int) -> None:
-        """Stop proposing; as soon as the successor has everything, `Group` tells it to stand."""
+        """Stop proposing; as soon as the successor has everything, `Group` tells it to stand.
+
+        It is given up when it has not moved for a suspicion time. It moves with each commit of what was
+        proposed before: that has an end, and what would be proposed now would wait for it too. And it moves
+        when the successor is told, whose election needs its time (rule 13): whatever is proposed during it
+        makes the successor's log the shorter one, and its election vain.
+        """
         self.successor = successor
         self.told_successor = False
+        self._transfer_moved(now)
+
+    def told(self, now: int) -> None:
+        """The successor has everything, and was told to stand."""
+        self.told_successor = True
+        self._transfer_moved(now)
+
+    def _transfer_moved(self, now: int) -> None:
         self.transfer_deadline = now + self._config.suspicion_us
 
     def end_transfer(self) -> None:

@@ -66,7 +66,8 @@ class AppendReply:
     Accepted: the log equals the leader's up to `index`. Refused: `index` and `hint_term` are where
     the leader should look next (rule 22): the follower's newest entry at or before the refused
     `prev_index` whose term is not above the leader's `prev_term`. A refusal names that `prev_index`, so
-    that a late one says nothing of a later append (rule 34); an acceptance has 0 there.
+    that a late one says nothing of a later append (rule 34). An acceptance has 0 there, and so has the
+    refusal of an old term.
     """
 
     partition: int

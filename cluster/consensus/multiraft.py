@@ -368,7 +368,7 @@ class MultiRaft(Questions):
                 elif not self._is_outlived(message):
                     self._send(peer, message)
             for partition, term, index in held.ends:
-                self.groups[partition].persisted(term, index)
+                self.groups[partition].persisted(term, index, now)
 
     def _is_outlived(self, message: Message) -> bool:
         """Whether the message acknowledges entries of a leader whose term ended here while it waited for

@@ -68,11 +68,11 @@ def _count_own_log_unsynced(self: Leadership, _durable: int) -> int:
 _committable = Leadership.committable
 
 
-def _persisted_by_index(self: Group, _term: int, index: int) -> None:
+def _persisted_by_index(self: Group, _term: int, index: int, now: int) -> None:
     if index > self.durable_index:
         self.durable_index = index
         if self.leadership is not None:
-            self._try_commit(self.leadership)
+            self._try_commit(self.leadership, now)
 
 
 class _ForgetfulCore(MultiRaft):
@@ -181,6 +181,21 @@ def _no_back_off() -> Iterator[None]:
     with (
         mock.patch.object(Candidacy, "term_began"),
         mock.patch.object(MultiRaft, "sync_us", return_value=0),
+    ):
+        yield
+
+
+def _start_by_the_clock(self: Leadership, successor: str, now: int) -> None:
+    self.successor = successor
+    self.told_successor = False
+    self.transfer_deadline = now + self._config.suspicion_us
+
+
+@contextmanager
+def _transfers_by_the_clock() -> Iterator[None]:
+    with (
+        mock.patch.object(Leadership, "start_transfer", _start_by_the_clock),
+        mock.patch.object(Leadership, "_transfer_moved"),
     ):
         yield
 
@@ -396,6 +411,11 @@ MUTANTS: dict[str, Mutant] = {
         "Leadership is given to whom one's own view names, without consent",
         broken=_patched(Balance, "successor", _give_without_consent),
         theme="views",
+    ),
+    "rule-20-by-the-clock": Mutant(
+        "A transfer is given up after one timeout, whatever has moved",
+        broken=_transfers_by_the_clock,
+        theme="queues",
     ),
     "vote-for-old-logs": Mutant(
         "A voter does not compare logs (Raft §5.4.1)",

@@ -106,6 +106,9 @@ class Network:
         }
         self.quiet = False
         """Phase two: messages are no longer lost or doubled."""
+        self.slow_until = 0
+        """When the last message arrives that an ordered link took while it was slow. Until then later ones
+        may have to wait behind it, although the link is well."""
 
     # -- messages
 
@@ -152,6 +155,8 @@ class Network:
     def _post(self, link: Link, lane: int, payload: Any) -> None:
         arrival = max(self._world.now + self._delay(link), link.arrival[lane])
         link.arrival[lane] = arrival
+        if link.slowness > 1:
+            self.slow_until = max(self.slow_until, arrival)
         self._world.at(arrival, self._arrive, link, lane, payload, link.epoch, link.target.incarnation)
 
     def _delay(self, link: Link) -> int:
@@ -196,14 +201,14 @@ class Network:
     def node_started(self, node: Endpoint) -> None:
         """A process listens now and dials everybody; the others' attempts will succeed again."""
         for link in self._links.values():
+            if node in (link.source, link.target):
+                link.arrival = [0, 0]
             if link.source is node:
                 self._dial_later(link, self._plan.delay_us)
 
     def node_crashed(self, node: Endpoint) -> None:
         """A process is gone: its connections end, and whoever can hear it gets an EOF."""
         for link in self._links.values():
-            if node in (link.source, link.target):
-                link.arrival = [0, 0]
             if link.source is node:
                 link.up = False
                 link.stale = False

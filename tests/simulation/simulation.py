@@ -247,6 +247,7 @@ class Simulation:
     def _demand_agreement(self) -> None:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
         wanted = owners(self.replicas, self.members)
+        self._let_slow_messages_arrive()
         self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted, late=self._shyness())
         self._demand_quiet(QUIET_SUSPICIONS, 0)
         self._demand_that_leadership_yields()
@@ -256,6 +257,19 @@ class Simulation:
         self._wait("every stream can be read", lambda: all(o.outcome == OK for o in readers()))
         self._wait("all replicas are equal", self._replicas_agree)
         self._wait("nothing waits any more", lambda: not any(node.waiting() for node in self.nodes))
+
+    def _let_slow_messages_arrive(self) -> None:
+        """A slow link is well, but what it took before is still under way, for some hundred milliseconds
+        more. As over TCP all that is sent now waits behind it. So a node that is well is rightly held for
+        dead (beats wait, rules 12 and 25) or for out of reach (data waits, rule 35), and a leader that
+        misses it for a majority steps down: the fault goes on, and an election has its cause.
+
+        With the last of it comes all that waited. Each node's next beat then says whom it follows, which
+        takes a heartbeat and less than a suspicion time: whoever still leads is sure of its majority.
+        """
+        settled_us = self.network.slow_until + self.plan.consensus.suspicion_us
+        if settled_us > self.world.now:
+            self.world.run_until(settled_us)
 
     def _demand_that_leadership_yields(self) -> None:
         """A full disk gives its partitions away, as far as others can lead them, and gets them back: by two

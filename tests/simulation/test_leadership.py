@@ -211,6 +211,22 @@ def test_a_leader_that_is_not_heard_by_those_whom_it_hears_makes_room() -> None:
     assert cluster.elections() == settled, "who reaches no majority does not want to be given the lead"
 
 
+def test_a_slow_link_is_over_when_its_last_message_is_there() -> None:
+    """A mistake of the judge: it took the fault for ended when the link was as fast as ever. One beat that
+    the slow link had taken was under way for three suspicion times more, and all later ones behind it, so
+    the leader of two nodes lost the other one: an election "without cause"."""
+    cluster = Cluster(2, factor=2)
+    settled = cluster.elections()
+    cluster.append()
+    cluster.pass_time(SUSPICION // 10)  # the data connection has just carried, and asks for no echo now
+    cluster.network.slow_down("n1", "n2", 3 * SUSPICION // cluster.plan.network.delay_us)
+    cluster.pass_time(cluster.plan.consensus.heartbeat_us)
+    assert cluster.network.slow_until > cluster.world.now + 2 * SUSPICION
+    cluster.simulation._restore_everybody()
+    cluster.simulation._demand_agreement()
+    assert cluster.elections() > settled, "nothing happened that the judge could have misjudged"
+
+
 def test_on_slow_disks_each_hand_over_is_one_election_in_one_term() -> None:
     """Syncs of a third of the suspicion time: it took up to twelve terms, and three seconds."""
     cluster = Cluster(5, factor=5)

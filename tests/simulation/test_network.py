@@ -138,6 +138,25 @@ def test_what_goes_over_a_new_connection_waits_for_nothing_of_an_older_one() -> 
     assert (beats, b.heard) == ([2], [[2]])
 
 
+def test_a_new_process_waits_for_nothing_that_was_sent_while_there_was_none() -> None:
+    """Beats have no connection of their own here: they go out to a dead node too, and are lost. What its
+    next process was sent stood behind those that a slow link had taken. Of two nodes that were well, one
+    did not hear the other for 400 ms, and both gave their leaderships up (seed 718923)."""
+    world, network, _, b = _pair(NetworkPlan(delay_us=1_000, jitter_us=0))
+    beats: list[int] = []
+    b.hear = lambda _lane, _sender, payload: beats.append(payload)  # type: ignore[method-assign]
+    b.alive = False
+    network.node_crashed(b)
+    network.slow_down("a", "b", 1_000)
+    network.send_beat("a", "b", 1)
+    network.slow_down("a", "b", 1)
+    b.alive, b.incarnation = True, 2
+    network.node_started(b)
+    network.send_beat("a", "b", 2)
+    world.run_until(110_000)
+    assert beats == [2]
+
+
 def test_a_message_may_be_held_until_its_receiver_is_another_process() -> None:
     world, network, _, b = _pair(NetworkPlan(ordered=False, late=1.0, late_us=500_000))
     network.send_data("a", "b", ["old"])

@@ -299,6 +299,23 @@ def _slow_disks(plan: Plan, random: Random) -> Plan:
     )
 
 
+def _queues(plan: Plan, random: Random) -> Plan:
+    """Slow disks, entries that go out one by one, and more of them than can be synced in a suspicion time.
+    A partition must go to its owner all the same (rule 20)."""
+    plan = _slow_disks(plan, random)
+    suspicion_us = plan.consensus.suspicion_us
+    return replace(
+        plan,
+        nodes=3,
+        replication_factor=3,
+        skew=(1.0,) * 3,
+        consensus=replace(plan.consensus, append_bytes_max=1, inflight_messages_max=1),
+        load=replace(_busy(plan, 12, 40), reads=0.1),
+        faults=(Fault("isolate_leader", 5 * suspicion_us, 3 * suspicion_us, (0,)),),
+        minority=random.choice(("crash", "isolate")),
+    )
+
+
 def _shell(plan: Plan, random: Random) -> Plan:
     """The real replica with a disk that has no room, and with an owner that raises (rules 24 and 31)."""
     plan = replace(_one_group(plan, random), real_node=True)
@@ -370,6 +387,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "shell": (0.5, _shell),
     "node_code": (0, _node_code),
     "slow_disks": (0, _slow_disks),
+    "queues": (0, _queues),
     "idle": (0, _idle),
 }
 """By name: how often a seed draws it, and how it shapes the mixed plan."""

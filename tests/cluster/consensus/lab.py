@@ -171,7 +171,7 @@ class Bench:
         """Write, and tell the group that its log is durable."""
         self.write()
         if self.disk.log:
-            self.group.persisted(self.disk.log[-1].term, self.disk.log[-1].index)
+            self.group.persisted(self.disk.log[-1].term, self.disk.log[-1].index, self.now)
         held, self.group.durable_out = self.group.durable_out, []
         for peer, message in held:
             if peer == self.group.node_id:

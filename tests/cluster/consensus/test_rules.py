@@ -67,10 +67,10 @@ def test_rule_2_a_sync_of_an_overwritten_entry_says_nothing() -> None:
     bench.append("b", 1, (1, 0), [noop(2, 1), entry(3, 1, 1)])
     bench.write()
     bench.append("c", 2, (1, 0), [noop(2, 2), entry(3, 2, 1)])
-    bench.group.persisted(1, 3)
+    bench.group.persisted(1, 3, bench.now)
     assert bench.group.durable_index == 1
     bench.write()
-    bench.group.persisted(2, 3)
+    bench.group.persisted(2, 3, bench.now)
     assert bench.group.durable_index == 3
 
 
@@ -338,6 +338,79 @@ def test_rule_20_a_transfer_stops_proposals_waits_for_the_match_and_gives_up_in_
     assert bench.group.can_propose()
 
 
+def _handing_over(behind: int) -> tuple[Bench, int]:
+    """A leader that begins to hand over to b while so many entries are under way; the suspicion time."""
+    bench = Bench()
+    bench.elect()
+    bench.accept("b")
+    for _ in range(behind):
+        bench.group.propose(part(), 0)
+    bench.sync()
+    bench.sent()
+    bench.group.transfer("b", bench.now)
+    return bench, bench.node.config.suspicion_us
+
+
+def test_rule_20_a_transfer_goes_on_while_what_was_proposed_before_commits() -> None:
+    """Seed 706632 of 24 November: five entries were always under way, and two or three of them committed in
+    a suspicion time. Every hand-over was given up with some of them left. Appends refilled the queue, and
+    the owner never got its partition. While a queue drains, nobody waits longer for the hand-over than he
+    would have waited behind the queue."""
+    bench, suspicion_us = _handing_over(behind=5)
+    last = bench.group.log.last_index
+    for index in range(last - 4, last + 1):
+        bench.pass_time(suspicion_us - 1)
+        assert not bench.group.can_propose()
+        bench.accept("b", index)
+    assert ("b", TimeoutNow(0, 1)) in bench.sent()
+
+
+def test_rule_20_a_transfer_is_given_up_when_commits_have_stopped() -> None:
+    bench, suspicion_us = _handing_over(behind=2)
+    bench.pass_time(suspicion_us // 2)
+    bench.accept("b", bench.group.log.last_index - 1)
+    bench.pass_time(suspicion_us - 1)
+    assert not bench.group.can_propose()
+    bench.accept("c", 1)  # heard, and reached: nobody deposes the leader
+    bench.pass_time(suspicion_us // 4)
+    assert bench.group.can_propose()
+
+
+def test_rule_20_a_transfer_does_not_wait_for_a_successor_that_alone_is_slow() -> None:
+    """With c everything commits at once, and appends need not wait: how far b comes is no reason to."""
+    bench, suspicion_us = _handing_over(behind=5)
+    bench.accept("c")
+    for index in range(bench.group.log.last_index - 4, bench.group.log.last_index - 1):
+        bench.pass_time(suspicion_us // 2)
+        bench.accept("c")
+        bench.accept("b", index)
+    assert bench.group.can_propose()
+
+
+def test_rule_20_who_was_told_to_stand_has_the_time_that_an_election_needs() -> None:
+    """The same seed: the successor was told in the last moment, and the leader proposed again 29 ms later.
+    With that entry its log was the longer one. It refused its vote (rule 13), and was elected itself."""
+    bench, suspicion_us = _handing_over(behind=1)
+    bench.accept("c")  # the last commit
+    bench.pass_time(suspicion_us - 1)
+    bench.accept("b")
+    assert ("b", TimeoutNow(0, 1)) in bench.sent()
+    bench.pass_time(suspicion_us - 1)
+    assert not bench.group.can_propose()
+    bench.accept("b")
+    bench.pass_time(suspicion_us // 4)
+    assert bench.group.can_propose()
+
+
+def test_rule_26_the_time_that_a_leader_slept_is_no_time_of_its_successor() -> None:
+    bench, suspicion_us = _handing_over(behind=1)
+    bench.now += 2 * suspicion_us
+    bench.group.forgive(2 * suspicion_us, bench.now)
+    bench.group.tick(bench.now)
+    bench.accept("b")
+    assert ("b", TimeoutNow(0, 1)) in bench.sent()
+
+
 def test_rule_20_the_successor_stands_without_a_pre_vote() -> None:
     bench = Bench()
     bench.append("b", 1, (1, 0), [])
@@ -410,6 +483,21 @@ def test_rule_34_late_refusals_change_nothing() -> None:
     last = bench.group.log.last_index
     bench.step("b", AppendReply(0, bench.group.term, False, 40, 1, last - 1))
     assert [m.prev_index for to, m in bench.sent() if to == "b" and isinstance(m, Append)] == [40]
+
+
+def test_rule_34_the_refusal_of_an_old_term_names_no_append() -> None:
+    """Seed 730260 of 24 November, theme two_leaders: an append of n1's term 2, behind entry 28, came when
+    n1 led again, in term 5, with 27 entries. A refusal of term 5 that named 28 was nonsense to n1."""
+    follower = Bench([1, 1, 1])
+    follower.append("b", 5, (4, 1), [])
+    follower.sent()
+    follower.append("b", 2, (28, 2), [])
+    ((_, refusal),) = follower.sent()
+    leader = Bench([1, 1, 1], hard=HardState(4, "", 1))
+    leader.elect()
+    assert leader.group.term == 5
+    leader.step("b", refusal)
+    assert leader.sent() == []
 
 
 def test_rule_34_a_late_acceptance_ends_no_probe() -> None:
