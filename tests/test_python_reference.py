@@ -6,7 +6,6 @@ who changes a signature is shown the line to write.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -94,7 +93,7 @@ def test_the_page_has_an_address_of_each_kind() -> None:
 
 def fields(cls: type) -> list[str]:
     """Its fields, then its properties."""
-    own = getattr(cls, "_fields", None) or [one.name for one in dataclasses.fields(cls)]
+    own = cls.__match_args__  # type: ignore[attr-defined]  # in the order in which one is made
     properties = [name for name, value in vars(cls).items() if isinstance(value, property)]
     return [*own, *properties]
 

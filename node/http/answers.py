@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +17,19 @@ import msgpack
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from allsource.cluster.protocol.requests import AppendResult, PartitionPage, StreamPage
+from allsource.cluster.protocol.requests import (
+    AppendResult,
+    MarkState,
+    PartitionPage,
+    StreamPage,
+    TagPage,
+    make_token,
+)
 from allsource.node.http.bodies import MSGPACK
 from allsource.node.http.holder import holder_of
 from allsource.node.http.rawjson import is_json
 from allsource.storage.model.events import BINARY, Event
+from allsource.storage.model.partition import tag_of
 from allsource.storage.model.times import rfc3339
 
 JSON_TYPE = "application/json"
@@ -115,6 +123,31 @@ def stream_page(form: str, page: StreamPage) -> bytes:
     return _page(form, facts, page.events())
 
 
+def tag_page(form: str, page: TagPage, types: Collection[str]) -> bytes:
+    """The body of the answer to a read by tag; of these types alone, if there are any."""
+    facts = {
+        "tag": page.tag,
+        "partition": page.partition,
+        "last_number": page.last_number,
+        "next_from": page.next_from or None,
+    }
+    events = page.events()
+    if types:
+        events = [event for event in events if event.type in types]
+    return _page(form, facts, events)
+
+
+def mark(state: MarkState) -> dict[str, Any]:
+    """The body of the answer to a read of a mark; `token` is null if it was never moved."""
+    return {
+        "partition": state.partition,
+        "name": state.name,
+        "position": state.position,
+        "generation": state.generation,
+        "token": make_token(state.partition, state.index) if state.index else None,
+    }
+
+
 def partition_page(form: str, page: PartitionPage) -> bytes:
     """The body of the answer to a read of a partition."""
     facts = {
@@ -137,9 +170,12 @@ def _event_json(event: Event) -> bytes:
         metadata = event.metadata
     elif event.metadata:
         metadata, extra = _base64(event.metadata), extra + b',"metadata_encoding":"base64"'
+    tag = ""
+    if event.tag_number:
+        tag = f'"tag":{_quote(tag_of(event.stream))},"tag_number":{event.tag_number},'
     head = (
         f'{{"id":"{UUID(bytes=event.id)}","stream":{_quote(event.stream)},"version":{event.version},'
-        f'"partition":{event.partition},"position":{event.position},"type":{_quote(event.type)},'
+        f'"partition":{event.partition},"position":{event.position},{tag}"type":{_quote(event.type)},'
         f'"timestamp":"{rfc3339(event.timestamp_us)}"'
     )
     return b'%b,"data":%b,"metadata":%b%b}' % (head.encode(), data, metadata, extra)
@@ -162,6 +198,8 @@ def _event_map(event: Event) -> dict[str, Any]:
         "data": event.data,
         "metadata": event.metadata or None,
     }
+    if event.tag_number:
+        found["tag"], found["tag_number"] = tag_of(event.stream), event.tag_number
     if event.encoding != BINARY and is_json(event.data):
         found["encoding"] = "json"
     if event.metadata and is_json(event.metadata):

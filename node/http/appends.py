@@ -3,14 +3,16 @@
 ::
 
     body   = {"expected_version"?: expected, "events": [event, ...]}            one stream, in the path
-    body   = {"streams": [{"stream", "expected_version"?, "events"}, ...]}      several, all or nothing
+    body   = {"streams"?: [{"stream", "expected_version"?, "events"}, ...],     several, all or nothing
+              "expected_tag"?: number, "marks"?: [mark, ...], "partition"?: number}
+    mark   = {"name": str, "position": number, "generation"?: number}
     event  = {"id"?: UUID, "type": str, "data": value, "metadata"?: value,
               "encoding"?: "json" | "base64", "metadata_encoding"?: "json" | "base64"}
 
 `expected_version` is "any" if it is left out. Without an `id` the door makes one, and a retry of the
 same body is a second event; who wants safe retries sends ids. In a JSON body `data` is any JSON value, and
 what is stored is its bytes, as they stand there. In a msgpack body it is bin: binary data, or JSON text
-with `"encoding": "json"`.
+with `"encoding": "json"`. Marks may stand without streams; then `partition` says whose they are.
 
 The two kinds of body are read by `json_bodies` and `msgpack_bodies` into the same `Draft`s, of which
 requests are made here.
@@ -27,7 +29,16 @@ from uuid import UUID
 
 from allsource.cluster.protocol.requests import AppendRequest
 from allsource.config.schema import Limits
-from allsource.storage.model.append import AppendPart, partition_of_append, too_many_bytes
+from allsource.storage.model.append import (
+    AppendPart,
+    check_expected_tag,
+    check_marks,
+    partition_of_append,
+    too_many_bytes,
+)
+from allsource.storage.model.arguments import NUMBER_MAX, shown
+from allsource.storage.model.chunks import pack_chunks
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import InvalidRequest, TooLarge
 from allsource.storage.model.events import (
     BINARY,
@@ -38,11 +49,12 @@ from allsource.storage.model.events import (
     new_event_id,
     too_many_events,
 )
-from allsource.storage.model.expected import parse_expected
-from allsource.storage.model.packing import pack
-from allsource.storage.model.partition import check_stream_id
+from allsource.storage.model.expected import ANY, parse_expected
+from allsource.storage.model.partition import check_own_stream, check_stream_id
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+NO_PARTITION = -1
 
 
 class Content(NamedTuple):
@@ -72,27 +84,69 @@ class StreamDraft(NamedTuple):
     events: Sequence[EventDraft]
 
 
+class MarkDraft(NamedTuple):
+    """A mark of a body; nothing of it is checked."""
+
+    name: Any
+    position: Any
+    generation: Any
+
+
+class AppendDraft(NamedTuple):
+    """What a body appends. What a caller left out is None, or empty."""
+
+    streams: Sequence[StreamDraft]
+    expected_tag: Any = None
+    marks: Sequence[MarkDraft] = ()
+    partition: Any = None
+
+
 def request_of(
-    drafts: Sequence[StreamDraft], limits: Limits, partitions: int, stream: str | None = None
+    draft: AppendDraft, limits: Limits, partitions: int, stream: str | None = None
 ) -> AppendRequest:
     """The request of `POST /v1/append`, or of `POST /v1/streams/{stream}/events` with that `stream`."""
     if stream is not None:
-        parts = [_part(stream, drafts[0], "", limits)]
-    elif drafts:
-        parts = [_named_part(draft, f"streams[{i}]", limits) for i, draft in enumerate(drafts)]
+        check_own_stream(stream)
+        parts = [_part(stream, draft.streams[0], "", limits)]
+    elif draft.streams or draft.marks:
+        parts = [_named_part(one, f"streams[{i}]", limits) for i, one in enumerate(draft.streams)]
     else:
-        raise InvalidRequest("streams: must be a list of at least one")
-    partition_of_append(parts, partitions)
-    _check_count(sum(len(draft.events) for draft in drafts), limits)
-    size = sum(len(part.blob) for part in parts)
+        raise InvalidRequest("streams: must be a list of at least one, unless there are marks")
+    marks = tuple([Mark(*mark) for mark in draft.marks])
+    check_marks(marks)
+    request = AppendRequest(tuple(parts), _expected_tag(draft), marks, _partition(draft))
+    if request.expected_tag != ANY:
+        check_expected_tag(request)
+    partition_of_append(request, partitions)
+    _check_count(sum(len(one.events) for one in draft.streams), limits)
+    size = sum(part.size for part in parts)
     if size > limits.append_bytes_max:
         raise too_many_bytes(limits.append_bytes_max, size)
-    return AppendRequest(tuple(parts))
+    return request
+
+
+def _expected_tag(draft: AppendDraft) -> int:
+    expected = draft.expected_tag
+    if expected is None:
+        return ANY
+    if type(expected) is not int or not 0 <= expected <= NUMBER_MAX:
+        raise InvalidRequest(f"expected_tag: a number from 0, not {shown(expected)}")
+    return expected
+
+
+def _partition(draft: AppendDraft) -> int:
+    partition = draft.partition
+    if partition is None:
+        return NO_PARTITION
+    if type(partition) is not int or not 0 <= partition <= NUMBER_MAX:
+        raise InvalidRequest(f"partition: a number from 0, not {shown(partition)}")
+    return partition
 
 
 def _named_part(draft: StreamDraft, where: str, limits: Limits) -> AppendPart:
     try:
         check_stream_id(draft.stream)
+        check_own_stream(draft.stream)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}.stream: {error.message}") from error
     return _part(draft.stream, draft, f"{where}.", limits)
@@ -111,11 +165,11 @@ def _part(stream: str, draft: StreamDraft, where: str, limits: Limits) -> Append
     packed = [_event(event, f"{where}events[{i}]", limits) for i, event in enumerate(draft.events)]
     if len({event[0] for event in packed}) != len(packed):
         raise InvalidRequest(f"{where}events: {SAME_ID}")
-    return AppendPart(stream, expected, pack(packed))
+    return AppendPart(stream, expected, pack_chunks(packed, compress=False))
 
 
 def _event(draft: EventDraft, where: str, limits: Limits) -> tuple[bytes, str, bytes, bytes, int]:
-    """One event as a blob holds it (see `storage.model.events`)."""
+    """One event as a chunk holds it (see `storage.model.chunks`)."""
     try:
         check_event_type(draft.type)
     except InvalidRequest as error:

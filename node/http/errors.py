@@ -24,11 +24,13 @@ from allsource.storage.model.errors import (
     CheckpointsUnsupported,
     EventIdConflict,
     InvalidRequest,
+    MarkRefused,
     NotFound,
     NotOwner,
     OutcomeUnknown,
     TooLarge,
     Unavailable,
+    WrongExpectedTag,
     WrongExpectedVersion,
 )
 
@@ -41,6 +43,8 @@ STATUS_OF = {
     InvalidRequest: 400,
     NotFound: 404,
     WrongExpectedVersion: 409,
+    WrongExpectedTag: 409,
+    MarkRefused: 409,
     EventIdConflict: 409,
     CheckpointExists: 409,
     CheckpointsUnsupported: 501,

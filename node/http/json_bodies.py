@@ -10,7 +10,16 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from allsource.node.http import rawjson
-from allsource.node.http.appends import Content, EventDraft, StreamDraft, as_json, content_encoding
+from allsource.node.http.appends import (
+    AppendDraft,
+    Content,
+    EventDraft,
+    MarkDraft,
+    StreamDraft,
+    as_json,
+    content_encoding,
+)
+from allsource.storage.model.append import MARKS_MAX
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import BINARY
 
@@ -39,24 +48,40 @@ class _NamedStream(rawjson.Item):
     expected_version: Raw | UnsetType = UNSET
 
 
+class _Mark(rawjson.Item):
+    name: Raw
+    position: Raw
+    generation: Raw | UnsetType = UNSET
+
+
 class _Several(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    streams: list[_NamedStream]
+    streams: list[_NamedStream] | UnsetType = UNSET
+    expected_tag: Raw | UnsetType = UNSET
+    marks: list[_Mark] | UnsetType = UNSET
+    partition: Raw | UnsetType = UNSET
 
 
 class _Name(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: Raw
 
 
-def one_stream(body: bytes, events_max: int) -> list[StreamDraft]:
+def one_stream(body: bytes, events_max: int) -> AppendDraft:
     """The body of an append to one stream."""
-    return [_stream(rawjson.decode(body, _OneStream, events_max), "")]
+    return AppendDraft([_stream(rawjson.decode(body, _OneStream, events_max), "")])
 
 
-def several_streams(body: bytes, events_max: int) -> list[StreamDraft]:
+def several_streams(body: bytes, events_max: int) -> AppendDraft:
     """The body of an append to several."""
     # Streams are counted too, and each has an event.
-    found = rawjson.decode(body, _Several, 2 * events_max)
-    return [_stream(fields, f"streams[{i}].") for i, fields in enumerate(found["streams"])]
+    found = rawjson.decode(body, _Several, 2 * events_max + MARKS_MAX)
+    streams = [_stream(fields, f"streams[{i}].") for i, fields in enumerate(found.get("streams", ()))]
+    marks = [_mark(fields, f"marks[{i}].") for i, fields in enumerate(found.get("marks", ()))]
+    return AppendDraft(streams, _scalar(found, "expected_tag", ""), marks, _scalar(found, "partition", ""))
+
+
+def _mark(fields: dict[str, Any], where: str) -> MarkDraft:
+    generation = _scalar(fields, "generation", where) if "generation" in fields else 0
+    return MarkDraft(_scalar(fields, "name", where), _scalar(fields, "position", where), generation)
 
 
 def name_in(body: bytes) -> Any:

@@ -13,32 +13,41 @@ import msgpack
 
 from allsource.node.http import rawjson
 from allsource.node.http.appends import (
+    AppendDraft,
     Content,
     EventDraft,
+    MarkDraft,
     StreamDraft,
     as_json,
     content_encoding,
     placed,
 )
+from allsource.storage.model.append import MARKS_MAX, too_many_marks
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import BINARY, too_many_events
 
 
-def one_stream(body: bytes, events_max: int) -> list[StreamDraft]:
+def one_stream(body: bytes, events_max: int) -> AppendDraft:
     """The body of an append to one stream."""
     reader = _Reader(body, events_max)
     fields = {"expected_version": reader.scalar, "events": reader.events}
-    drafts: list[StreamDraft] = reader.whole(lambda: [reader.stream(fields, "")])
-    return drafts
+    draft: AppendDraft = reader.whole(lambda: AppendDraft([reader.stream(fields, "")]))
+    return draft
 
 
-def several_streams(body: bytes, events_max: int) -> list[StreamDraft]:
+def several_streams(body: bytes, events_max: int) -> AppendDraft:
     """The body of an append to several."""
     reader = _Reader(body, events_max)
-    fields: dict[str, list[StreamDraft]] = reader.whole(
-        lambda: reader.fields({"streams": reader.streams}, "")
+    known = {
+        "streams": reader.streams,
+        "expected_tag": reader.scalar,
+        "marks": reader.marks,
+        "partition": reader.scalar,
+    }
+    found: dict[str, Any] = reader.whole(lambda: reader.fields(known, ""))
+    return AppendDraft(
+        found.get("streams", []), found.get("expected_tag"), found.get("marks", []), found.get("partition")
     )
-    return fields.get("streams", [])
 
 
 def name_in(body: bytes) -> Any:
@@ -97,17 +106,35 @@ class _Reader:
 
     def items(self, read: _Read, where: str) -> list[Any]:
         """A list of ours. Each item ends up being an event or having one."""
-        if not self._next_is(0x90, 0x9F, 0xDC, 0xDD):
-            raise InvalidRequest(f"{where}: must be a list of at least one")
-        claimed = self._unpacker.read_array_header()
+        claimed = self.length(where)
         if claimed > self._events_left:
             asked = self._events_max - self._events_left + claimed
             raise placed(where, too_many_events(self._events_max, asked))
         return [read(f"{where}[{i}].") for i in range(claimed)]
 
+    def length(self, where: str) -> int:
+        """The length that a list of ours claims."""
+        if not self._next_is(0x90, 0x9F, 0xDC, 0xDD):
+            raise InvalidRequest(f"{where}: must be a list of at least one")
+        claimed: int = self._unpacker.read_array_header()
+        return claimed
+
     def streams(self, where: str) -> list[StreamDraft]:
         known = {"stream": self.scalar, "expected_version": self.scalar, "events": self.events}
         return self.items(lambda place: self.stream(known, place), where)
+
+    def marks(self, where: str) -> list[MarkDraft]:
+        claimed = self.length(where)
+        if claimed > MARKS_MAX:
+            raise placed(where, too_many_marks(claimed))
+        return [self.mark(f"{where}[{i}].") for i in range(claimed)]
+
+    def mark(self, where: str) -> MarkDraft:
+        found = self.fields(dict.fromkeys(("name", "position", "generation"), self.scalar), where)
+        for key in ("name", "position"):
+            if key not in found:
+                raise InvalidRequest(f"{where[:-1]}: {key!r} is missing")
+        return MarkDraft(found["name"], found["position"], found.get("generation", 0))
 
     def stream(self, known: Mapping[str, _Read], where: str) -> StreamDraft:
         found = self.fields(known, where)

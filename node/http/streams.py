@@ -16,12 +16,16 @@ from allsource.cluster.protocol.requests import (
     AppendResult,
     ClusterView,
     DescribeCluster,
+    MarkState,
     PartitionPage,
+    ReadMark,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
     Result,
     StreamPage,
+    TagPage,
     parse_token,
 )
 from allsource.config.schema import Limits
@@ -29,16 +33,18 @@ from allsource.node.http import answers, json_bodies, msgpack_bodies
 from allsource.node.http.appends import request_of
 from allsource.node.http.bodies import body_bytes_max, read_body
 from allsource.node.http.holder import holder_of
-from allsource.node.http.queries import Query, partition_in, stream_of
+from allsource.node.http.queries import Query, mark_in, partition_in, stream_of, tag_in
 from allsource.storage.model.errors import AllsourceError, Overloaded
-from allsource.storage.model.partition import partition_of
+from allsource.storage.model.partition import partition_of, partition_of_tag
 
 DEFAULT_LIMIT = 100
 
 EVENT_ROOM = 300
 """Bytes of an answer that each event takes besides its data."""
 
-_R = TypeVar("_R", AppendResult, StreamPage, PartitionPage, ClusterView)
+Page = StreamPage | PartitionPage | TagPage
+
+_R = TypeVar("_R", AppendResult, StreamPage, PartitionPage, TagPage, MarkState, ClusterView)
 
 
 class Service(Protocol):
@@ -74,6 +80,8 @@ class Streams:
             web.get(f"{stream}/events", self.read_stream),
             web.get(stream, self.stream),
             web.get("/v1/partitions/{partition:[^/]+}/events", self.read_partition),
+            web.get("/v1/partitions/{partition:[^/]+}/marks/{name:[^/]+}", self.mark),
+            web.get("/v1/tags/{tag:[^/]+}/events", self.read_tag),
             web.get("/v1/cluster", self.cluster),
         ]
 
@@ -157,6 +165,36 @@ class Streams:
         body = await holder_of(request).work(_effort(page), lambda: answers.partition_page(form, page))
         return answers.answer(body, form)
 
+    async def read_tag(self, request: web.Request) -> web.Response:
+        """A page of the events of all streams with a tag, by their numbers under it."""
+        query = Query(request, "from", "limit", "direction", "consistency", "token", repeated="type")
+        tag, types = tag_in(request), query.types("type")
+        asked = ReadTag(
+            tag,
+            from_number=query.number("from", 0),
+            limit=min(query.number("limit", DEFAULT_LIMIT), self._limits.read_events_max),
+            forward=query.choice("direction", "forward", "backward"),
+            types=types,
+            local=not query.choice("consistency", "linearizable", "local"),
+            token=self._token(query, partition_of_tag(tag, self._partitions)),
+        )
+        form = answers.form_of(request)
+        page = await self._ask(request, asked, query, TagPage)
+        body = await holder_of(request).work(_effort(page), lambda: answers.tag_page(form, page, types))
+        return answers.answer(body, form)
+
+    async def mark(self, request: web.Request) -> web.Response:
+        """Where a mark of a partition is."""
+        query = Query(request, "consistency", "token")
+        partition = partition_in(request, self._partitions)
+        asked = ReadMark(
+            partition,
+            mark_in(request),
+            local=not query.choice("consistency", "linearizable", "local"),
+            token=self._token(query, partition),
+        )
+        return answers.respond(request, answers.mark(await self._ask(request, asked, query, MarkState)))
+
     async def cluster(self, request: web.Request) -> web.Response:
         """Nodes, partitions and durability, as this node sees them."""
         view = await self._ask(request, DescribeCluster(), Query(request), ClusterView)
@@ -173,7 +211,7 @@ class Streams:
         holder = holder_of(request)
 
         def reply(outcome: Result | AllsourceError) -> None:
-            if isinstance(outcome, StreamPage | PartitionPage) and not holder.hold_page(_size(outcome)):
+            if isinstance(outcome, Page) and not holder.hold_page(_size(outcome)):
                 outcome = Overloaded("too many answers wait to be read; try again later")
             if not answer.done():  # the handler may have been cancelled: the node is going down
                 answer.set_result(outcome)
@@ -189,13 +227,15 @@ class Streams:
         return outcome
 
 
-def _effort(page: StreamPage | PartitionPage) -> int:
+def _effort(page: Page) -> int:
     """How many bytes of a body would take as long to parse as it takes to make an answer of the page."""
     return _size(page) // 4
 
 
-def _size(page: StreamPage | PartitionPage) -> int:
-    """About what a page and its answer hold: each blob as it is and once more as JSON, and around each
+def _size(page: Page) -> int:
+    """About what a page and its answer hold: each chunk unpacked and once more as JSON, and around each
     event its facts."""
-    blobs = {id(chunk.blob): 2 * len(chunk.blob) for chunk in page.chunks}  # chunks may share one
-    return sum(blobs.values()) + EVENT_ROOM * sum(chunk.take for chunk in page.chunks)
+    size = 0
+    for run in page.runs:
+        size += 2 * max(run.chunk.raw_size, len(run.chunk.data)) + EVENT_ROOM * run.take
+    return size

@@ -23,6 +23,7 @@ from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.consensus.messages import ReadResult, RoleChange
 from allsource.cluster.membership.router import HERE, SEND_BACK, Forward, RequestRouter, Unroutable
 from allsource.cluster.protocol.requests import (
+    TYPES_MAX,
     AppendRequest,
     ClusterView,
     DescribeCluster,
@@ -57,9 +58,6 @@ SWEEP_S = 0.010
 
 TIMEOUT_MS_MAX = 600_000
 """Longest deadline that is honoured; what asks for more gets this."""
-
-TYPES_MAX = 64
-"""Event types that a read by tag may ask for."""
 
 
 class Service:

@@ -269,9 +269,7 @@ def check_append(request: AppendRequest, limits: AppendLimits) -> list[CheckedEv
 def check_marks(marks: Sequence[Mark]) -> None:
     """Raise `InvalidRequest` or `TooLarge` unless these may be the marks of an append."""
     if len(marks) > MARKS_MAX:
-        raise TooLarge(
-            f"an append moves at most {MARKS_MAX} marks; split it", limit=MARKS_MAX, actual=len(marks)
-        )
+        raise too_many_marks(len(marks))
     for name, position, generation in marks:
         check_name(name, "a mark")
         for what, number in (("position", position), ("generation", generation)):
@@ -289,6 +287,11 @@ def check_expected_tag(request: AppendRequest) -> None:
     tags = {tag_of(part.stream) for part in request.parts}
     if len(tags) != 1 or "" in tags:
         raise InvalidRequest("expected_tag is for an append whose streams all have the same {tag}")
+
+
+def too_many_marks(actual: int) -> TooLarge:
+    """The refusal of an append that moves more than `MARKS_MAX` marks."""
+    return TooLarge(f"an append moves at most {MARKS_MAX} marks; split it", limit=MARKS_MAX, actual=actual)
 
 
 def too_many_bytes(most: int, actual: int) -> TooLarge:

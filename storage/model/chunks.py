@@ -94,8 +94,8 @@ def pack_events(
 ) -> tuple[Chunk, ...]:
     """The chunks of these events, in order."""
     if events and isinstance(events[0], Event):
-        events = [NewEvent.again(event) for event in cast("Sequence[Event]", events)]
-    return pack_chunks(events, compress=compress)
+        return pack_chunks([NewEvent.again(cast(Event, event)) for event in events], compress=compress)
+    return pack_chunks(cast("Sequence[NewEvent]", events), compress=compress)
 
 
 def pack_chunks(events: Sequence[PackedEvent], *, compress: bool = True) -> tuple[Chunk, ...]:

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 from uuid import UUID
 
 from allsource.storage.model.arguments import shown
@@ -123,7 +123,7 @@ class NewEvent(_Fields):
         return _made(event.type, event.data, event.metadata, event.encoding, event.id)
 
     @classmethod
-    def _make(cls, fields: Iterable[Any]) -> Self:
+    def _make(cls, fields: Iterable[Any]) -> Self:  # type: ignore[override]
         """What `_replace` makes is checked as well."""
         id, type, data, metadata, encoding = fields
         return cls(type, data, metadata, encoding, id)
@@ -205,7 +205,7 @@ _MAKE_ONE = 'make one with NewEvent.json("OrderPlaced", {"total": 42})'
 
 def as_events(events: Events) -> Sequence[NewEvent]:
     """The events of an append; raises `InvalidRequest` that says what came instead of them."""
-    if isinstance(events, NewEvent):
+    if isinstance(events, NewEvent):  # first: as a tuple, it is a sequence too
         return (events,)
     if not isinstance(events, Sequence) or isinstance(events, str | bytes | bytearray | memoryview):
         raise InvalidRequest(
@@ -216,7 +216,7 @@ def as_events(events: Events) -> Sequence[NewEvent]:
             raise InvalidRequest(f"events[{number}] must be a NewEvent, not {shown(event)}; {_MAKE_ONE}")
     if not events:
         raise InvalidRequest("events is empty: an append needs at least one event for each stream")
-    return events
+    return cast("Sequence[NewEvent]", events)
 
 
 def check_event_type(value: object) -> None:

@@ -50,7 +50,7 @@ _SCALARS = frozenset((str, int, bool, type(None)))
 
 def _is_plain(value: Any) -> bool:
     """Whether these are the types of JSON themselves, and no number is infinite or none."""
-    pending = [(value,)]
+    pending: list[Any] = [(value,)]
     while pending:
         inside = pending.pop()
         if type(inside) is dict:

@@ -16,10 +16,15 @@ def append(
     expected: int = ANY,
     expected_tag: int = ANY,
     marks: Sequence[Mark] = (),
+    compress: bool = False,
 ) -> AppendRequest:
-    """An append to one or several streams; a part may bring its own expected version."""
+    """An append to one or several streams; a part may bring its own expected version. Not compressed, so
+    that it is as large as its events."""
     return AppendRequest(
-        tuple(AppendPart(p[0], p[2] if len(p) > 2 else expected, pack_events(p[1])) for p in parts),
+        tuple(
+            AppendPart(p[0], p[2] if len(p) > 2 else expected, pack_events(p[1], compress=compress))
+            for p in parts
+        ),
         expected_tag,
         tuple(marks),
     )

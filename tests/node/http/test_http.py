@@ -13,14 +13,23 @@ import aiohttp
 import msgpack
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
-from allsource.cluster.protocol.requests import AppendPart, AppendRequest, ReadPartition, ReadStream
+from allsource.cluster.protocol.requests import (
+    TYPES_MAX,
+    AppendPart,
+    AppendRequest,
+    ReadPartition,
+    ReadStream,
+    ReadTag,
+)
 from allsource.config.schema import Limits
 from allsource.node.http.app import make_app
 from allsource.node.http.server import HttpServer
+from allsource.storage.model.chunks import pack_events
 from allsource.storage.model.errors import AllsourceError
-from allsource.storage.model.events import BINARY, encode_blob
-from allsource.storage.model.partition import partition_of
+from allsource.storage.model.events import BINARY
+from allsource.storage.model.partition import partition_of, partition_of_tag
 from tests.foreign import foreign_event
 from tests.toy_service import ToyService
 
@@ -251,8 +260,8 @@ async def test_what_a_native_client_calls_json_and_is_not_goes_out_as_base64(
     http: TestClient[Any, Any], service: ToyService
 ) -> None:
     evil = b'1},{"id":"forged"'
-    blob = encode_blob([foreign_event("T", evil, metadata=b"\xff")])
-    service.store.append(AppendRequest((AppendPart("s", -1, blob),)))
+    chunks = pack_events([foreign_event("T", evil, metadata=b"\xff")])
+    service.store.append(AppendRequest((AppendPart("s", -1, chunks),)))
     _, page = await get(http, "/v1/streams/s/events")
     [only] = page["events"]
     assert base64.b64decode(only["data"]) == evil
@@ -347,7 +356,7 @@ async def test_stream_ids_are_url_decoded(
     answer = await http.post(url, json={"events": [event()]})
     assert answer.status == 201, await answer.text()
     assert (await answer.json())["stream"] == stream
-    assert [s.stream for s in service.store.chunks[partition_of(stream)]] == [stream]
+    assert [s.stream for s in service.store.runs[partition_of(stream)]] == [stream]
     status, page = await get(http, url)  # type: ignore[arg-type]
     assert (status, page["events"][0]["stream"]) == (200, stream)
 
@@ -462,3 +471,187 @@ async def test_the_server_listens_stops_and_says_when_a_port_is_taken(service: T
     await first.stop()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", second._port)
+
+
+# -- tags and marks
+
+
+async def several(http: TestClient[Any, Any], body: dict[str, Any]) -> Any:
+    answer = await http.post("/v1/append", json=body)
+    return answer.status, await answer.json()
+
+
+def to(stream: str, *types: str) -> dict[str, Any]:
+    return {"stream": stream, "events": [{"type": name, "data": name} for name in types]}
+
+
+async def test_events_of_a_tagged_stream_show_their_tag_and_number(http: TestClient[Any, Any]) -> None:
+    await several(http, {"streams": [to("a{t}", "A", "B"), to("b{t}", "A")]})
+    await several(http, {"streams": [to("plain", "A")]})
+    status, page = await get(http, "/v1/tags/t/events")
+    assert status == 200
+    assert [(one["stream"], one["tag"], one["tag_number"]) for one in page["events"]] == [
+        ("a{t}", "t", 1),
+        ("a{t}", "t", 2),
+        ("b{t}", "t", 3),
+    ]
+    assert (page["tag"], page["last_number"], page["next_from"]) == ("t", 3, None)
+    _, of_stream = await get(http, "/v1/streams/b%7Bt%7D/events")
+    assert of_stream["events"] == page["events"][2:]
+    _, plain = await get(http, "/v1/streams/plain/events")
+    assert not {"tag", "tag_number"} & plain["events"][0].keys()
+    answer = await http.get("/v1/tags/t/events", headers={"Accept": "application/msgpack"})
+    unpacked = msgpack.unpackb(await answer.read())
+    assert [(one["tag"], one["tag_number"]) for one in unpacked["events"]] == [("t", 1), ("t", 2), ("t", 3)]
+
+
+async def test_a_tag_is_read_in_pages_in_both_directions_and_by_type(
+    http: TestClient[Any, Any], service: ToyService
+) -> None:
+    await several(http, {"streams": [to("a{t}", "A", "B", "A", "C", "A")]})
+
+    async def numbers(query: str) -> tuple[list[int], int | None]:
+        status, page = await get(http, f"/v1/tags/t/events{query}")
+        assert status == 200, page
+        return [one["tag_number"] for one in page["events"]], page["next_from"]
+
+    assert await numbers("?limit=2") == ([1, 2], 3)
+    assert await numbers("?from=3&limit=9") == ([3, 4, 5], None)
+    assert await numbers("?direction=backward&limit=2") == ([5, 4], 3)
+    assert await numbers("?type=B&type=C") == ([2, 4], None)
+    assert await numbers("?type=B&limit=1") == ([], 2)
+    assert await numbers("?type=none") == ([], None)
+    await numbers("?consistency=local&type=A")
+    asked = service.seen[-1]
+    assert isinstance(asked, ReadTag)
+    assert (asked.local, asked.types) == (True, ("A",))
+    assert await get(http, "/v1/tags/nothing/events") == (
+        200,
+        {"tag": "nothing", "partition": partition_of_tag("nothing"), "last_number": 0, "next_from": None}
+        | {"events": []},
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/v1/tags/%7Bt%7D/events",
+        "/v1/tags/%ff/events",
+        "/v1/tags/t/events?from=0",
+        "/v1/tags/t/events?from=1&from=2",
+        "/v1/tags/t/events?" + "&".join(["type=T"] * (TYPES_MAX + 1)),
+        "/v1/tags/t/events?type=",
+        "/v1/partitions/32/marks/m",
+        "/v1/partitions/1/marks/%20m",
+        "/v1/partitions/1/marks/m?from=1",
+        "/v1/partitions/1/marks/m?token=2:7",
+    ],
+)
+async def test_tags_and_marks_that_are_none_are_refused(http: TestClient[Any, Any], url: str) -> None:
+    answer = await http.get(URL(url, encoded=True))
+    assert (answer.status, (await answer.json())["error"]) == (400, "invalid")
+
+
+async def test_an_expected_tag(http: TestClient[Any, Any]) -> None:
+    status, _ = await several(http, {"streams": [to("a{t}", "A", "B")], "expected_tag": 0})
+    assert status == 201
+    status, refused = await several(http, {"streams": [to("b{t}", "A")], "expected_tag": 1})
+    assert status == 409
+    assert {key: refused[key] for key in ("error", "tag", "expected", "actual", "definite")} == {
+        "error": "wrong_expected_tag",
+        "tag": "t",
+        "expected": 1,
+        "actual": 2,
+        "definite": True,
+    }
+    assert (await several(http, {"streams": [to("b{t}", "A")], "expected_tag": 2}))[0] == 201
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+async def test_marks_are_moved_with_events_and_alone(http: TestClient[Any, Any], form: str) -> None:
+    async def post(value: dict[str, Any]) -> Any:
+        if form == "json":
+            return await several(http, value)
+        for stream in value.get("streams", ()):
+            for one in stream["events"]:
+                one["data"] = one["data"].encode()
+        answer = await http.post(
+            "/v1/append", data=msgpack.packb(value), headers={"Content-Type": "application/msgpack"}
+        )
+        return answer.status, await answer.json()
+
+    partition = partition_of("a")
+    url = f"/v1/partitions/{partition}/marks/m"
+    never = {"partition": partition, "name": "m", "position": 0, "generation": 0, "token": None}
+    assert await get(http, url) == (200, never)
+    status, body = await post({"streams": [to("a", "A")], "marks": [{"name": "m", "position": 5}]})
+    assert status == 201
+    assert await get(http, url) == (200, never | {"position": 5, "token": body["token"]})
+    alone = {"partition": partition, "marks": [{"name": "m", "position": 1, "generation": 2}]}
+    status, body = await post(alone)
+    assert (status, body["streams"], body["partition"]) == (201, [], partition)
+    assert (await post(alone))[0] == 200, "they are there already"
+    status, refused = await post(
+        {"streams": [to("a", "A")], "marks": [{"name": "m", "position": 9, "generation": 1}]}
+    )
+    assert status == 409
+    assert [refused[key] for key in ("error", "name", "position", "generation")] == [
+        "mark_refused",
+        "m",
+        1,
+        2,
+    ]
+    assert (await get(http, "/v1/streams/a"))[1]["current_version"] == 1, "all or nothing"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "at least one"),
+        ({"streams": []}, "at least one"),
+        ({"marks": []}, "at least one"),
+        ({"marks": [{"name": "m", "position": 1}]}, "partition"),
+        ({"marks": [{"name": "m", "position": 1}], "partition": 32}, "partition"),
+        ({"marks": [{"name": "m", "position": 1}], "partition": -1}, "partition"),
+        ({"marks": [{"name": "m", "position": 1}], "partition": "1"}, "partition"),
+        ({"marks": [{"name": "m", "position": 1}], "partition": True}, "partition"),
+        ({"marks": [{"position": 1}], "partition": 1}, "name"),
+        ({"marks": [{"name": "m"}], "partition": 1}, "position"),
+        ({"marks": [{"name": "", "position": 1}], "partition": 1}, "empty"),
+        ({"marks": [{"name": 7, "position": 1}], "partition": 1}, "a mark is a string"),
+        ({"marks": [{"name": "m", "position": -1}], "partition": 1}, "position"),
+        ({"marks": [{"name": "m", "position": 2**63}], "partition": 1}, "position"),
+        ({"marks": [{"name": "m", "position": 1.0}], "partition": 1}, "position"),
+        ({"marks": [{"name": "m", "position": True}], "partition": 1}, "position"),
+        ({"marks": [{"name": "m", "position": 1, "generation": None}], "partition": 1}, "generation"),
+        ({"marks": [{"name": "m", "position": 1, "more": 1}], "partition": 1}, "more"),
+        ({"marks": [{"name": "m", "position": 1}] * 2, "partition": 1}, "once"),
+        ({"marks": {"name": "m", "position": 1}, "partition": 1}, "list"),
+        ({"streams": [to("a{t}", "A")], "expected_tag": -1}, "expected_tag"),
+        ({"streams": [to("a{t}", "A")], "expected_tag": "1"}, "expected_tag"),
+        ({"streams": [to("a{t}", "A")], "expected_tag": 2**63}, "expected_tag"),
+        ({"streams": [to("a", "A")], "expected_tag": 0}, "same {tag}"),
+        ({"streams": [to("$a", "A")]}, "store's own"),
+        ({"streams": [to("a", "A")], "partition": 31}, "partition"),
+    ],
+)
+async def test_appends_that_are_none_are_refused(
+    http: TestClient[Any, Any], service: ToyService, body: dict[str, Any], words: str
+) -> None:
+    for data, kind in ((json.dumps(body).encode(), "json"), (msgpack.packb(body), "msgpack")):
+        if kind == "msgpack" and b"events" in data:
+            continue  # their data is bin there
+        answer = await http.post("/v1/append", data=data, headers={"Content-Type": f"application/{kind}"})
+        refused = await answer.json()
+        assert (answer.status, refused["error"]) == (400, "invalid")
+        assert words in refused["message"], kind
+    assert service.seen == [], "no node was asked"
+
+
+async def test_nobody_appends_to_a_stream_of_the_stores_own(
+    http: TestClient[Any, Any], service: ToyService
+) -> None:
+    status, refused = await append(http, "$all", event())
+    assert (status, refused["error"]) == (400, "invalid")
+    assert service.seen == []
+    assert (await get(http, "/v1/streams/$all"))[0] == 404, "it may be read"

@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allsource.config.schema import Limits
 from allsource.node.http import json_bodies, msgpack_bodies, rawjson
+from allsource.node.http.appends import AppendDraft, request_of
 from allsource.node.http.rawjson import SURROGATES_MAX, is_json
+from allsource.storage.model.append import MARKS_MAX
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import InvalidRequest, TooLarge
 from tests.json_values import JSON_VALUES
 from tests.memory import at_most
@@ -20,6 +24,7 @@ from tests.memory import at_most
 MIB = 1 << 20
 EVENTS_MAX = 10_000
 STREAM = b'{"stream":1,"events":[]}'
+MARK = b'{"name":"m","position":1}'
 TINY = b'{"type":1,"data":1}'
 
 
@@ -39,6 +44,7 @@ JSON_BOMBS = {
     "one key a million times": b"{" + b'"events":[],' * MIB + b'"events":[]}',
     "more events than are taken": b'{"events":[' + b",".join([TINY] * 600_000) + b"]}",
     "more streams than are taken": b'{"streams":[' + b",".join([STREAM] * 400_000) + b"]}",
+    "more marks than are taken": b'{"marks":[' + b",".join([MARK] * 400_000) + b"]}",
     "depth": b"[" * (12 * MIB),
     "depth in data": around(b"[" * (12 * MIB)),
     "white space": b" " * (12 * MIB),
@@ -69,7 +75,7 @@ DATA = {
 def test_data_is_checked_and_never_built(name: str) -> None:
     data = DATA[name]
     with at_most(4 * len(data) + 4 * MIB):  # the body, what is kept, what is looked at for its depth
-        [draft] = json_bodies.one_stream(around(data), EVENTS_MAX)
+        [draft] = json_bodies.one_stream(around(data), EVENTS_MAX).streams
         assert draft.events[0].data.raw == data
         assert is_json(data)
 
@@ -83,6 +89,8 @@ MSGPACK_BOMBS = {
     "data of lists": EVENTS + b"\x91\x82\xa4type\xa1T\xa4data" + array(8 * MIB) + b"\x90" * (8 * MIB),
     "keys that are lists": b"\xdf\x00\x40\x00\x00" + b"\x90\x90" * (4 * MIB),
     "a stream that is a list": b"\x81\xa7streams\x91\x81\xa6stream" + b"\x91" * (8 * MIB),
+    "claimed marks": b"\x81\xa5marks" + array(2**32 - 1),
+    "marks that are lists": b"\x81\xa5marks" + array(1024) + b"\x90" * (8 * MIB),
     "claims in claims": array(2**32 - 1) * MIB,
 }
 
@@ -95,13 +103,27 @@ def test_a_msgpack_bomb_is_refused_small(name: str, read: Any) -> None:
         read(body, EVENTS_MAX)
 
 
+@pytest.mark.parametrize("bodies", [json_bodies, msgpack_bodies])
+def test_as_many_marks_as_are_taken(bodies: Any) -> None:
+    def drafted(count: int) -> AppendDraft:
+        value = {"marks": [{"name": f"m{n}", "position": n} for n in range(count)], "partition": 3}
+        body = json.dumps(value).encode() if bodies is json_bodies else msgpack.packb(value)
+        draft: AppendDraft = bodies.several_streams(body, 1)
+        return draft
+
+    request = request_of(drafted(MARKS_MAX), Limits(), 32)
+    assert request.marks[-1] == Mark(f"m{MARKS_MAX - 1}", MARKS_MAX - 1, 0)
+    with pytest.raises(TooLarge, match="marks"):
+        request_of(drafted(MARKS_MAX + 1), Limits(), 32)
+
+
 def test_as_many_events_as_are_taken() -> None:
     body = b'{"events":[' + b",".join([TINY] * 50) + b"]}"
-    assert len(json_bodies.one_stream(body, 50)[0].events) == 50
+    assert len(json_bodies.one_stream(body, 50).streams[0].events) == 50
     with pytest.raises(TooLarge):
         json_bodies.one_stream(body, 49)
     packed = msgpack.packb({"streams": [{"events": [{"type": 1, "data": b""}] * 25}] * 2})
-    assert len(msgpack_bodies.several_streams(packed, 50)) == 2
+    assert len(msgpack_bodies.several_streams(packed, 50).streams) == 2
     with pytest.raises(TooLarge):
         msgpack_bodies.several_streams(packed, 49)
 
@@ -144,7 +166,9 @@ def test_the_bytes_of_any_data_come_out_of_any_formatting(
         fields = {"type": "T", "data": data, "metadata": metadata, "encoding": "json"}
         events.append({key: fields[key] for key in order})
     body = json.dumps({"expected_version": 3, "events": events}, indent=indent, ensure_ascii=is_ascii)
-    [draft] = json_bodies.one_stream(body.encode(errors="surrogatepass") if is_ascii else body.encode(), 9)
+    [draft] = json_bodies.one_stream(
+        body.encode(errors="surrogatepass") if is_ascii else body.encode(), 9
+    ).streams
     assert draft.expected == 3
     for (data, metadata), found in zip(contents, draft.events, strict=True):
         assert json.loads(found.data.raw) == data
@@ -171,8 +195,6 @@ def test_what_is_json_here_is_json_for_python_too(text: str) -> None:
     ],
 )
 def test_half_a_pair_in_an_id_or_a_type_is_refused(field: str, value: str) -> None:
-    from allsource.config.schema import Limits
-    from allsource.node.http.appends import request_of
 
     fields = {"type": '"T"', "data": '"\\ud800"'} | {field: value}
     event = ",".join(f'"{key}":{raw}' for key, raw in fields.items())
@@ -183,7 +205,7 @@ def test_half_a_pair_in_an_id_or_a_type_is_refused(field: str, value: str) -> No
 
 def test_half_pairs_are_kept_up_to_a_number() -> None:
     half = b'"' + b"\\ud800" * SURROGATES_MAX + b'"'
-    assert json_bodies.one_stream(around(half), 9)[0].events[0].data.raw == half
+    assert json_bodies.one_stream(around(half), 9).streams[0].events[0].data.raw == half
     with pytest.raises(InvalidRequest, match="half a surrogate pair"):
         json_bodies.one_stream(around(half[:-1] + b'\\ud800"'), 9)
 

@@ -19,7 +19,8 @@ from allsource.node.http import answers, json_bodies
 from allsource.node.http.connection import AHEAD_MAX
 from allsource.node.http.door import PACKETS_PER_TURN, DoorLimits
 from allsource.node.http.patience import Patience
-from allsource.storage.model.events import BINARY, NewEvent, encode_blob
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.events import BINARY, NewEvent
 from tests.node.http_door import Door, post
 from tests.toy_service import ToyService
 from tests.waiting import until
@@ -123,8 +124,8 @@ async def test_a_client_that_is_quick_enough_is_left_alone() -> None:
 
 
 def fill(service: ToyService, size: int, events: int) -> None:
-    blob = encode_blob([NewEvent("T", b"x" * (size // events), encoding=BINARY) for _ in range(events)])
-    service.store.append(AppendRequest((AppendPart("s", -1, blob),)))
+    made = [NewEvent("T", b"x" * (size // events), encoding=BINARY) for _ in range(events)]
+    service.store.append(AppendRequest((AppendPart("s", -1, pack_events(made)),)))
 
 
 async def test_bodies_beyond_the_budget_are_503_before_they_are_read() -> None:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 import allsource.node.daemon  # loads every error that a node can raise
+from allsource.cluster.protocol.requests import TYPES_MAX
 from allsource.config.schema import Limits
 from allsource.node.http.app import make_app
 from allsource.node.http.errors import status_of
@@ -100,7 +101,13 @@ def parameters(section: str) -> list[Parameter]:
 
 
 def url_of(route: str) -> str:
-    return route.split()[1].replace("{stream}", "s").replace("{partition}", "1").replace("{name}", "n")
+    return (
+        route.split()[1]
+        .replace("{stream}", "s")
+        .replace("{partition}", "1")
+        .replace("{name}", "n")
+        .replace("{tag}", "t")
+    )
 
 
 ROUTES = [route for route in sections() if "/v1" in route]
@@ -129,6 +136,10 @@ def tries() -> Iterator[tuple[str, str, str, bool]]:
                 yield from ((route, name, value, False) for value in ("0", "-1", str(2**63), "x"))
             elif name == "token":
                 yield route, name, "nonsense", False
+            elif name == "type":
+                assert allowed == f"up to {TYPES_MAX} types"
+                yield from ((route, name, value, True) for value in ("T", "ü", "x" * 128))
+                yield from ((route, name, value, False) for value in ("", "x" * 129, "\x00"))
             else:
                 yield from ((route, name, value, True) for value in allowed.split(", "))
                 yield route, name, "nonsense", False

@@ -46,8 +46,10 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     assert statuses == []
 
 
-def damage(storage: MemoryStorage, partition: int = P) -> None:
-    """From now on no record of the partition can be read."""
+def damage(cluster: Cluster, node_id: str, partition: int = P) -> None:
+    """From now on no record of the partition can be read at this node, and none is at hand."""
+    storage = cluster.storages[node_id]
+    cluster.members[node_id].pages._entries._recent.clear()
     real_at, real = storage.entries_at, storage.entries
 
     def entries_at(wanted: int, indexes: Sequence[int]) -> list[Entry]:
@@ -79,7 +81,7 @@ async def test_a_read_at_the_leader_is_answered_by_another_replica_and_the_leade
         stream, leader, others = await cluster_with_an_event(cluster)
         leader_id = leader.core.node_id
         led_before = [p for p in range(8) if leader.replica.is_leader(p)]
-        damage(cluster.storages[leader_id])
+        damage(cluster, leader_id)
         page = await cluster.ask(leader_id, ReadStream(stream))
         assert isinstance(page, StreamPage), page
         assert page.current_version == 1
@@ -96,7 +98,7 @@ async def test_it_says_so_everywhere() -> None:
         _, leader, others = await cluster_with_an_event(cluster)
         leader_id = leader.core.node_id
         assert cluster.views[leader_id].is_ready
-        damage(cluster.storages[leader_id])
+        damage(cluster, leader_id)
         await cluster.ask(leader_id, ReadPartition(P))
         view = cluster.views[leader_id]
         assert view.waits_for() == [
@@ -116,7 +118,7 @@ async def test_it_says_so_everywhere() -> None:
 async def test_a_local_read_at_a_follower_goes_to_another_replica() -> None:
     async with Cluster(3) as cluster:
         stream, leader, (follower, _) = await cluster_with_an_event(cluster)
-        damage(cluster.storages[follower])
+        damage(cluster, follower)
         for _ in range(3):
             page = await cluster.ask(follower, ReadStream(stream, local=True))
             assert isinstance(page, StreamPage)
@@ -169,7 +171,7 @@ async def test_a_leader_that_cannot_read_what_a_follower_needs_leaves_it_to_anot
         for _ in range(4):
             answer = await cluster.ask(leader_id, append((stream, events(3, size=300_000))))
             assert isinstance(answer, AppendResult)
-        damage(cluster.storages[leader_id])
+        damage(cluster, leader_id)
         cluster.start(one)
         await until(lambda: not leader.replica.hosts(P), "the leader to meet the damage")
         await until(lambda: cluster.members[one].replica.commit_index(P) >= answer.index, "catching up")
@@ -182,7 +184,7 @@ async def test_a_retry_whose_first_attempt_cannot_be_read_is_answered_elsewhere(
         stream, leader, _ = await cluster_with_an_event(cluster)
         request = append((stream, events()))
         first = await cluster.ask(leader.core.node_id, request)
-        damage(cluster.storages[leader.core.node_id])
+        damage(cluster, leader.core.node_id)
         again = await cluster.ask(leader.core.node_id, request)
         assert isinstance(again, AppendResult), again
         assert (again.index, again.duplicate) == (first.index, True)
@@ -193,7 +195,7 @@ async def test_a_restart_remembers_it_until_all_of_it_is_whole() -> None:
         stream, leader, _ = await cluster_with_an_event(cluster)
         leader_id = leader.core.node_id
         storage = cluster.storages[leader_id]
-        damage(storage)
+        damage(cluster, leader_id)
         await cluster.ask(leader_id, ReadStream(stream))
         cluster.kill(leader_id)
         del storage.entries_at, storage.entries  # readable again; but who knows what else is damaged

@@ -60,6 +60,7 @@ class Core:
     can_propose = is_leader
     propose = is_leader
     entry_term = is_leader
+    next_index = is_leader
 
 
 class World:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from allsource.config.schema import Limits
 from allsource.storage.model.answers import AppendResult
 from allsource.storage.model.append import (
     AppendLimits,
+    AppendPart,
     AppendRequest,
     Known,
     Unmet,
     answer_again,
+    append_part,
     check_append,
     decide,
     result_of,
 )
-from allsource.storage.model.entry import EVENTS, Entry, Place, make_entry
+from allsource.storage.model.entry import EVENTS, Entry, Mark, NewAppend, Place, make_entry
 from allsource.storage.model.errors import EventIdConflict
+from allsource.storage.model.events import NewEvent
+from allsource.storage.model.expected import ANY
 from allsource.storage.model.log import MarkAt
 from allsource.storage.model.partition import tag_of
 
@@ -55,6 +61,14 @@ class PureLog:
             if isinstance(answer, EventIdConflict):
                 raise answer
             return answer
+        return result_of(self._add(decision).stored(0), duplicate=False)
+
+    def turn(self, *requests: AppendRequest) -> Entry:
+        """Do all of these, which must be independent of one another, in one entry."""
+        decided = [decide(request, check_append(request, Limits()), self) for request in requests]
+        return self._add(*(one for one in decided if isinstance(one, NewAppend)))
+
+    def _add(self, *appends: NewAppend) -> Entry:
         entry = make_entry(
             partition=self.partition,
             index=len(self.entries) + 1,
@@ -62,14 +76,53 @@ class PureLog:
             kind=EVENTS,
             first_position=self.entries[-1].next_position if self.entries else 1,
             timestamp_us=7,
-            appends=[decision],
+            appends=appends,
         )
         self.entries.append(entry)
-        for part in entry.parts:
-            self._heads[part.stream] = (part.last_version, entry.index)
-            self._ids[part.first_id] = Place(entry.index, 0)
-            if tag := tag_of(part.stream):
-                self._tags[tag] = (part.first_tag_number + part.count - 1, entry.index)
-        for mark in decision.append.marks:
-            self._marks[mark.name] = MarkAt(mark.position, mark.generation, entry.index, 0)
-        return result_of(entry.stored(0), duplicate=False)
+        for ordinal, (parts, marks) in enumerate(entry.appends):
+            for part in parts:
+                self._heads[part.stream] = (part.last_version, entry.index)
+                self._ids[part.first_id] = Place(entry.index, ordinal)
+                if tag := tag_of(part.stream):
+                    self._tags[tag] = (part.first_tag_number + part.count - 1, entry.index)
+            for name, position, generation in marks:
+                self._marks[name] = MarkAt(position, generation, entry.index, ordinal)
+        return entry
+
+
+# -- asking it
+
+Wanted = tuple[str, list[NewEvent]] | tuple[str, list[NewEvent], str | int]
+
+
+def events(count: int = 1, size: int = 10) -> list[NewEvent]:
+    return [NewEvent("Tested", b'"' + b"x" * size + b'"') for _ in range(count)]
+
+
+def parts(*wanted: Wanted) -> tuple[AppendPart, ...]:
+    return tuple(append_part(one[0], one[1], one[2] if len(one) > 2 else "any") for one in wanted)
+
+
+def request(*wanted: Wanted, marks: Sequence[Mark] = (), expected_tag: int = ANY) -> AppendRequest:
+    return AppendRequest(parts(*wanted), expected_tag, tuple(marks))
+
+
+def moving(*marks: Mark) -> AppendRequest:
+    return AppendRequest((), ANY, marks, 0)
+
+
+def log_with(*requests: AppendRequest) -> PureLog:
+    log = PureLog(0)
+    for one in requests:
+        log.append(one)
+    return log
+
+
+def ask(log: PureLog, wanted: AppendRequest) -> NewAppend | Known | Unmet:
+    return decide(wanted, check_append(wanted, Limits()), log)
+
+
+def refusal(log: PureLog, wanted: AppendRequest) -> Unmet:
+    decision = ask(log, wanted)
+    assert isinstance(decision, Unmet)
+    return decision

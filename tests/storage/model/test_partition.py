@@ -12,9 +12,14 @@ from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.partition import (
     EntityId,
     PartitionKey,
+    check_name,
+    check_own_stream,
     check_stream_id,
+    check_tag,
     hash_tag,
     partition_of,
+    partition_of_tag,
+    tag_of,
 )
 
 good_ids = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=40).filter(
@@ -66,6 +71,106 @@ def test_partitions_are_in_range_and_follow_the_tag(stream: str, count: int) -> 
     partition = partition_of(stream, count)
     assert 0 <= partition < count
     assert partition == partition_of(hash_tag(stream), count) or "{" in hash_tag(stream)
+
+
+@pytest.mark.parametrize(
+    ("stream", "tag"),
+    [
+        ("{user1000}.following", "user1000"),
+        ("order-{7}", "7"),
+        ("foo{}{bar}", ""),
+        ("foo{{bar}}zap", "{bar"),
+        ("foo{bar}{zap}", "bar"),
+        ("foo{bar", ""),
+        ("foo}bar{", ""),
+        ("}{a}", "a"),
+        ("a{ b }", " b "),
+        ("plain", ""),
+        ("{a}", "a"),
+        ("$own{a}", ""),
+        ("${a}", ""),
+        ("own${a}", "a"),
+        ("{$}", "$"),
+    ],
+)
+def test_the_tag_that_numbers_a_streams_events(stream: str, tag: str) -> None:
+    assert tag_of(stream) == tag
+    if tag:
+        check_tag(tag)
+        assert partition_of_tag(tag) == partition_of(stream)
+
+
+@given(good_ids | good_ids.map(lambda name: f"a{{{name}}}"), st.integers(1, 1024))
+def test_what_a_stream_is_tagged_with_can_be_asked_for(stream: str, count: int) -> None:
+    if len(stream.encode()) <= 128 and (tag := tag_of(stream)):
+        check_tag(tag)
+        assert partition_of_tag(tag, count) == partition_of(stream, count)
+
+
+@given(st.text(max_size=140))
+def test_what_can_be_asked_for_is_the_tag_of_a_stream(tag: str) -> None:
+    try:
+        check_tag(tag)
+    except InvalidRequest:
+        return
+    check_stream_id(f"{{{tag}}}")
+    assert tag_of(f"{{{tag}}}") == tag
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("", "not empty, without braces"),
+        ("{order-7}", "without braces"),
+        ("a}", "without braces"),
+        (7, "a tag is a string"),
+        (None, "a tag is a string"),
+        (b"a", "a tag is a string"),
+        ("a\0", "control"),
+        ("a\ud800", "surrogate"),
+        ("a" * 127, "128 bytes"),
+        ("é" * 64, "128 bytes"),
+    ],
+)
+def test_bad_tags_are_refused_with_the_rule(value: object, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        check_tag(value)
+
+
+def test_the_longest_tag_and_one_that_ends_in_white_space() -> None:
+    for tag in ("a" * 126, "é" * 63, " a ", "{"):
+        check_tag(tag)
+
+
+@pytest.mark.parametrize("stream", ["$", "$a", "${t}", "$$"])
+def test_the_stores_own_streams(stream: str) -> None:
+    check_stream_id(stream)
+    with pytest.raises(
+        InvalidRequest, match=r"names that begin with \$ are the store's own; choose another"
+    ):
+        check_own_stream(stream)
+
+
+@pytest.mark.parametrize("stream", ["a$", "-$", "{$}"])
+def test_streams_of_users(stream: str) -> None:
+    check_own_stream(stream)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("", "a mark must not be empty"),
+        (5, "a mark is a string, not int"),
+        ("x" * 129, "a mark has at most 128 bytes of UTF-8"),
+        ("é" * 65, "a mark has at most 128 bytes of UTF-8"),
+        ("a\nb", "a mark must not hold control characters"),
+        ("a ", "mark 'a ' must not begin or end with white space"),
+        ("a\ud800b", "a mark must be valid Unicode"),
+    ],
+)
+def test_a_name_is_refused_as_what_it_names(value: object, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{says}"):
+        check_name(value, "a mark")
 
 
 @given(good_ids)
