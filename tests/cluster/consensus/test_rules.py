@@ -344,7 +344,7 @@ def _handing_over(behind: int) -> tuple[Bench, int]:
     bench.elect()
     bench.accept("b")
     for _ in range(behind):
-        bench.group.propose(part(), 0)
+        bench.group.propose(one_append(), 0)
     bench.sync()
     bench.sent()
     bench.group.transfer("b", bench.now)
