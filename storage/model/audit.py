@@ -3,8 +3,9 @@
 The promise "indexes are the log" (storage.interface) can only be checked from outside the code that
 keeps it, so this walks the raw records once, replays what they mean, and asks the indexes for exactly
 that. Every expected row is looked up; then the rows are counted. All found and the same number means
-that nothing is missing and nothing is left over. What is held in memory are the streams' heads. An event
-id that was appended twice shows as the row of the first append, which points to the second.
+that nothing is missing and nothing is left over. (Where one entry moves a mark several times, the last
+of them is looked up, the others are counted.) Streams' heads, tags' numbers and marks are held in memory.
+An event id that was appended twice shows as the row of the first append, which points to the second.
 
 Pure: the backend hands in the records and answers the lookups. Faults are sentences for an operator.
 """
