@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from time import time_ns
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from allsource.config.schema import Limits
 from allsource.storage.embedded.questions import (
@@ -53,6 +53,9 @@ _PAGE_OF_EACH = 100
 
 class EventStreamRepository(ABC):
     """See the module's page. Use it in `async with`."""
+
+    _keeps_chunks: ClassVar[bool] = True
+    """Whether chunks are stored as they are packed; if not, compressing them is lost work."""
 
     def __init__(
         self,
@@ -138,7 +141,9 @@ class EventStreamRepository(ABC):
         `TooLarge`, `Overloaded`, `DiskFull` (nothing happened) or `OutcomeUnknown` (reopen and retry, with
         the same ids).
         """
-        return await self._append_checked(append_request("appends", appends, expected_tag, marks))
+        return await self._append_checked(
+            append_request("appends", appends, expected_tag, marks, compress=self._keeps_chunks)
+        )
 
     async def move_marks(self, partition: int, marks: Iterable[Mark]) -> AppendResult:
         """Move marks of a partition, all or none, durable when it returns; raises `MarkRefused`."""

@@ -169,9 +169,11 @@ def append_request(
     expected_tag: int | None,
     marks: Iterable[object],
     partition: int = -1,
+    *,
+    compress: bool = True,
 ) -> AppendRequest:
     """The append of a caller's values; raises `InvalidRequest`. `argument` as in `append_parts`."""
-    parts = append_parts(argument, appends)
+    parts = append_parts(argument, appends, compress=compress)
     moved = []
     for number, mark in enumerate(marks):
         if not isinstance(mark, tuple | list) or len(mark) != 3:

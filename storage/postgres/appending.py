@@ -1,7 +1,7 @@
 """One append inside a transaction: take the partition's lock, decide, and write.
 
 The decision is `storage.model.append`'s, put to what is there *after* the lock was taken. The statement
-that writes (`tables.RECORD`) moves a stream only from the version that was seen then. So those who change
+that writes (`tables`) moves a stream only from the version that was seen then. So those who change
 streams by hand, without the lock, are noticed: `LostRace`.
 """
 
@@ -21,7 +21,7 @@ from allsource.storage.model.events import Event
 from allsource.storage.model.log import MarkAt
 from allsource.storage.model.partition import tag_of
 from allsource.storage.postgres.driver import driver
-from allsource.storage.postgres.tables import EVENT_COLUMNS, RECORD, Recording, events_of
+from allsource.storage.postgres.tables import EVENT_COLUMNS, Recording, events_of
 
 _LOOK = "SELECT * FROM lock_for_append($1, $2, $3, $4, $5)"
 _APPENDED = f"""
@@ -113,7 +113,7 @@ class Appending:
             expected=[part.expected if part.expected >= 0 else None for part in parts],
         )
         try:
-            moved = await connection.fetchval(RECORD, *recording.arguments())
+            moved = await connection.fetchval(recording.statement, *recording.arguments())
         except driver().UniqueViolationError as error:
             raise LostRace from error
         if moved != recording.moved_count:

@@ -17,7 +17,7 @@ from allsource.storage.model.entry import Entry, decode_entry
 from allsource.storage.model.errors import Corrupt
 from allsource.storage.postgres import log_tables
 from allsource.storage.postgres.driver import all_errors
-from allsource.storage.postgres.tables import RECORD, Recording
+from allsource.storage.postgres.tables import Recording
 
 EVENTS_MAX = 1000
 """Events in one transaction, about."""
@@ -93,7 +93,7 @@ class Projection:
         if not done:
             return False
         async with self._connection.transaction():
-            moved = await self._connection.fetchval(RECORD, *recording.arguments())
+            moved = await self._connection.fetchval(recording.statement, *recording.arguments())
             if moved != recording.moved_count:
                 raise Corrupt(
                     "event_streams or marks were changed by hand: one is not where it was copied last"

@@ -3,7 +3,7 @@
 The same promises as the other repositories, kept by a database instead of a log of our own. An append is
 one transaction: it locks its partition's row, so that positions are given without gaps and become visible
 in order; it looks at what is there *after* it got the lock; it decides as the others do; and it writes
-with one statement that only moves a stream from the version that it saw (`tables.RECORD`).
+with one statement that only moves a stream from the version that it saw (`tables`).
 
 What becomes of an append when something breaks::
 
@@ -63,6 +63,8 @@ _INFO = "stream_id, partition_id, current_version, created_at, updated_at"
 
 class PostgresEventStreamRepository(EventStreamRepository):
     """See the module's page. Use it in `async with`."""
+
+    _keeps_chunks = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from allsource.storage.model.entry import Mark, Part
 from allsource.storage.model.events import Event
 from allsource.storage.model.partition import tag_of
 
-RECORD = """
+_APPENDED = """
 WITH wanted AS (
     SELECT stream_id, partition_id, before, version, expected,
            timestamptz 'epoch' + created_us * interval '1 microsecond' AS created_at,
@@ -48,14 +48,6 @@ WITH wanted AS (
     FROM unnest($8::integer[], $9::bigint[], $10::bigint[], $11::bigint[])
          AS e (partition_id, last_position, timestamp_us, log_index)
     WHERE p.partition_id = e.partition_id
-), marked AS (
-    INSERT INTO marks AS m (partition_id, name, position, generation, append_position)
-    SELECT * FROM unnest($28::integer[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[])
-    ON CONFLICT (partition_id, name) DO UPDATE
-    SET position = excluded.position, generation = excluded.generation,
-        append_position = excluded.append_position
-    WHERE (m.generation, m.position) < (excluded.generation, excluded.position)
-    RETURNING 1
 ), stored AS (
     INSERT INTO events
         (id, stream_id, version, partition_id, position, tag, tag_number, event_type, payload, metadata,
@@ -72,9 +64,21 @@ WITH wanted AS (
                 $25::bytea[], $26::bytea[], $27::smallint[])
          WITH ORDINALITY AS e (part, stream_id, tag, id, event_type, data, metadata, encoding, number)
 )
-SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved) + (SELECT count(*) FROM marked)
 """
-"""Takes `Recording.arguments()`, answers how many streams and marks it moved.
+_COUNT = "SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM moved)"
+_MARKED = """, marked AS (
+    INSERT INTO marks AS m (partition_id, name, position, generation, append_position)
+    SELECT * FROM unnest($28::integer[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[])
+    ON CONFLICT (partition_id, name) DO UPDATE
+    SET position = excluded.position, generation = excluded.generation,
+        append_position = excluded.append_position
+    WHERE (m.generation, m.position) < (excluded.generation, excluded.position)
+    RETURNING 1
+)
+"""
+_RECORD = f"{_APPENDED} {_COUNT}"
+_RECORD_WITH_MARKS = f"{_APPENDED} {_MARKED} {_COUNT} + (SELECT count(*) FROM marked)"
+"""They take `Recording.arguments()` and answer how many streams and marks were moved.
 
 Each event has the number of its part. What the events of a part share is sent once for each part, in arrays
 of their own (a third less to send for a hundred events). Subscripts, because a join's plan would depend on
@@ -147,7 +151,7 @@ class Recording:
 
     @property
     def moved_count(self) -> int:
-        """How many streams and marks `RECORD` must move."""
+        """How many streams and marks the statement must move."""
         return len(self._streams) + len(self._marks)
 
     def add(
@@ -197,8 +201,13 @@ class Recording:
         else:
             moved.version, moved.updated_us = part.last_version, timestamp_us
 
+    @property
+    def statement(self) -> str:
+        """What records it."""
+        return _RECORD_WITH_MARKS if self._marks else _RECORD
+
     def arguments(self) -> list[Any]:
-        """What `RECORD` takes."""
+        """What the statement takes."""
         moved, ends = self._streams.values(), self._ends.values()
         return [
             list(self._streams),
@@ -214,7 +223,7 @@ class Recording:
             [end.log_index for end in ends],
             *_columns(self._parts, 8),
             *_columns(self._events, 8),
-            *_columns([(*key, *mark) for key, mark in self._marks.items()], 5),
+            *(_columns([(*key, *mark) for key, mark in self._marks.items()], 5) if self._marks else ()),
         ]
 
 
