@@ -79,6 +79,10 @@ class Invariants:
             self._remembered.append(violation)
             raise
 
+    def remember(self, promise: str, what: str) -> None:
+        """Raise this later."""
+        self._remembered.append(Violation(promise, what))
+
     def raise_remembered(self) -> None:
         """Raise the first violation that somebody swallowed."""
         if self._remembered:

@@ -88,6 +88,7 @@ def draw_mixed(random: Random, seed: int) -> Plan:
         faults=draw_faults(random, _draw_taste(random), nodes, consensus, duration_us),
         # Not from the same dice: what is drawn behind it should not depend on it.
         real_node=Random(f"node {seed}").random() < 0.4,
+        group_max=Random(f"group {seed}").choice((1, 2, 5, 1000)),
         minority=random.choice(("crash", "isolate", "as_is", "partly")),
     )
 

@@ -9,11 +9,23 @@ from unittest import mock
 from allsource.cluster.consensus.messages import RoleChange
 from allsource.node.member.driver import Driver
 from allsource.node.requests import tickets
+from allsource.node.requests.answering import Answering
 from allsource.node.requests.ingest import Ingest, _Rejection
+from allsource.node.requests.lanes import Lane, Proposed
 from allsource.node.requests.log_view import LogView
 from allsource.node.requests.reads import Barrier, Reads, _Read
 from allsource.node.requests.tickets import Ticket
-from allsource.storage.model.errors import AllsourceError, EventIdConflict, WrongExpectedVersion
+from allsource.storage.model import append
+from allsource.storage.model.append import AppendRequest, answer_again, result_of
+from allsource.storage.model.entry import Place, StoredAppend
+from allsource.storage.model.errors import (
+    AllsourceError,
+    EventIdConflict,
+    MarkRefused,
+    WrongExpectedTag,
+    WrongExpectedVersion,
+)
+from allsource.storage.model.log import MarkAt
 
 _read = Driver.read
 _serve = Reads.serve
@@ -49,12 +61,56 @@ def _forget_nothing(self: LogView) -> None:
     pass
 
 
+def _forget_all_but_numbers(self: LogView) -> None:
+    tags = self._tags
+    self._tags = type(tags)(0)
+    _forget(self)
+    self._tags = tags
+
+
+_forget = LogView.forget
+
+
 def _know_no_ids(self: LogView, first_event_id: bytes) -> None:
     return None
 
 
-def _every_conflict_settles(error: AllsourceError) -> bool:
-    return isinstance(error, WrongExpectedVersion | EventIdConflict)
+def _every_conflict_settles(error: AllsourceError, request: object) -> bool:
+    return isinstance(error, WrongExpectedVersion | WrongExpectedTag | EventIdConflict | MarkRefused)
+
+
+# -- grouping: each append of an entry is one of its own
+
+
+def _answer_neighbours(self: Proposed, most: int) -> Any:
+    if not self._answered:
+        self._tickets = self._tickets[1:] + self._tickets[:1]
+    return _answers(self, most)
+
+
+_answers = Proposed.answers
+
+
+def _answer_again_for_all(self: Answering, place: Place, ticket: Ticket) -> None:
+    (entry,) = self._entries.at(ticket.partition, [place.index])
+    assert isinstance(ticket.request, AppendRequest)
+    answer = answer_again(ticket.request, entry.stored(place.ordinal), entry.content(place.ordinal))
+    if isinstance(answer, EventIdConflict):
+        self.refuse(ticket, answer)
+    else:
+        whole = StoredAppend(entry.partition, entry.index, entry.first_position, entry.parts)
+        ticket.finish(result_of(whole, duplicate=True))
+
+
+def _drop_the_group(self: Ingest, lane: Lane, index: int) -> bool:
+    """Who met a conflict in the open group takes the rest of it with him."""
+    if lane.is_open and index >= lane.index:
+        lane.close()
+    return True
+
+
+def _heed_positions_alone(before: MarkAt, position: int, generation: int) -> bool:
+    return position > before.position
 
 
 def _never_in_doubt(self: Ticket) -> None:
@@ -87,7 +143,27 @@ NODE_MUTANTS = {
         "Heads are remembered over a change of leadership",
         lambda: _patched(LogView, "forget", _forget_nothing),
     ),
-    "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "index_of_append", _know_no_ids)),
+    "node-stale-numbers": (
+        "A tag's numbers are remembered over a change of leadership",
+        lambda: _patched(LogView, "forget", _forget_all_but_numbers),
+    ),
+    "node-no-ids": ("A retry is stored again", lambda: _patched(LogView, "place_of_append", _know_no_ids)),
+    "node-answers-neighbours": (
+        "An append is answered for its neighbour in the entry",
+        lambda: _patched(Proposed, "answers", _answer_neighbours),
+    ),
+    "node-answers-for-all": (
+        "A retry is answered for the whole entry",
+        lambda: _patched(Answering, "_answer_again", _answer_again_for_all),
+    ),
+    "node-conflict-drops": (
+        "A conflict drops the rest of the entry",
+        lambda: _patched(Ingest, "_is_proposed", _drop_the_group),
+    ),
+    "node-unfenced": (
+        "A mark obeys an older generation",
+        lambda: mock.patch.object(append, "moves", _heed_positions_alone),
+    ),
     "node-goes-on": (
         "A driver whose turn broke goes on",
         lambda: _patched(Driver, "_break", _tell_and_go_on),
@@ -103,5 +179,13 @@ NODE_MUTANTS = {
 }
 """By name: what is broken, and how to break it for a while."""
 
-NODE_THEMES = {"node-conflicts-settle": "late_requests", "node-goes-on": "shell"}
+NODE_THEMES = {
+    "node-conflicts-settle": "late_requests",
+    "node-goes-on": "shell",
+    "node-answers-neighbours": "node_grouped",
+    "node-answers-for-all": "node_grouped",
+    "node-conflict-drops": "node_grouped",
+    "node-stale-numbers": "node_grouped",
+    "node-unfenced": "node_grouped",
+}
 """The theme that is after a mistake, where it is not `node_code`."""

@@ -149,6 +149,8 @@ class Plan:
     faults: tuple[Fault, ...]
     real_node: bool
     """Whether the nodes run what `node/` has around the core (`node_code`), or a model (`service`)."""
+    group_max: int
+    """How many appends an entry may have: few, so that a turn sometimes makes several."""
     minority: str
     """What happens in phase two to the nodes that are not healed: `crash`, `isolate`, `as_is`, or `partly`:
     they are well, and some of their links stay cut."""

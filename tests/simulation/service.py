@@ -62,9 +62,6 @@ Answer = Placed | Conflict | Unmoved | Taken | NotHere | Lost | Seen
 
 Reply = Callable[[Answer], None]
 
-GROUP_MAX = 5
-"""Appends of one entry: few, so that a turn sometimes makes two."""
-
 
 class _Pending(NamedTuple):
     """An append that waits to be committed: `term` is that of the leadership."""
@@ -176,7 +173,7 @@ class Service(Door):
         if not core.is_leader(partition):
             reply(NotHere(core.leader_of(partition)))
             return
-        if len(draft.group) == GROUP_MAX:
+        if len(draft.group) == self._node.plan.group_max:
             self._propose(partition, draft)
         may_propose = core.can_propose(partition)
         place = Place(core.next_index(partition), len(draft.group))

@@ -17,17 +17,21 @@ from tests.simulation.service import Answer, Reply, Service
 # -- rules 6 and 27: answers
 
 
-class _AnswersByIndex(Service):
-    """KurrentDB #3472: what waits on a lost leadership is answered by whatever commits there."""
-
-    def role_changed(self, change: RoleChange) -> None:
-        pass
+class _AnswersWhateverIsThere(Service):
+    """Answers although there is no such append at its place, as by an entry of its own."""
 
     def _placed(self, partition: int, place: Place) -> Placed:
         entry = self._entry(partition, place.index)
         if place.ordinal < len(entry.appends):
             return super()._placed(partition, place)
         return Placed(entry.index, entry.term, entry.first_position, ())
+
+
+class _AnswersByIndex(_AnswersWhateverIsThere):
+    """KurrentDB #3472: what waits on a lost leadership is answered by whatever commits there."""
+
+    def role_changed(self, change: RoleChange) -> None:
+        pass
 
 
 class _KnowsNoIds(Draft):
@@ -80,7 +84,7 @@ class _DropsWhatFollowsAConflict(Service):
             super()._take(operation, reply)
 
 
-class _DropsWhatPrecedesAConflict(Service):
+class _DropsWhatPrecedesAConflict(_AnswersWhateverIsThere):
     """A refused append takes those with it that the entry has already."""
 
     def _take(self, operation: AppendOperation, reply: Reply) -> None:

@@ -15,6 +15,7 @@ from itertools import permutations
 from unittest import mock
 
 import allsource.cluster.consensus.log as log_module
+import allsource.node.requests.lanes as lanes_module
 from allsource.cluster.consensus.leadership import STUCK_SUSPICIONS_MAX
 from allsource.cluster.membership.placement import owners, replica_sets
 from tests.simulation.availability import Availability
@@ -89,7 +90,10 @@ class Simulation:
 
     def run(self) -> None:
         """All of it."""
-        with mock.patch.object(log_module, "TAIL_BYTES_MAX", self.plan.tail_bytes):
+        with (
+            mock.patch.object(log_module, "TAIL_BYTES_MAX", self.plan.tail_bytes),
+            mock.patch.object(lanes_module, "GROUP_APPENDS_MAX", self.plan.group_max),
+        ):
             self._run()
 
     def _run(self) -> None:
@@ -346,6 +350,7 @@ class Simulation:
         end = self.world.now + limit + plan.load.timeout_us
         while not done():
             if self.world.now >= end:
+                self.invariants.raise_remembered()
                 raise Violation("progress", f"not so within {limit} us: {what}")
             self.world.run_until(self.world.now + 5_000)
 

@@ -264,11 +264,17 @@ def _grouped(plan: Plan, random: Random) -> Plan:
     return replace(
         plan,
         turn_us=random.choice((1000, 5000)),
+        group_max=random.choice((3, 1000)),
         network=NetworkPlan(),
         disk=DiskPlan(50, random.choice((300, 5000))),
         load=load,
         faults=_scatter(plan, random, random.choice((2, 8)), kinds, (0.1, 0.8, 1.6)),
     )
+
+
+def _node_grouped(plan: Plan, random: Random) -> Plan:
+    """The same with the real node around the core."""
+    return replace(_grouped(plan, random), real_node=True)
 
 
 def _restarts(plan: Plan, random: Random) -> Plan:
@@ -386,6 +392,7 @@ THEMES: dict[str, tuple[float, Callable[[Plan, Random], Plan]]] = {
     "restarts": (0.2, _restarts),
     "shell": (0.5, _shell),
     "node_code": (0, _node_code),
+    "node_grouped": (0, _node_grouped),
     "slow_disks": (0, _slow_disks),
     "queues": (0, _queues),
     "idle": (0, _idle),
