@@ -29,7 +29,8 @@ def test_the_themes_that_catch_the_mutants_hold_without_them(theme: str) -> None
 
 def test_a_failing_plan_shrinks_to_one_that_fails_with_less() -> None:
     mutant = "rule-6-by-index"
-    failure = first_failure(range(SEEDS_MAX), mutant)
+    something_to_drop = [seed for seed in range(SEEDS_MAX) if plan_of(seed, mutant).faults]
+    failure = first_failure(something_to_drop, mutant)
     assert failure is not None
     plan = plan_of(failure.seed, mutant)
     smaller = shrink(plan, mutant)
