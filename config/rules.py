@@ -19,6 +19,9 @@ _WILDCARDS = frozenset(("0.0.0.0", "::"))
 EVENT_OVERHEAD_BYTES = 256
 """What one event may add to a frame beside its data: its stream's name (128 bytes at most), numbers,
 and msgpack's own bytes."""
+ENTRY_ROOM_BYTES = 1 << 20
+"""What else a frame needs: the marks of an append, or the small appends that share an entry. An entry that
+fits into no frame would reach no follower, and nothing behind it in its partition."""
 
 
 class Contradiction(NamedTuple):
@@ -86,12 +89,14 @@ def _sizes(limits: Limits) -> Iterator[Contradiction]:
         )
     for what in ("append", "read"):
         bytes_max, events_max = f"{what}_bytes_max", f"{what}_events_max"
-        least = getattr(limits, bytes_max) + EVENT_OVERHEAD_BYTES * getattr(limits, events_max)
+        events = EVENT_OVERHEAD_BYTES * getattr(limits, events_max)
+        least = getattr(limits, bytes_max) + events + ENTRY_ROOM_BYTES
         if limits.frame_bytes_max < least:
             yield Contradiction(
                 ("limits.frame_bytes_max", f"limits.{bytes_max}", f"limits.{events_max}"),
                 f"found {written_size(limits.frame_bytes_max)}; allowed: at least {bytes_max} + "
-                f"{EVENT_OVERHEAD_BYTES} x {events_max} ({written_size(least)})",
+                f"{EVENT_OVERHEAD_BYTES} x {events_max} + {written_size(ENTRY_ROOM_BYTES)} "
+                f"({written_size(least)})",
             )
 
 

@@ -86,8 +86,8 @@ class Limits:
 
     frame_bytes_max: Annotated[int, Size(64 * KIB, 1 * GIB)] = 16 * MIB
     """One frame of the peer protocol, in bytes; a larger one closes its connection. It must hold the
-    largest append and the largest page: at least `append_bytes_max + 256 x append_events_max` and
-    `read_bytes_max + 256 x read_events_max`. Raise it together with them. The same on every node."""
+    largest entry and the largest page: at least `append_bytes_max + 256 x append_events_max + 1MiB` and
+    `read_bytes_max + 256 x read_events_max + 1MiB`. Raise it together with them. The same on every node."""
 
     queue_capacity: Annotated[int, Count(1, 16_777_216)] = 65_536
     """Appends that wait for their turn in one node; beyond it they are refused (`QueueFull`, 503).

@@ -20,8 +20,10 @@ class ConsensusConfig:
     notice_us: int = 10_000
     """How long followers may wait to hear of a commit that no append carried to them."""
     append_bytes_max: int = 128 << 10
-    """Entries in one Append message, if it holds more than one. A follower takes it in one piece: some ten
-    milliseconds for a thousand small ones."""
+    """Entries in one Append message, if it holds more than one. A follower takes it in one piece. What it
+    costs to decode goes by appends, not by entries: 1.5 us for each, so 0.8 ms for 128 KiB of those of 250
+    bytes. One entry may be larger: as large as one append, or as what shares an entry
+    (`node.requests.lanes`)."""
     inflight_messages_max: int = 64
     inflight_bytes_max: int = 8 << 20
     uncommitted_bytes_max: int = 32 << 20

@@ -17,7 +17,8 @@ from allsource.storage.model.log import ConfigurationAt, PartitionState
 
 TAIL_BYTES_MAX = 1 << 20
 """Newest entries kept in memory for each partition, so that replication does not read the disk. In bytes of
-their records: as objects, entries of some 300 bytes take 3.4 times as much (110 MiB over 32 partitions)."""
+their records: with their heads as objects, entries take 2.5 times as much where an event has 150 bytes, and
+6.5 times where it has one (80 and 208 MiB over 32 partitions), however many appends share one."""
 
 
 class LogReader(Protocol):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from allsource.config.rules import ENTRY_ROOM_BYTES, EVENT_OVERHEAD_BYTES
+from allsource.node.requests.lanes import GROUP_APPENDS_MAX, GROUP_BYTES_MAX, size_in_record
+from allsource.storage.model.append import MARKS_MAX, STREAMS_MAX
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.entry import EVENTS, Entry, Mark, NewAppend, make_entry
 from tests.config.conftest import Faults, Load
+from tests.foreign import foreign_event
+from tests.storage.logs import new_append, part
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ from tests.config.conftest import Faults, Load
             "limits: {frame_bytes_max: 10MiB}\n",
             7,
             "limits.frame_bytes_max",
-            "found 10MiB; allowed: at least append_bytes_max + 256 x append_events_max (10692KiB)",
+            "found 10MiB; allowed: at least append_bytes_max + 256 x append_events_max + 1MiB (11716KiB)",
         ),
         (
             "limits:\n  read_bytes_max: 16MiB\n",
@@ -165,3 +172,38 @@ def test_clients_have_a_key_of_their_own(faults: Faults) -> None:
     (fault,) = faults(head + "nodes: [{id: n, host: h, port: 1, http_port: 2}]\n", whole=True)
     assert (fault.line, fault.key) == (3, "client_secret")
     assert "every client could be a node" in fault.message
+
+
+NUMBER_MAX = 2**63 - 1
+MESSAGE_BYTES = 256
+"""What a frame has around its one entry; less."""
+
+
+def entry_of(*appends: NewAppend) -> Entry:
+    return make_entry(
+        partition=1,
+        index=NUMBER_MAX,
+        term=NUMBER_MAX,
+        kind=EVENTS,
+        first_position=NUMBER_MAX,
+        timestamp_us=NUMBER_MAX,
+        appends=appends,
+    )
+
+
+def test_a_frame_has_room_for_the_longest_names_in_an_append() -> None:
+    """It is the events alone that `append_bytes_max` counts. An entry that fits into no frame stops its
+    partition for good."""
+    chunks = pack_events([foreign_event("t" * 128, b"1", id=bytes(16))])
+    streams = [f"{number:0127}}}" for number in range(STREAMS_MAX)]
+    marks = [Mark(f"{number:0128}", NUMBER_MAX, NUMBER_MAX) for number in range(MARKS_MAX)]
+    new = new_append(*[(stream, NUMBER_MAX, NUMBER_MAX, chunks) for stream in streams], marks=marks)
+    beside_events = len(entry_of(new).record) - STREAMS_MAX * len(chunks[0].data)
+    assert beside_events + MESSAGE_BYTES < ENTRY_ROOM_BYTES + EVENT_OVERHEAD_BYTES * STREAMS_MAX
+
+
+@pytest.mark.parametrize("stream", ["s", "s" * 128])
+def test_a_frame_has_room_for_the_appends_that_share_an_entry(stream: str) -> None:
+    new = part(stream, NUMBER_MAX, first_tag_number=NUMBER_MAX)
+    count = min(GROUP_APPENDS_MAX, GROUP_BYTES_MAX // size_in_record(new))
+    assert len(entry_of(*[new] * count).record) + MESSAGE_BYTES < ENTRY_ROOM_BYTES

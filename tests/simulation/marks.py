@@ -35,7 +35,7 @@ class _Known(NamedTuple):
 
 
 def marks(evidence: Evidence) -> list[str]:
-    """Marks move forward only, for those alone who were told so, and reads see it."""
+    """Checker 10: marks move forward only, for those alone who were told so, and reads see it."""
     complaints = []
     for (partition, name), moves in evidence.marks.items():
         for (before, _), (mark, place) in pairwise(moves):
