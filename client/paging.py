@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import NamedTuple
 
 from allsource.client.calls import Call
@@ -49,7 +48,7 @@ async def whole_stream(
             if found.next_from:
                 last = found.events[-1].version if found.events else 0
                 _check_advance(*((last, found.next_from) if first.forward else (found.next_from, last)))
-                ahead.append(await start(replace(first, from_version=found.next_from)))
+                ahead.append(await start(first._replace(from_version=found.next_from)))
             for event in found.events:
                 yield event
     finally:
@@ -68,7 +67,7 @@ async def scan(
         while todo or ahead:
             while todo and len(ahead) < PAGES_AHEAD:
                 partition, position = todo.popleft()
-                read = replace(first, partition=partition, from_position=position)
+                read = first._replace(partition=partition, from_position=position)
                 ahead.append(_Asked(await start(read), position))
             call, position = ahead.popleft()
             found: PartitionPage = await call.future

@@ -29,6 +29,7 @@ from allsource.cluster.protocol.message_codec import (
     encode_message,
 )
 from allsource.cluster.protocol.payload import unpack
+from allsource.cluster.protocol.quick import quick_requests
 from allsource.cluster.protocol.requests import Result
 from allsource.cluster.protocol.session import (
     BATCH_OVERHEAD_BYTES,
@@ -107,6 +108,7 @@ class ServerSession(Session[ServerEvent]):
         self.hello: Hello | None = None
         self._readers: dict[int, Callable[[list[Any]], ServerEvent]] = {}
         """Of the frames that the other side may send, once it is known who that is."""
+        self._takes_requests = False
 
     @property
     def queued_bytes(self) -> int:
@@ -158,7 +160,10 @@ class ServerSession(Session[ServerEvent]):
                 for kind, read in _READERS.items()
                 if kind.belongs(Sender.DIALLER, hello.role, hello.channel)
             }
+            self._takes_requests = Kind.REQUESTS in self._readers
             return self._established(hello)
+        if self._takes_requests and (asked := quick_requests(payload)) is not None:
+            return Requests(asked)
         frame = unpack(payload)
         read = self._readers.get(frame[0])
         if read is not None:

@@ -32,6 +32,7 @@ from allsource.cluster.protocol.payload import (
     malformed,
     unpack,
 )
+from allsource.cluster.protocol.quick import quick_results
 from allsource.cluster.protocol.requests import Request
 from allsource.storage.model.errors import TooLarge
 
@@ -187,6 +188,8 @@ class ClientSession(Session[DiallerEvent]):
                 return None
             self.welcome = welcome
             return self._established(welcome)
+        if (answers := quick_results(payload)) is not None:
+            return Results(answers)
         frame = unpack(payload, answers=True)
         if frame[0] == Kind.RESULTS:
             return Results(decode_results(frame))

@@ -147,7 +147,10 @@ class Shape:
     def _compiled_listed(self) -> Callable[..., tuple[Any, ...]]:
         first = list(self._head[:-1])
         items = [*first, *([] if self._number is None else [str(int(self._number))])]
-        items += [element.listed or f"value.{called}" for called, element in self.elements.items()]
+        if _is_named_tuple(self._make) and not any(element.listed for element in self.elements.values()):
+            items.append("*value")
+        else:
+            items += [element.listed or f"value.{called}" for called, element in self.elements.items()]
         return _compiled(f"lambda {', '.join([*first, 'value'])}: {_tuple(items)}")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from allsource.storage.model.events import Events
 from allsource.storage.model.expected import Expectation
+from allsource.storage.model.packing import Natural
 from allsource.storage.model.times import as_datetime
 
 
@@ -22,8 +23,8 @@ class AppendedStream(NamedTuple):
     """The versions that an append's events got in one stream."""
 
     stream: str
-    first_version: int
-    last_version: int
+    first_version: Natural
+    last_version: Natural
 
 
 class AppendResult(NamedTuple):

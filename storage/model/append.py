@@ -28,7 +28,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
+
+import msgspec
 
 from allsource.storage.model.answers import AppendedStream, AppendResult
 from allsource.storage.model.arguments import NUMBER_MAX, shown
@@ -70,7 +72,7 @@ class AppendPart(NamedTuple):
     """Events for one stream: packed as in `model.chunks`, `expected` as in `model.expected`."""
 
     stream: str
-    expected: int
+    expected: Annotated[int, msgspec.Meta(ge=EXISTS, le=NUMBER_MAX)]
     chunks: tuple[Chunk, ...]
 
     @property

@@ -6,10 +6,13 @@ fiftieth where a value of some hundred kilobytes is in them, which the other cop
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A whole number as frames have it: what is decoded by its type is refused if it is none."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -362,7 +361,7 @@ def expects_of_the_first_stream_alone(request: AppendRequest, checked: Checked, 
     """Further streams may be at any version."""
     first, *further = request.parts
     parts = (first, *(part._replace(expected=ANY) for part in further))
-    return decide(replace(request, parts=parts), checked, log)
+    return decide(request._replace(parts=parts), checked, log)
 
 
 def names_the_newest(request: AppendRequest, checked: Checked, log: Log) -> Decision:
