@@ -13,13 +13,16 @@ from allsource.cluster.protocol.shapes import (
     BIN,
     BOOL,
     EXPECTED,
+    EXPECTED_TAG,
     MAP,
     PARTITION,
+    PARTITION_IF_SAID,
     STR,
     UINT,
     Element,
     Shape,
     array,
+    nested,
 )
 
 
@@ -47,6 +50,43 @@ def test_there_and_back() -> None:
     assert LINE.text == "points: [[x, name: str], ...], bold: bool"
 
 
+class Flag(NamedTuple):
+    """A tuple with all that a shape may have in it."""
+
+    name: str
+    at: Point
+    lines: tuple[Line, ...]
+
+
+DRAWN = Shape("a drawn line", Line, {"points": array(POINT), "bold": BOOL})
+FLAG = Shape("a flag", Flag, {"name": STR, "at": nested(POINT), "lines": array(DRAWN, called="line")})
+
+
+def test_shapes_stand_within_shapes() -> None:
+    flag = Flag("f", Point(1, "a"), (Line((Point(2, "b"), Point(3, "c")), True), Line((), False)))
+    written = ["f", [1, "a"], [[[[2, "b"], [3, "c"]], True], [[], False]]]
+    read = FLAG.read(written)
+    assert read == flag
+    assert (type(read.at), type(read.lines[0].points[1])) == (Point, Point)
+    assert FLAG.listed(flag) == flag, "a tuple is packed as it is"
+    assert FLAG.text == "name: str, at, lines: [line, ...]"
+    for wrong, says in (
+        (["f", [1], []], "1 elements; a point is"),
+        (["f", [1, b"a"], []], "name is a bytes; a point is"),
+        (["f", (1, "a"), []], "at is a tuple; a flag is"),
+        (["f", [1, "a"], [[[[2, "b"], [3, 5]], True]]], "name is 5; a point is"),
+        (["f", [1, "a"], [[[], 0]]], "bold is 0; a drawn line is"),
+        (["f", [1, "a"], [5]], "5; a drawn line is"),
+    ):
+        with pytest.raises(ProtocolError, match=says):
+            FLAG.read(wrong)
+
+
+def test_a_tuples_elements_are_in_the_order_of_its_fields() -> None:
+    with pytest.raises(AssertionError, match="order"):
+        Shape("a point", Point, {"name": STR, "x": UINT})
+
+
 @pytest.mark.parametrize(
     ("element", "good", "bad"),
     [
@@ -57,6 +97,9 @@ def test_there_and_back() -> None:
         (STR, ["", "x"], [b"x", None, 1]),
         (BIN, [b"", b"x"], ["x", None, bytearray(b"x")]),
         (MAP, [{}, {1: 2}], [[], None]),
+        (EXPECTED_TAG, [-1, 0, 2**63 - 1], [-2, 2**63, True, None]),
+        (PARTITION_IF_SAID, [-1, 0, 65_535], [-2, 65_536, True, None]),
+        (array(STR, most=2), [[], ["a", "b"]], [["a"] * 3, [1], "ab"]),
         (array(UINT), [[], [1, 2]], [(), 1, [True], [-1], [[1]]]),
         (
             array(POINT),
