@@ -88,10 +88,8 @@ class Shape:
         self._number = number
         self._make = make
         self.elements = dict(elements)
-        if _is_named_tuple(make):
-            assert tuple(elements) == make._fields, (
-                f"{name}: its elements are not in the order of its fields"
-            )
+        in_order = getattr(make, "_fields", tuple(elements))
+        assert tuple(elements) == in_order, f"{name}: its elements are not in the order of its fields"
         self._rule = f"{name} is [{', '.join([*head, *([self.text] if self.text else [])])}]"
         self._tests = {
             called: _compiled(f"lambda value: {element.test.format('value')}")
