@@ -209,6 +209,19 @@ async def test_append_read_and_status_in_text_and_json(one: ClusterProcess) -> N
     by_position = run("read", "--partition", partition, "--limit", "1")
     assert by_position.stdout.startswith("1\ts\t1\t")
 
+    assert run("append", "a{t}", "1", "--type", "A").returncode == 0
+    assert run("append", "b{t}", "2", "--type", "B").returncode == 0
+    by_tag = run("read", "--tag", "t", "--backward")
+    assert [line.split("\t")[:3] for line in by_tag.stdout.splitlines()] == [
+        ["2", "b{t}", "1"],
+        ["1", "a{t}", "1"],
+    ]
+    of_type = json.loads(run("read", "--tag", "t", "--type", "B", "--json").stdout)
+    assert (of_type["tag"], of_type["tag_number"], of_type["data"]) == ("t", 2, 2)
+    own = run("append", "$all", "1")
+    assert own.returncode == 1
+    assert "store's own" in own.stderr
+
     missing = run("read", "never-written")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "[not_found]" in missing.stderr

@@ -19,7 +19,7 @@ from allsource.node.cli.control.picture import NODE_COLUMNS, ClusterPicture, nod
 from allsource.node.cli.given import events_of_lines, given_data
 from allsource.node.cli.loop import run_loop
 from allsource.node.cli.output import echo, echo_json, echo_table, say
-from allsource.node.cli.show import event_json, event_line, partition_line
+from allsource.node.cli.show import event_json, event_line, partition_line, tag_line
 from allsource.node.cli.targets import Target, target_options
 from allsource.storage.model.errors import InvalidRequest
 from allsource.storage.model.events import BINARY, JSON, Event, NewEvent, new_event_id
@@ -183,31 +183,41 @@ def _appended_line(result: AppendResult) -> str:
 @click.option(
     "--partition", type=click.IntRange(0), help="Read a partition by position instead of a stream."
 )
-@click.option("--from", "from_", type=click.IntRange(1), help="First version (or position).")
+@click.option("--tag", help="Read all streams with this {tag}, by the numbers of their events under it.")
+@click.option("--type", "types", multiple=True, help="With --tag: only this type; may be repeated.")
+@click.option("--from", "from_", type=click.IntRange(1), help="First version (or position, or number).")
 @click.option("--limit", type=click.IntRange(1), help="At most so many events; all by default.")
-@click.option("--backward", is_flag=True, help="Newest first (streams).")
+@click.option("--backward", is_flag=True, help="Newest first (streams and tags).")
 @click.option("--local", is_flag=True, help="From any one replica: it may be a little behind.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def read(
     target: Target,
     stream: str | None,
     partition: int | None,
+    tag: str | None,
+    types: tuple[str, ...],
     from_: int | None,
     limit: int | None,
     backward: bool,
     local: bool,
     as_json: bool,
 ) -> int:
-    """Print the events of STREAM (or of a partition), one a line.
+    """Print the events of STREAM (or of a partition, or under a tag), one a line.
 
-    A line has version, time, type and data; of a partition's events, position and stream before them.
-    Data is shown as it was written, with everything escaped that is not printable.
+    A line has version, time, type and data; of a partition's events, position and stream before them, and
+    of a tag's, number and stream. Data is shown as it was written, with everything escaped that is not
+    printable.
     """
-    if (stream is None) == (partition is None):
-        raise click.UsageError("read what? Give a STREAM, or --partition N")
+    if [stream, partition, tag].count(None) != 2:
+        raise click.UsageError("read what? Give a STREAM, --partition N, or --tag TAG")
     if partition is not None and backward:
-        raise click.UsageError("--backward is for streams; partitions are read in order of position")
-    wanted = _Wanted(stream, partition, from_, limit, backward, "local" if local else "linearizable")
+        raise click.UsageError(
+            "--backward is for streams and tags; partitions are read in order of position"
+        )
+    if types and tag is None:
+        raise click.UsageError("--type is for --tag")
+    consistency: Consistency = "local" if local else "linearizable"
+    wanted = _Wanted(stream, partition, tag, types, from_, limit, backward, consistency)
     run_loop(_read(target, wanted, as_json=as_json))
     return 0
 
@@ -217,6 +227,8 @@ class _Wanted(NamedTuple):
 
     stream: str | None
     partition: int | None
+    tag: str | None
+    types: tuple[str, ...]
     start: int | None
     """None: with the first event, or backward with the last."""
     limit: int | None
@@ -225,7 +237,10 @@ class _Wanted(NamedTuple):
 
 
 async def _read(target: Target, wanted: _Wanted, *, as_json: bool) -> None:
-    show = event_json if as_json else event_line if wanted.partition is None else partition_line
+    show = (
+        event_line if wanted.stream is not None else tag_line if wanted.tag is not None else partition_line
+    )
+    show = event_json if as_json else show
     left = wanted.limit
     async with AsyncExitStack() as closing:
         client = await closing.enter_async_context(target.connect())
@@ -248,6 +263,10 @@ async def _events(client: Client, wanted: _Wanted) -> AsyncGenerator[Event, None
         ):
             yield event
         return
+    if wanted.tag is not None:
+        async for event in _tagged(client, wanted.tag, wanted):
+            yield event
+        return
     assert wanted.partition is not None
     position = wanted.start or 1
     while True:
@@ -259,3 +278,19 @@ async def _events(client: Client, wanted: _Wanted) -> AsyncGenerator[Event, None
         if page.next_from > page.last_position:
             return
         position = page.next_from
+
+
+async def _tagged(client: Client, tag: str, wanted: _Wanted) -> AsyncGenerator[Event, None]:
+    start = wanted.start
+    while start != 0:
+        page = await client.read_tag(
+            tag,
+            from_number=start,
+            limit=min(wanted.limit or PAGE_EVENTS, PAGE_EVENTS),
+            backward=wanted.backward,
+            types=wanted.types,
+            consistency=wanted.consistency,
+        )
+        for event in page.events:
+            yield event
+        start = page.next_from

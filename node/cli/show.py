@@ -11,6 +11,7 @@ import json
 
 from allsource.storage.model.events import BINARY, Event
 from allsource.storage.model.json_text import in_ascii, is_json, one_line
+from allsource.storage.model.partition import tag_of
 from allsource.storage.model.printable import printable
 from allsource.storage.model.times import rfc3339
 
@@ -23,6 +24,11 @@ def event_line(event: Event) -> str:
 def partition_line(event: Event) -> str:
     """Position, stream, version, time, type and data, tab-separated."""
     return _line(f"{event.position}\t{printable(event.stream)}\t{event.version}", event)
+
+
+def tag_line(event: Event) -> str:
+    """Tag number, stream, version, time, type and data, tab-separated."""
+    return _line(f"{event.tag_number}\t{printable(event.stream)}\t{event.version}", event)
 
 
 def _line(begin: str, event: Event) -> str:
@@ -39,6 +45,7 @@ def event_json(event: Event) -> str:
         "version": event.version,
         "partition": event.partition,
         "position": event.position,
+        **({"tag": tag_of(event.stream), "tag_number": event.tag_number} if event.tag_number else {}),
         "type": event.type,
         "timestamp": rfc3339(event.timestamp_us),
     }

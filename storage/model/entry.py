@@ -376,6 +376,8 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
         fault = fault or _fault_of(appends, record, end, count, whole)
     elif end != len(record):
         fault = f"{len(record) - end} bytes lie behind its end"
+    elif kind == NOOP and heads_bytes:
+        fault = f"it has {heads_bytes} bytes of heads, and is of a kind that has none"
     elif count:
         fault = f"it claims {count} events, and is of a kind that has none"
     if fault:

@@ -26,13 +26,16 @@ from allsource.cluster.protocol.requests import (
     AppendRequest,
     ReadPartition,
     ReadStream,
+    ReadTag,
     Request,
 )
 from allsource.cluster.protocol.session import ClientSession, Results
 from allsource.config.schema import Settings
 from allsource.node.daemon import start_node
+from allsource.storage.model.chunks import pack_events
 from allsource.storage.model.errors import OutcomeUnknown
-from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.events import BINARY, NewEvent
+from allsource.storage.model.partition import partition_of_tag
 from tests.node.test_daemon import settings_in
 
 TURN_S_MAX = 0.25
@@ -114,9 +117,9 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     address = f"{found.nodes[0].host}:{found.nodes[0].port}"
     async with Client([address], secret=found.client_secret) as client:
         for _ in range(8):
-            await client.append("large", [NewEvent("T", b'"' + b"x" * 500_000 + b'"')])
+            await client.append("large", [NewEvent("T", os.urandom(500_000), encoding=BINARY)])
         for _ in range(20):
-            await client.append("small", [NewEvent("T", b"1") for _ in range(500)])
+            await client.append("small{t}", [NewEvent("T", b"1") for _ in range(500)])
     yield found
     gc.unfreeze()
     await node.stop()
@@ -134,8 +137,11 @@ async def until(condition: Callable[[], bool]) -> None:
         ReadStream("large", limit=10_000),
         ReadStream("large", limit=10_000, local=True),
         ReadStream("large", limit=10_000, forward=False, local=True),
-        ReadStream("small", limit=10_000, local=True),
-        ReadPartition(3, limit=10_000),
+        ReadStream("small{t}", limit=10_000, local=True),
+        ReadPartition(partition_of_tag("t"), limit=10_000),
+        ReadTag("t", limit=10_000),
+        ReadTag("t", limit=10_000, forward=False, types=("T", "U"), local=True),
+        ReadTag("t", limit=10_000, types=("U",), local=True),
     ],
     ids=str,
 )
@@ -155,9 +161,9 @@ async def test_far_too_many_appends_at_once_are_refused_not_held_until_nobody_kn
     settings: Settings,
 ) -> None:
     """68,000 with a second each, from twenty connections: all are answered, hardly one as unknown."""
-    blob = encode_blob([NewEvent("T", b'"' + b"x" * 100 + b'"')])
+    chunks = pack_events([NewEvent("T", b'"' + b"x" * 100 + b'"')])
     asked: list[list[Request]] = [
-        [AppendRequest((AppendPart(f"s-{flood}-{number}", -1, blob),)) for number in range(3400)]
+        [AppendRequest((AppendPart(f"s-{flood}-{number}", -1, chunks),)) for number in range(3400)]
         for flood in range(20)
     ]
     turns = Turns()

@@ -7,6 +7,7 @@ encodes and decodes what goes between nodes as on the wire, and fails where that
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import random
 from typing import Any
@@ -19,8 +20,8 @@ from allsource.cluster.protocol.frames import ProtocolError
 from allsource.cluster.protocol.kinds import Kind
 from allsource.cluster.protocol.payload import unpack
 from allsource.cluster.protocol.requests import AppendRequest, ReadStream, Result
+from allsource.storage.model.chunks import pack_events
 from allsource.storage.model.errors import AllsourceError, InvalidRequest, TooLarge
-from allsource.storage.model.events import encode_blob
 from tests.node.appends import append, events
 from tests.node.members import DEADLINE_S, Cluster, streams_in
 
@@ -44,26 +45,33 @@ _OTHERS: tuple[Any, ...] = (None, b"", b"x" * 300, [], {}, [[]] * 50, {"a": 1})
 
 
 def strange_value(chance: random.Random) -> Any:
-    return chance.choice((*_NUMBERS, *_TEXTS, *_OTHERS))
+    return copy.deepcopy(chance.choice((*_NUMBERS, *_TEXTS, *_OTHERS)))
 
 
 def strange_item(chance: random.Random, number: int) -> list[Any]:
     """A request that was good once: up to three of its fields are others, missing or too many."""
-    blob = encode_blob(events(1))
+    one, two = ([list(chunk) for chunk in pack_events(events(count))] for count in (1, 2))
     item: list[Any] = chance.choice(
         (
-            [number, 500, 1, [["s-1", -1, blob]]],
-            [number, 500, 1, [["{t}a", -1, blob], ["{t}b", 0, encode_blob(events(2))]]],
+            [number, 500, 1, [["s-1", -1, one]], -1, [], -1],
+            [number, 500, 1, [["{t}a", -1, one], ["{t}b", 0, two]], 0, [["m", 1, 0], ["n", 2, 1]], -1],
+            [number, 500, 1, [], -1, [["m", 7, 1]], 3],
             [number, 500, 2, "s-1", 0, 10, True, False, ""],
             [number, 500, 2, "s-2", 5, 10, False, True, "3:5"],
             [number, 500, 3, 4, 1, 100, False, ""],
             [number, 500, 3, 4, 1, 100, True, "4:1"],
+            [number, 500, 6, "t", 0, 10, True, ["Tested", "Other"], False, ""],
+            [number, 500, 6, "t", 5, 10, False, [], True, "3:5"],
+            [number, 500, 7, 4, "m", False, ""],
         )
     )
     for _ in range(chance.choice((0, 1, 1, 2, 3))):
         where: list[Any] = item
-        if item[2] == 1 and type(item[-1]) is list and item[-1] and chance.random() < 0.7:
-            where = chance.choice(item[-1])
+        while chance.random() < 0.6:  # or of one of the lists in it, and so on
+            inner = [value for value in where if type(value) is list and value]
+            if not inner:
+                break
+            where = chance.choice(inner)
         if type(where) is not list or not where:
             continue
         at = chance.randrange(1 if where is item else 0, len(where))
@@ -135,9 +143,9 @@ async def test_an_append_to_more_streams_than_a_frame_can_say_is_refused_where_i
 ) -> None:
     """6000 of them fit into a large frame among others, and passed on alone into a small one, which takes
     no array of more than 4096: the link of two nodes broke."""
-    parts = [[f"{{t}}{number}", -1, b""] for number in range(count)]
+    parts = [[f"{{t}}{number}", -1, []] for number in range(count)]
     padding = [9, 500, 2, "x" * 60_000, 0, 1, True, False, ""]
-    items = read([padding, [1, 500, 1, parts]])
+    items = read([padding, [1, 500, 1, parts, -1, [], -1]])
     assert isinstance(items[1][2], AppendRequest)
     async with Cluster(3) as cluster:
         for node in cluster.members:

@@ -24,7 +24,7 @@ from allsource.node.cli.output import (
     rich_table,
     say,
 )
-from allsource.node.cli.show import event_json, event_line, partition_line
+from allsource.node.cli.show import event_json, event_line, partition_line, tag_line
 from allsource.storage.model.events import BINARY, JSON, Event
 
 
@@ -104,6 +104,8 @@ def event(**changes: Any) -> Event:
 def test_an_event_is_a_line() -> None:
     assert event_line(event()) == '3\t2023-11-14T22:13:20.000001Z\tT\t{"a":"é"}'
     assert event_line(event(data=b"\xff\x00", encoding=BINARY)).endswith("\tbase64:/wA=")
+    tagged = event(stream="s{t}", tag_number=9)
+    assert tag_line(tagged) == '9\ts{t}\t3\t2023-11-14T22:13:20.000001Z\tT\t{"a":"é"}'
     assert partition_line(event()) == '7\ts\t3\t2023-11-14T22:13:20.000001Z\tT\t{"a":"é"}'
 
 
@@ -111,7 +113,7 @@ EVIL = "a\x1b[2J\x9b\x7f\u202e\u200b\u2066b"
 SHOWN = "a\\u001b[2J\\u009b\\u007f\\u202e\\u200b\\u2066b"
 
 
-@pytest.mark.parametrize("show", [event_line, partition_line])
+@pytest.mark.parametrize("show", [event_line, partition_line, tag_line])
 def test_a_line_does_nothing_to_a_terminal(show: Callable[[Event], str]) -> None:
     evil = event(stream=EVIL, type=EVIL, data=f'"{EVIL[2:]}"'.encode())
     assert show(evil).replace("\t", "").isprintable()
@@ -143,6 +145,11 @@ def test_an_event_is_json_as_the_http_door_shows_it() -> None:
         "data": {"a": "é"},
         "metadata": None,
     }
+
+
+def test_the_json_of_a_tagged_event_has_its_tag_and_number() -> None:
+    found = json.loads(event_json(event(stream="s{t}", tag_number=9)))
+    assert (found["tag"], found["tag_number"]) == ("t", 9)
 
 
 def test_json_for_programs_is_exact_and_pure_ascii() -> None:

@@ -11,12 +11,14 @@ import pytest
 from allsource.config.load import load_settings
 from allsource.node.assembly import open_node_storage
 from allsource.node.cli.app import run
-from allsource.storage.model.entry import EVENTS, Part, make_entry
-from allsource.storage.model.events import NewEvent, encode_blob
+from allsource.storage.model.chunks import pack_events
+from allsource.storage.model.entry import EVENTS, make_entry
+from allsource.storage.model.events import NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.repository import open_repository
 from allsource.storage.rocksdb.keys import entry_key
 from allsource.storage.rocksdb.storage import RocksStorage
+from tests.storage.logs import new_append
 
 
 @pytest.fixture
@@ -30,8 +32,7 @@ def file(tmp_path: Path) -> Path:
     )
     storage = open_node_storage(load_settings(path), "n1")
     for index in range(1, 6):
-        event = NewEvent.json("T", index)
-        part = Part("s", index, 1, event.id, encode_blob([event]))
+        chunks = pack_events([NewEvent.json("T", index)])
         entry = make_entry(
             partition=2,
             index=index,
@@ -39,7 +40,7 @@ def file(tmp_path: Path) -> Path:
             kind=EVENTS,
             first_position=index,
             timestamp_us=index,
-            parts=(part,),
+            appends=[new_append(("s", index, 0, chunks))],
         )
         storage.write([PartitionWrite(2, HardState(1, "n1", index), None, [entry])])
     storage.sync()

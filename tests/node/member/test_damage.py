@@ -313,8 +313,10 @@ async def test_a_damaged_record_on_a_disk(tmp_path: Path, capsys: pytest.Capture
         await nodes.stop()
     assert main_run(["verify", "--data-dir", str(nodes.settings.node("n1").data_dir)]) == 1
     told = capsys.readouterr().out
-    assert f"partition {P}: index {index}: log record fails its CRC" in told
-    assert f"partition {P}: given up by its node, which found: log record fails its CRC" in told
+    assert f"partition {P}: index {index}: log record {P}/{index} of " in told
+    assert f"a chunk of {stream!r} fails its CRC" in told
+    found = f"log record {P}/{index}: a chunk fails its CRC"
+    assert f"partition {P}: given up by its node, which found: {found}" in told
 
 
 def flip_a_bit(data_dir: Path, stream: str) -> int:

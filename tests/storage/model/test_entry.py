@@ -258,6 +258,12 @@ def test_only_events_are_counted(kind: int) -> None:
         decode_entry(signed({"kind": kind}, b""))
 
 
+def test_a_noop_is_a_header() -> None:
+    with pytest.raises(Corrupt, match="it has 1 bytes of heads, and is of a kind that has none"):
+        decode_entry(signed({"kind": NOOP, "count": 0}, b"x"))
+    assert decode_entry(signed({"kind": NOOP, "count": 0}, b"")).kind == NOOP
+
+
 @pytest.mark.parametrize(
     ("heads", "says"),
     [
