@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
-import pytest_asyncio
 import uvloop
 
-from tests.cluster.live import hang_up_everything
+from tests.cluster.live import hang_up
+
+__all__ = ["hang_up"]
 
 _ON_BOTH_LOOPS = {"test_server.py", "test_peers.py"}
 
@@ -20,10 +21,3 @@ def pytest_asyncio_loop_factories(
     if item.path.name in _ON_BOTH_LOOPS:
         return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
-
-
-@pytest_asyncio.fixture
-async def hang_up() -> AsyncIterator[None]:
-    """Whatever a test opened and did not close, also when it failed, is closed behind it."""
-    yield
-    await hang_up_everything()

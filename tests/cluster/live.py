@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
+
+import pytest_asyncio
 
 from allsource.cluster.consensus.messages import Beat, Message
 from allsource.cluster.protocol.codec import pack
@@ -116,6 +118,14 @@ async def hang_up_everything() -> None:
         writer.transport.abort()
         with suppress(ConnectionError):
             await writer.wait_closed()
+
+
+@pytest_asyncio.fixture
+async def hang_up() -> AsyncIterator[None]:
+    """Whatever a test opened and did not close, also when it failed, is closed behind it; for every module
+    that makes a `Caller`."""
+    yield
+    await hang_up_everything()
 
 
 class Caller:
