@@ -12,7 +12,7 @@ import msgpack
 import pytest
 import structlog
 
-from allsource.client import Client, InvalidRequest, NewEvent
+from allsource.client import Client, InvalidRequest, Mark, MarkRefused, NewEvent, WrongExpectedTag
 from allsource.cluster.protocol.codec import Op
 from allsource.cluster.protocol.handshake import DiallerConfig
 from allsource.cluster.protocol.requests import (
@@ -26,6 +26,7 @@ from allsource.cluster.protocol.requests import (
 )
 from allsource.storage.model.chunks import pack_events, unpack_chunks
 from allsource.storage.model.expected import ANY
+from allsource.storage.model.partition import partition_of_tag
 from tests.cluster.live import Caller, hang_up
 from tests.cluster.protocol.wire_samples import zstd_that_claims
 from tests.node.test_daemon import Nodes, settings_in
@@ -156,6 +157,10 @@ STRANGE = [
 """What this client never sends, but another one may: each without the id that is put before it."""
 
 
+def is_refused(answer: object) -> bool:
+    return isinstance(answer, InvalidRequest)
+
+
 async def test_a_node_refuses_a_strange_request_and_nothing_else(nodes: Nodes) -> None:
     """On the wire as it is, beside requests that are right, in one frame and on one connection."""
     config = DiallerConfig.client(nodes.settings.client_secret)
@@ -167,8 +172,49 @@ async def test_a_node_refuses_a_strange_request_and_nothing_else(nodes: Nodes) -
     caller.session.request(2, 30_000, DescribeCluster())
     caller.flush()
     answers = [await caller.answer(number) for number in range(10, 10 + len(STRANGE))]
-    assert [answer for answer in answers if not isinstance(answer, InvalidRequest)] == []
+    taken = [strange for strange, answer in zip(STRANGE, answers, strict=True) if not is_refused(answer)]
+    assert taken == []
     assert isinstance(await caller.answer(1), AppendResult)
     assert isinstance(await caller.answer(2), ClusterView)
     assert isinstance(await caller.ask(3, ReadStream("s")), StreamPage)
     caller.close()
+
+
+async def test_tags_marks_and_chunks_of_real_nodes(nodes: Nodes) -> None:
+    """What the fake nodes of the other tests do, real ones do too."""
+    addresses = by_address([node.port for node in nodes.settings.nodes])
+    partition = partition_of_tag("t", nodes.settings.partitions)
+    async with Client(addresses, secret=nodes.settings.client_secret, timeout_s=60) as client:
+        for number in range(10):
+            event = NewEvent.json("Small", number)
+            marks = [Mark("m", number + 1, 1)]
+            await client.append(f"{{t}}{number % 2}", event, expected_tag=number, marks=marks)
+        large = [NewEvent.json("Large", {"number": n, "text": "lorem ipsum " * 9}) for n in range(10, 610)]
+        result = await client.append("{t}0", large, 5, expected_tag=10)
+        with pytest.raises(WrongExpectedTag) as caught:
+            await client.append("{t}0", NewEvent.json("T"), expected_tag=609)
+        assert caught.value.details == {"tag": "t", "expected": 609, "actual": 610}
+        with pytest.raises(MarkRefused):
+            await client.append("{t}0", NewEvent.json("T"), marks=[("m", 10, 1)])
+        moved = await client.move_marks(partition, [("m", 1, 2)])
+        mark = await client.read_mark(partition, "m", consistency="local", token=moved.token)
+        assert (mark.position, mark.generation, mark.index) == (1, 2, moved.index)
+
+        found, page = [], await client.read_tag("t", limit=70, token=result.token, consistency="local")
+        found += page.events
+        while page.next_from:
+            page = await client.read_tag("t", from_number=page.next_from, limit=70)
+            found += page.events
+        assert [event.tag_number for event in found] == list(range(1, 611))
+        assert [event.json() for event in found[:10]] == list(range(10))
+        assert [event.id for event in found[10:]] == [event.id for event in large]
+        back = await client.read_tag("t", backward=True, limit=3)
+        assert [event.tag_number for event in back.events] == [610, 609, 608]
+        small = await client.read_tag("t", types=["Small"], limit=1000)
+        assert [event.json() for event in small.events] == list(range(10))
+        middle = await client.read_stream("{t}0", from_version=400, limit=3)
+        assert [(e.version, e.tag_number, e.json()["number"]) for e in middle.events] == [
+            (400, 405, 404),
+            (401, 406, 405),
+            (402, 407, 406),
+        ]
