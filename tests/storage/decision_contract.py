@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from allsource.config.schema import Limits
 from allsource.storage.model.answers import AppendResult, StreamAppend
-from allsource.storage.model.append import STREAMS_MAX, AppendRequest, append_part, partition_of_append
+from allsource.storage.model.append import STREAMS_MAX, AppendRequest, append_request, partition_of_append
+from allsource.storage.model.entry import Mark
 from allsource.storage.model.errors import (
     AllsourceError,
     EventIdConflict,
@@ -31,8 +32,17 @@ from tests.storage.model.pure_log import PureLog
 from tests.storage.repository_backend import RepositoryBackend, new, sharing_a_partition
 
 STREAMS = (*sharing_a_partition(3), "part-0{shared}-again")
+PARTITION = partition_of(STREAMS[0])
 SEED_VARIABLE = "ALLSOURCE_TEST_SEED"
 LIMITS = Limits(append_events_max=6, append_bytes_max=2000, event_bytes_max=300)
+
+
+class Step(NamedTuple):
+    """An append, as a caller asks for it; without streams, a move of marks of `PARTITION`."""
+
+    appends: tuple[StreamAppend, ...]
+    expected_tag: int | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 def drawn_seed() -> int:
@@ -59,36 +69,74 @@ async def outcome(call: Awaitable[AppendResult]) -> Any:
     return comparable(result)
 
 
-def truth(log: PureLog, appends: tuple[StreamAppend, ...]) -> Any:
+def truth(log: PureLog, step: Step) -> Any:
     """What must come of it."""
     try:
-        return comparable(log.append(packed(appends), LIMITS))
+        return comparable(log.append(packed(step), LIMITS))
     except AllsourceError as error:
         return comparable(error)
 
 
-def packed(appends: tuple[StreamAppend, ...]) -> AppendRequest:
+def packed(step: Step) -> AppendRequest:
     """As an append goes to its partition's owner."""
-    request = AppendRequest(tuple(append_part(*append) for append in appends))
+    partition = -1 if step.appends or step.expected_tag is not None else PARTITION
+    request = append_request("appends", step.appends, step.expected_tag, step.marks, partition)
     partition_of_append(request, 32)
     return request
 
 
-def steps(random: Random, count: int) -> list[tuple[StreamAppend, ...]]:
+def steps(random: Random, count: int) -> list[Step]:
     """Appends to a few streams: new ones, retries whole, in another order, in part or with a change, with
-    expectations that hold and that do not, and now and then what is not allowed."""
-    found: list[tuple[StreamAppend, ...]] = []
+    expectations that hold and that do not, marks that move and that may not, and now and then what is not
+    allowed."""
+    found: list[Step] = []
+    log = PureLog(PARTITION)  # to know what to expect of a tag
     sound = [_fresh(random)]
+    moved: list[tuple[Mark, ...]] = [(Mark("m", 1, 0),)]
     for _ in range(count):
         kind = random.random()
-        if kind < 0.9:
+        if kind < 0.08:
+            moved.append(_marks(random) if random.random() < 0.6 else random.choice(moved[-4:]))
+            found.append(Step((), None, moved[-1]))
+        elif kind < 0.9:
             known = sound if random.random() < 0.5 else sound[-3:]  # also what is not written yet
             again = _again(random, random.choice(known), random.choice(sound))
             sound.append(_fresh(random) if kind < 0.55 else again)
-            found.append(sound[-1])
+            found.append(_step(random, sound[-1], log.tag("shared")[0]))
+        elif kind < 0.97:
+            found.append(Step(_wrong(random, random.choice(sound))))
         else:
-            found.append(_wrong(random, random.choice(sound)))
+            found.append(_wrong_beside(random, random.choice(sound)))
+        truth(log, found[-1])
     return found
+
+
+def _step(random: Random, appends: tuple[StreamAppend, ...], number: int) -> Step:
+    """These appends; now and then with a number that their tag should have (it has `number`), or marks."""
+    expected_tag = max(0, number - random.choice((0, 0, 0, 1, 5))) if random.random() < 0.2 else None
+    return Step(appends, expected_tag, _marks(random) if random.random() < 0.2 else ())
+
+
+def _marks(random: Random) -> tuple[Mark, ...]:
+    names = random.sample(("m", "n"), random.choice((1, 1, 2)))
+    return tuple(Mark(name, random.randint(0, 9), random.choice((0, 0, 1, 2))) for name in names)
+
+
+def _wrong_beside(random: Random, appends: tuple[StreamAppend, ...]) -> Step:
+    """What is not allowed of a tag's number and of marks."""
+    return random.choice(
+        (
+            Step(appends, -1),
+            Step(appends, 2**63),
+            Step((StreamAppend("plain", new()),), 0),
+            Step((), 0, (Mark("m", 9, 9),)),
+            Step(appends, None, (Mark("", 1, 1),)),
+            Step(appends, None, (Mark("m", -1, 1),)),
+            Step((), None, (Mark("m", 9, 2**63),)),
+            Step((), None, (Mark("m", 8, 9), Mark("m", 9, 9))),
+            Step((StreamAppend("$own{shared}", new()),)),
+        )
+    )
 
 
 def _fresh(random: Random) -> tuple[StreamAppend, ...]:
@@ -155,10 +203,20 @@ def _wrong(random: Random, one: tuple[StreamAppend, ...]) -> tuple[StreamAppend,
 
 async def against_the_pure_decision(backend: RepositoryBackend, seed: int) -> None:
     """Hold a repository against it."""
-    log = PureLog(partition_of(STREAMS[0]))
+    log = PureLog(PARTITION)
     async with backend.make(limits=LIMITS) as events:
-        for appends in steps(Random(seed), 150):
-            assert await outcome(events.append(*appends)) == truth(log, appends), appends
+        for step in steps(Random(seed), 150):
+            assert await outcome(asked(events, step)) == truth(log, step), step
+        for name in ("m", "n"):
+            mark = log.mark(name)
+            assert await events.get_mark(PARTITION, name) == (mark and Mark(name, *mark[:2]))
+
+
+async def asked(events: EventStreamRepository, step: Step) -> AppendResult:
+    """The step put to a repository."""
+    if step.appends or step.expected_tag is not None:
+        return await events.append(*step.appends, expected_tag=step.expected_tag, marks=step.marks)
+    return await events.move_marks(PARTITION, step.marks)
 
 
 class DecisionContract:

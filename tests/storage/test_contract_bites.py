@@ -359,9 +359,41 @@ def looks_at_the_first_id_alone(request: AppendRequest, checked: Checked, log: L
 
 def expects_of_the_first_stream_alone(request: AppendRequest, checked: Checked, log: Log) -> Decision:
     """Further streams may be at any version."""
-    first, *further = request.parts
-    parts = (first, *(part._replace(expected=ANY) for part in further))
+    parts = (*request.parts[:1], *(part._replace(expected=ANY) for part in request.parts[1:]))
     return decide(request._replace(parts=parts), checked, log)
+
+
+def expects_nothing_of_the_tag(request: AppendRequest, checked: Checked, log: Log) -> Decision:
+    """An append happens whatever its tag's number is."""
+    return decide(request._replace(expected_tag=ANY), checked, log)
+
+
+def moves_marks_anywhere(request: AppendRequest, checked: Checked, log: Log) -> Decision:
+    """Back, and for any generation."""
+    decision = decide(request._replace(marks=()), checked, log)
+    if isinstance(decision, NewAppend):
+        return decision._replace(append=decision.append._replace(marks=request.marks))
+    return decision
+
+
+def forgets_the_marks(request: AppendRequest, checked: Checked, log: Log) -> Decision:
+    """Of an append that has events, too."""
+    decision = decide(request, checked, log)
+    if isinstance(decision, NewAppend) and request.parts:
+        return decision._replace(append=decision.append._replace(marks=()))
+    return decision
+
+
+def counts_each_stream_for_itself(request: AppendRequest, checked: Checked, log: Log) -> Decision:
+    """Two streams of a tag get the same numbers."""
+    decision = decide(request, checked, log)
+    if isinstance(decision, NewAppend):
+        parts = tuple(
+            part._replace(first_tag_number=part.first_tag_number and part.first_version)
+            for part in decision.append.parts
+        )
+        return decision._replace(append=decision.append._replace(parts=parts))
+    return decision
 
 
 def names_the_newest(request: AppendRequest, checked: Checked, log: Log) -> Decision:
@@ -375,6 +407,10 @@ DECISION_MUTANTS: list[Callable[[AppendRequest, Checked, Log], Decision]] = [
     versions_come_first,
     looks_at_the_first_id_alone,
     expects_of_the_first_stream_alone,
+    expects_nothing_of_the_tag,
+    moves_marks_anywhere,
+    forgets_the_marks,
+    counts_each_stream_for_itself,
     names_the_newest,
 ]
 
