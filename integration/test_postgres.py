@@ -25,6 +25,14 @@ COPIED = """
     SELECT (SELECT count(*) FROM {0}.events) = (SELECT sum(event_count) FROM {0}.log),
            (SELECT sum(total_events) FROM {0}.partition_stats)
 """
+NUMBERED = """
+    SELECT count(*) > 0 AND bool_and(before = tag_number - 1 AND earlier < position),
+           md5(string_agg(id::text || tag || tag_number, ',' ORDER BY tag, tag_number))
+    FROM (SELECT id, tag, tag_number, position,
+                 lag(tag_number, 1, 0::bigint) OVER (PARTITION BY tag ORDER BY tag_number) AS before,
+                 lag(position, 1, 0::bigint) OVER (PARTITION BY tag ORDER BY tag_number) AS earlier
+          FROM {}.events WHERE tag IS NOT NULL) AS numbered
+"""
 
 
 async def test_nodes_on_postgres_survive_the_drill_and_it_leaves_no_schema(
@@ -86,13 +94,17 @@ async def test_sql_shows_what_was_committed_also_after_kills(
     assert await cluster.stop() == []
     connection = await asyncpg.connect(server.dsn)
     try:
-        shown = [await _shown(connection, f"allsource_{node_id}") for node_id in cluster.ids]
+        schemas = [f"allsource_{node_id}" for node_id in cluster.ids]
+        shown = [await _shown(connection, schema) for schema in schemas]
+        tags = [tuple(await connection.fetchrow(NUMBERED.format(schema))) for schema in schemas]
     finally:
         await connection.close()
     # What is left is committed to the last entry, and was copied before the nodes ended.
     assert [statuses for statuses, _, _ in shown] == [{"HEALTHY"}] * 3
     assert all(whole for _, whole, _ in shown)
     assert len({events for _, _, events in shown}) == 1
+    assert [gapless for gapless, _ in tags] == [True] * 3
+    assert len({numbers for _, numbers in tags}) == 1
 
 
 async def _shown(connection: Any, schema: str) -> tuple[set[str], bool, int]:
