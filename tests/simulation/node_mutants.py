@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from allsource.cluster.consensus.messages import RoleChange
+from allsource.cluster.protocol.requests import ReadRequest
 from allsource.node.member.driver import Driver
 from allsource.node.requests import tickets
 from allsource.node.requests.answering import Answering
@@ -75,8 +76,15 @@ def _know_no_ids(self: LogView, first_event_id: bytes) -> None:
     return None
 
 
-def _every_conflict_settles(error: AllsourceError, request: object) -> bool:
-    return isinstance(error, WrongExpectedVersion | WrongExpectedTag | EventIdConflict | MarkRefused)
+def _every_conflict_settles(error: AllsourceError, _request: AppendRequest | ReadRequest) -> bool:
+    return isinstance(error, WrongExpectedVersion | WrongExpectedTag | EventIdConflict)
+
+
+def _every_mark_settles(error: AllsourceError, request: AppendRequest | ReadRequest) -> bool:
+    return isinstance(error, MarkRefused) or _settles(error, request)
+
+
+_settles = tickets._settles
 
 
 # -- grouping: each append of an entry is one of its own
@@ -172,6 +180,10 @@ NODE_MUTANTS = {
         "Any version conflict of a retry rules out its earlier attempts",
         lambda: mock.patch.object(tickets, "_settles", _every_conflict_settles),
     ),
+    "node-marks-settle": (
+        "A mark that has moved on is taken for a proof that a retry never moved it",
+        lambda: mock.patch.object(tickets, "_settles", _every_mark_settles),
+    ),
     "node-never-in-doubt": (
         "An attempt that may have happened is forgotten",
         lambda: _patched(Ticket, "lost", _never_in_doubt),
@@ -182,6 +194,7 @@ NODE_MUTANTS = {
 NODE_THEMES = {
     "node-conflicts-settle": "late_requests",
     "node-goes-on": "shell",
+    "node-marks-settle": "late_requests",
     "node-answers-neighbours": "node_grouped",
     "node-answers-for-all": "node_grouped",
     "node-conflict-drops": "node_grouped",
