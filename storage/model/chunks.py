@@ -19,9 +19,8 @@ typed decoder stops at the first that is no event.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple
 
 import msgspec
 import zstandard
@@ -94,8 +93,8 @@ def pack_events(
 ) -> tuple[Chunk, ...]:
     """The chunks of these events, in order."""
     if events and isinstance(events[0], Event):
-        return pack_chunks([NewEvent.again(cast(Event, event)) for event in events], compress=compress)
-    return pack_chunks(cast("Sequence[NewEvent]", events), compress=compress)
+        events = [NewEvent.again(event) for event in events]  # type: ignore[arg-type]
+    return pack_chunks(events, compress=compress)  # type: ignore[arg-type]  # not a mixture of both
 
 
 def pack_chunks(events: Sequence[PackedEvent], *, compress: bool = True) -> tuple[Chunk, ...]:
@@ -118,7 +117,7 @@ def pack_chunks(events: Sequence[PackedEvent], *, compress: bool = True) -> tupl
 
 def _chunk(count: int, raw: bytes, compress: bool) -> Chunk:
     if compress and len(raw) >= COMPRESS_FROM:
-        squeezed = _zstd.compressor.compress(raw)
+        squeezed = _compressed(raw)
         if len(squeezed) <= len(raw) - len(raw) // 8:
             return Chunk(count, len(raw), ZSTD, squeezed)
     return Chunk(count, len(raw), PLAIN, raw)
@@ -213,19 +212,34 @@ def _raw(chunk: Chunk) -> bytes:
     claimed = zstandard.frame_content_size(chunk.data)
     if claimed != chunk.raw_size or claimed > EVENT_RAW_MAX:
         raise _NotItsSize(f"{chunk.raw_size} bytes are said to be in a zstd frame that claims {claimed}")
-    raw: bytes = _zstd.decompressor.decompress(chunk.data, allow_extra_data=False)
-    return raw
+    return _decompressed_by_zstd(chunk.data)
 
 
-class _Zstd(threading.local):
-    """Each thread's own: zstandard's objects are not to be shared."""
+def _compressed(raw: bytes) -> bytes:
+    try:
+        compressor = _compressors.pop()
+    except IndexError:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+    try:
+        return compressor.compress(raw)
+    finally:
+        _compressors.append(compressor)
 
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
-        self.decompressor = zstandard.ZstdDecompressor()
+
+def _decompressed_by_zstd(data: bytes) -> bytes:
+    try:
+        decompressor = _decompressors.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor()
+    try:
+        return decompressor.decompress(data, allow_extra_data=False)
+    finally:
+        _decompressors.append(decompressor)
 
 
-_zstd = _Zstd()
+_compressors: list[zstandard.ZstdCompressor] = []
+_decompressors: list[zstandard.ZstdDecompressor] = []
+"""Those not in use: two threads must not use one at a time (`pop` and `append` are one step each)."""
 
 
 # -- checking

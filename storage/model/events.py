@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypeAlias, cast
+from typing import Any, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from allsource.storage.model.arguments import shown
@@ -216,7 +216,7 @@ def as_events(events: Events) -> Sequence[NewEvent]:
             raise InvalidRequest(f"events[{number}] must be a NewEvent, not {shown(event)}; {_MAKE_ONE}")
     if not events:
         raise InvalidRequest("events is empty: an append needs at least one event for each stream")
-    return cast("Sequence[NewEvent]", events)
+    return events if isinstance(events, list | tuple) else list(events)
 
 
 def check_event_type(value: object) -> None:

@@ -27,7 +27,6 @@ from allsource.storage.model.chunks import (
     CheckedEvents,
     Chunk,
     check_chunks,
-    check_claim,
     decode_chunk,
     pack_events,
     same_content,
@@ -348,30 +347,6 @@ def test_what_a_chunk_says_of_itself_is_checked(chunk: Chunk, says: str) -> None
 def test_an_append_has_a_chunk() -> None:
     with pytest.raises(InvalidRequest, match="at least one event"):
         check(())
-
-
-@pytest.mark.parametrize(
-    ("count", "raw_size", "codec", "right"),
-    [
-        (1, 9, PLAIN, True),
-        (256, CHUNK_RAW_MAX, ZSTD, True),
-        (1, EVENT_RAW_MAX, ZSTD, True),
-        (0, 9, PLAIN, False),
-        (257, 9, PLAIN, False),
-        (2, CHUNK_RAW_MAX + 1, PLAIN, False),
-        (1, EVENT_RAW_MAX + 1, ZSTD, False),
-        (1, 9, 2, False),
-        (1, 9, -1, False),
-    ],
-)
-def test_what_a_node_tells_of_a_chunk_is_checked(
-    count: int, raw_size: int, codec: int, right: bool
-) -> None:
-    if right:
-        check_claim(count, raw_size, codec)
-    else:
-        with pytest.raises(Corrupt, match="chunk"):
-            check_claim(count, raw_size, codec)
 
 
 def test_limits_are_named_and_decided_before_unpacking() -> None:

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import pickle
 import threading
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from enum import IntEnum
 from multiprocessing.connection import Connection
+from random import Random
 from typing import Any
 from uuid import RFC_4122, UUID
 
@@ -21,7 +23,7 @@ from hypothesis import given
 from allsource.storage.model import events, json_text
 from allsource.storage.model.chunks import pack_events, unpack_chunks
 from allsource.storage.model.errors import InvalidRequest
-from allsource.storage.model.events import BINARY, NewEvent, new_event_id
+from allsource.storage.model.events import BINARY, NewEvent, as_events, new_event_id
 from tests.json_values import JSON_VALUES
 
 EVENT = NewEvent("T", b"\x00", b"m", BINARY, b"sixteen bytes it")
@@ -32,6 +34,23 @@ EVENT = NewEvent("T", b"\x00", b"m", BINARY, b"sixteen bytes it")
 def test_it_is_packed_as_it_is() -> None:
     assert unpack_chunks(pack_events([EVENT])) == [tuple(EVENT)]
     assert tuple(EVENT) == (EVENT.id, EVENT.type, EVENT.data, EVENT.metadata, EVENT.encoding)
+
+
+def test_any_sequence_of_them_is_taken() -> None:
+    for events_ in ([EVENT], (EVENT,), EVENT, UserList([EVENT])):
+        assert unpack_chunks(pack_events(as_events(events_))) == [tuple(EVENT)]
+
+
+def test_many_threads_pack_and_unpack_at_a_time() -> None:
+    """zstandard lets other threads run meanwhile, and its objects are not to be shared."""
+
+    def work(seed: int) -> None:
+        new = [NewEvent.json("T", Random(seed + n).choices("abcdefgh", k=3000)) for n in range(5)]
+        for _ in range(20):
+            assert unpack_chunks(pack_events(new)) == [tuple(event) for event in new]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
 
 
 @pytest.mark.parametrize("name", ["id", "type", "data", "metadata", "encoding", "another"])
