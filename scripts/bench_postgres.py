@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from allsource.storage.model.answers import StreamAppend
 from allsource.storage.model.chunks import pack_events
-from allsource.storage.model.entry import EVENTS, Append, NewAppend, Part, chunk_heads, make_entry
+from allsource.storage.model.entry import EVENTS, Append, Mark, NewAppend, Part, chunk_heads, make_entry
 from allsource.storage.model.events import NewEvent
 from allsource.storage.model.log import HardState, PartitionWrite
 from allsource.storage.postgres.driver import SCHEMA, node_target, quoted, with_schema
@@ -36,6 +38,7 @@ from allsource.storage.postgres.storage import PostgresStorage
 
 BATCH = 100
 STREAMS = 20
+RANDOM = Random(20)
 INSERT = """
     INSERT INTO events (id, stream_id, version, partition_id, position, event_type, payload,
                         timestamp, encoding, data, metadata_bytes, append_position)
@@ -59,7 +62,15 @@ class Figure(NamedTuple):
 
 
 def new(count: int) -> list[NewEvent]:
-    return [NewEvent.json("Measured", {"text": "x" * 190}) for _ in range(count)]
+    """Orders, about 200 bytes each."""
+    return [NewEvent.json("Measured", order()) for _ in range(count)]
+
+
+def order() -> dict[str, Any]:
+    number = RANDOM.randrange
+    items = [{"sku": f"SKU-{number(10_000):05}", "quantity": number(1, 9)} for _ in range(3)]
+    at = f"2026-11-24T{number(24):02}:{number(60):02}:00Z"
+    return {"order": number(10**9), "customer": f"c-{number(10**6)}", "items": items, "at": at}
 
 
 async def timed(act: Callable[[], Awaitable[Any]]) -> float:
@@ -115,6 +126,13 @@ async def measure_repository(dsn: str, rounds: int) -> list[Figure]:
             figures.append(Figure(f"repository: append {size}", median(times[0]), median(times[1])))
         times = ([], [])
         for i in range(rounds):
+            made, marks = new(1), [Mark("done", i, 1)]
+            append = StreamAppend(f"{names[i % STREAMS]}-{{tag}}", made)
+            times[0].append(await timed(lambda: events.append(append, expected_tag=i, marks=marks)))  # noqa: B023
+            times[1].append(await timed(lambda: bare.append(names[i % STREAMS], made)))  # noqa: B023
+        figures.append(Figure("repository: append 1, tag and mark", median(times[0]), median(times[1])))
+        times = ([], [])
+        for i in range(rounds):
             stream = names[i % STREAMS]
             times[0].append(await timed(lambda: events.read_stream(stream, limit=BATCH)))  # noqa: B023
             times[1].append(await timed(lambda: bare.read(stream)))  # noqa: B023
@@ -134,15 +152,15 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
     storage = PostgresStorage(
         node_target(with_schema(dsn, "bench_node"), "n1"), cluster_id="bench", node_id="n1"
     )
-    index, figures = 0, []
+    index, position, figures = 0, 1, []
 
     def call(act: Callable[[], Any]) -> float:
         begin = time.perf_counter()
         act()
         return (time.perf_counter() - begin) * 1e6
 
-    def entries(count: int) -> PartitionWrite:
-        nonlocal index
+    def entries(count: int, appends: int) -> PartitionWrite:
+        nonlocal index, position
         made = []
         for _ in range(count):
             index += 1
@@ -152,24 +170,29 @@ def measure_storage(dsn: str, rounds: int) -> list[Figure]:
                     index=index,
                     term=1,
                     kind=EVENTS,
-                    first_position=index,
+                    first_position=position,
                     timestamp_us=index,
-                    appends=[new_append(f"stream-{index}")],
+                    appends=[new_append(f"stream-{position + number}") for number in range(appends)],
                 )
             )
+            position += appends
         return PartitionWrite(0, HardState(1, "n1", index - count), None, made)
 
-    for size in (1, 64):
+    for name, count, appends in (
+        ("an append", 1, 1),
+        ("64 appends", 64, 1),
+        ("64 appends in one entry", 1, 64),
+    ):
         writes, syncs = [], []
         for _ in range(rounds):
-            write = entries(size)
+            write = entries(count, appends)
             writes.append(call(lambda: storage.write([write])))  # noqa: B023
             syncs.append(call(storage.sync))
-        figures.append(Figure(f"node: write {size}", median(writes)))
-        figures.append(Figure(f"node: sync of {size}", median(syncs)))
+        figures.append(Figure(f"node: write {name}", median(writes)))
+        figures.append(Figure(f"node: sync of {name}", median(syncs)))
     asks: dict[str, Callable[[], Any]] = {
         "node: is this id new? (yes)": lambda: storage.place_of_append(0, os.urandom(16)),
-        "node: head, remembered": lambda: storage.head(0, f"stream-{index}"),
+        "node: head, remembered": lambda: storage.head(0, f"stream-{position - 1}"),
         "node: head, from the database": lambda: storage._session.ask(storage_head, storage),
         "node: read 10 entries, remembered": lambda: storage.entries_at(0, range(index - 10, index)),
     }
