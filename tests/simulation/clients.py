@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from allsource.storage.model.entry import Mark
 from allsource.storage.model.expected import ANY, EXISTS, NO_STREAM
 from allsource.storage.model.partition import tag_of
+from tests.simulation.consumer import Consumer
 from tests.simulation.evidence import name_of_tag
 from tests.simulation.history import (
     A_MARK,
@@ -43,35 +44,6 @@ if TYPE_CHECKING:
 
 ONE_WAY_US = 100
 """How long a request or an answer is on its way."""
-CLIENTS_MAX = 64
-"""More than there are clients that move marks: each has positions of its own."""
-
-
-class Consumer:
-    """How a client moves marks: forward, mostly as the consumer that it last heard of; sometimes it takes
-    over with a new generation, and sometimes it has not heard that somebody else did. No move is ever made
-    twice, by whomever."""
-
-    def __init__(self, number: int, world: World) -> None:
-        self._number = number
-        self._world = world
-        self._believed: dict[tuple[int, str], tuple[int, int]] = {}
-        self._made: set[tuple[int, str, int, int]] = set()
-
-    def knows(self, partition: int, name: str, state: tuple[int, int]) -> None:
-        """The mark was seen at `(generation, position)`."""
-        self._believed[partition, name] = state
-
-    def move(self, partition: int, name: str) -> Mark:
-        """A move that nobody has made."""
-        random = self._world.random
-        generation, position = self._believed.get((partition, name), (0, 0))
-        generation = max(0, generation + random.choices((0, 1, -1), (7, 2, 1))[0])
-        step = position // CLIENTS_MAX + random.randint(0, 2)
-        while (move := (partition, name, step * CLIENTS_MAX + self._number, generation)) in self._made:
-            step += 1
-        self._made.add(move)
-        return Mark(*move[1:])
 
 
 class Client:

@@ -10,7 +10,7 @@ same checkers as ever. The few things that are not the real ones stand here: the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from allsource.cluster.budgets.turns import AtOnce
 from allsource.cluster.consensus.messages import ReadResult, RoleChange
@@ -50,11 +50,8 @@ from allsource.node.requests.parking import Parking
 from allsource.node.requests.queue import LockFreeEventQueue
 from allsource.node.requests.reads import Reads
 from allsource.node.requests.service import Service as NodeService
-from allsource.storage.interface import INDEX_MAX, Refusal
-from allsource.storage.model.entry import Entry, Place
 from allsource.storage.model.errors import (
     AllsourceError,
-    DiskFull,
     EventIdConflict,
     InvalidRequest,
     MarkRefused,
@@ -66,9 +63,7 @@ from allsource.storage.model.errors import (
 )
 from allsource.storage.model.events import Event
 from allsource.storage.model.expected import parse_expected
-from allsource.storage.model.log import MarkAt, StreamHead, StreamSlice, TagHead, TagSlice
-from allsource.storage.model.partition import tag_of
-from tests.simulation.disk import Held, chunks_of
+from tests.simulation.disk import chunks_of
 from tests.simulation.evidence import name_of_tag
 from tests.simulation.history import (
     A_MARK,
@@ -83,12 +78,11 @@ from tests.simulation.history import (
 )
 from tests.simulation.invariants import Violation
 from tests.simulation.network import Wired
+from tests.simulation.node_log import NodeLog
 from tests.simulation.service import Answer, Door, Lost, NotHere, Reply, Seen, Taken
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
-
-S = TypeVar("S", StreamSlice, TagSlice)
 
 QUEUE_CAPACITY = 64
 PARKED_MAX = 16
@@ -105,7 +99,7 @@ class NodeCode(Door):
         self._waiting: dict[int, Reply] = {}
         """Clients that have no answer yet."""
         self._asked = 0
-        log, limits = _Log(node), Limits()
+        log, limits = NodeLog(node), Limits()
         entries = RecentEntries(log)
         measures = Measures(LockFreeMetrics(clock=lambda: node.clock() / 1e6))
         shell = self._shell
@@ -337,77 +331,6 @@ class _Links:
     def _send(self, peer: str, kind: int, item: bytes) -> None:
         node = self._node
         node.network.send_data(node.name, peer, [Wired(batch_prefix(kind, 1) + item)])
-
-
-class _Log:
-    """The part of `Storage` that the node's code reads, told from the simulated disk's own indexes."""
-
-    def __init__(self, node: SimNode) -> None:
-        self._node = node
-
-    def pressure(self) -> Refusal | None:
-        return Refusal(DiskFull, "no room") if self._node.is_full else None
-
-    def head(self, partition: int, stream: str) -> StreamHead | None:
-        events = self._node.disk.index[partition].streams.get(stream)
-        if not events:
-            return None
-        first, last = self.entries_at(partition, [events[0].index, events[-1].index])
-        return StreamHead(len(events), last.index, first.timestamp_us, last.timestamp_us)
-
-    def tag_head(self, partition: int, tag: str) -> TagHead | None:
-        number, index = self._node.disk.index[partition].tag(tag)
-        return TagHead(number, index) if number else None
-
-    def mark(self, partition: int, name: str, *, index_max: int = INDEX_MAX) -> MarkAt | None:
-        return self._node.disk.index[partition].mark(name, index_max)
-
-    def place_of_append(self, partition: int, first_event_id: bytes) -> Place | None:
-        return self._node.disk.index[partition].appends.get(first_event_id)
-
-    def entries_at(self, partition: int, indexes: Sequence[int]) -> list[Entry]:
-        return [self._node.disk.view[partition].entries[index - 1] for index in indexes]
-
-    def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[Entry]:
-        return self._node.disk.entries(partition, first, last, bytes_max)
-
-    def index_of_position(self, partition: int, position: int) -> int | None:
-        entries = self._node.disk.view[partition].entries
-        return next((e.index for e in entries if e.first_position <= position < e.next_position), None)
-
-    def slices(
-        self, partition: int, stream: str, from_version: int, *, forward: bool, slices_max: int
-    ) -> list[StreamSlice]:
-        events = self._node.disk.index[partition].streams.get(stream, [])
-        found = [
-            StreamSlice(part.first_version, part.count, entry.index, number, entry.timestamp_us)
-            for entry in self._holding(partition, events)
-            for number, part in enumerate(entry.parts)
-            if part.stream == stream
-        ]
-        return _wanted(found, from_version, forward)[:slices_max]
-
-    def tag_slices(
-        self, partition: int, tag: str, from_number: int, *, forward: bool, slices_max: int
-    ) -> list[TagSlice]:
-        events = self._node.disk.index[partition].tags.get(tag, [])
-        found = [
-            TagSlice(part.first_tag_number, part.count, entry.index, number)
-            for entry in self._holding(partition, events)
-            for number, part in enumerate(entry.parts)
-            if tag_of(part.stream) == tag
-        ]
-        return _wanted(found, from_number, forward)[:slices_max]
-
-    def _holding(self, partition: int, events: Sequence[Held]) -> list[Entry]:
-        return self.entries_at(partition, list(dict.fromkeys(event.index for event in events)))
-
-
-def _wanted(slices: Sequence[S], number: int, forward: bool) -> list[S]:
-    """Those from the slice on that holds the number."""
-    if forward:
-        return [piece for piece in slices if piece[0] + piece[1] > number]
-    return [piece for piece in reversed(slices) if piece[0] <= number]
 
 
 class _Timers:
