@@ -112,8 +112,10 @@ class LogView:
         self._ids.clear()
         self._is_ahead = False
         self._heads.age()
-        self._tags.age()
-        self._marks.age()
+        if self._tags:
+            self._tags.age()
+        if self._marks:
+            self._marks.age()
 
     def forget(self) -> None:
         """Leadership changed: others may have truncated or appended."""
