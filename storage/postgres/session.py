@@ -50,6 +50,11 @@ CATCH_UP_S = 2.0
 
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('allsource node ' || $1, 0))"
 _NEXT_INCARNATION = "UPDATE store SET incarnation = incarnation + 1 RETURNING incarnation"
+_SEEN_COUNT = """
+    SELECT count(*)
+         + count(*) FILTER (WHERE first_version = 1) + count(*) FILTER (WHERE first_tag_number = 1)
+    FROM log_parts
+"""
 _SEEN = "SELECT partition_id, stream_id, first_version, first_id, tag, first_tag_number FROM log_parts"
 
 
@@ -116,7 +121,7 @@ class Session:
 
     async def _read_all_seen(self, connection: Any) -> None:
         try:
-            found = BloomFilter(2 * await connection.fetchval("SELECT count(*) FROM log_parts"))
+            found = BloomFilter(await connection.fetchval(_SEEN_COUNT))
             async with connection.transaction():
                 async for row in connection.cursor(_SEEN, prefetch=1000):
                     partition, stream, version, first_id, tag, number = row
