@@ -385,6 +385,7 @@ class MultiRaft(Questions):
     def propose(self, partition: int, appends: Sequence[NewAppend], timestamp_us: int) -> Entry:
         """Append an entry at this node, which must lead the partition (`can_propose`). The appends were
         decided by the caller, one after the other, over a log that includes what is not committed.
+        How much shares an entry is the caller's to bound: it travels in one piece (rule 21).
         The returned entry's `(term, index)` is the key of the pending answers, with each append's number
         in the entry."""
         return self.groups[partition].propose(appends, timestamp_us)
