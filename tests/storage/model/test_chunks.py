@@ -388,19 +388,34 @@ def test_a_frame_that_would_be_large_is_not_unpacked(of: int) -> None:
             unpack_chunk(chunk)
 
 
-def test_a_frame_that_claims_little_and_holds_much_makes_no_more_than_it_claims() -> None:
-    """Its header says 2,000 bytes, its blocks hold 8 MiB."""
+def claiming(size: int) -> bytes:
+    """A frame whose header says this size; its blocks hold 8 MiB."""
     large = zstandard.ZstdCompressor(level=1).compress(bytes(8 * MIB))
-    assert zstandard.get_frame_parameters(large).content_size == 8 * MIB
-    # A header with a content size of 4 bytes, whatever it was: descriptor, size, then the blocks.
-    header = zstandard.frame_header_size(large)
-    lying = large[:4] + b"\xa0" + (2000).to_bytes(4, "little") + large[header:]
-    assert zstandard.frame_content_size(lying) == 2000
-    chunk = Chunk(1, 2000, ZSTD, lying)
+    # Magic number, a descriptor (one segment, a content size of 4 bytes), the size, then the blocks.
+    lying = large[:4] + b"\xa0" + size.to_bytes(4, "little") + large[zstandard.frame_header_size(large) :]
+    assert zstandard.frame_content_size(lying) == size
+    return lying
+
+
+def test_a_frame_that_claims_little_and_holds_much_makes_no_more_than_it_claims() -> None:
+    chunk = Chunk(1, 2000, ZSTD, claiming(2000))
     with at_most(MIB // 4), pytest.raises(InvalidRequest, match="cannot be unpacked"):
         check(chunk)
     with at_most(MIB // 4), pytest.raises(Corrupt):
         unpack_chunk(chunk)
+
+
+def test_a_frame_that_claims_more_than_any_event_has_is_not_unpacked() -> None:
+    chunk = Chunk(1, EVENT_RAW_MAX + 1, ZSTD, claiming(EVENT_RAW_MAX + 1))
+    with at_most(MIB // 4), pytest.raises(Corrupt, match="unreadable events"):
+        unpack_chunk(chunk)
+
+
+def test_a_stored_chunk_holds_as_many_events_as_it_says() -> None:
+    (chunk,) = pack_events(some(2))
+    for count in (1, 3):
+        with pytest.raises(Corrupt, match=f"2 events where {count} are said"):
+            unpack_chunk(chunk._replace(count=count))
 
 
 def test_checking_a_chunk_costs_its_own_size() -> None:
