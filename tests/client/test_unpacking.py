@@ -148,6 +148,8 @@ RAW = msgpack.packb([[b"i" * 16, "T", b"x" * 5000, b"", 1]])
 SQUEEZED = zstandard.compress(RAW)
 TWO = msgpack.packb([[b"i" * 16, "T", b"x", b"", 1], [b"j" * 16, "T", b"x", b"", 1]])
 
+LARGE = msgpack.packb([[bytes([n]) * 16, "T", b"x" * (CHUNK_RAW_MAX // 2), b"", 1] for n in range(2)])
+
 
 def claims(frame: bytes, size: int) -> bytes:
     """The same frame with another content size in its header (RFC 8878, 3.1.1.1.4: 2 bytes, less 256)."""
@@ -176,6 +178,11 @@ WRONG_CHUNKS = {
     "too many events": Chunk(CHUNK_EVENTS_MAX + 1, 9, PLAIN, b"\xdc\x01\x01" + b"\x90" * 6),
     "no events": Chunk(0, 1, PLAIN, b"\x90"),
     "another codec": Chunk(1, len(RAW), 2, RAW),
+    "a codec that is none, and a frame": Chunk(1, len(RAW), 2, SQUEEZED),
+    "several events that are too large together": Chunk(2, len(LARGE), PLAIN, LARGE),
+    "several events that are too large together, squeezed": Chunk(
+        2, len(LARGE), ZSTD, zstandard.compress(LARGE)
+    ),
     "more events than are said": Chunk(1, len(TWO), PLAIN, TWO),
     "fewer events than are said": Chunk(3, len(TWO), PLAIN, TWO),
     "a claim of very many events": Chunk(2, 5, PLAIN, b"\xdd\xff\xff\xff\xff"),

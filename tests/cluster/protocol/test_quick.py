@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -181,6 +182,31 @@ _ODD = (
     | st.just(msgpack.ExtType(5, b"x"))
     | st.just(msgpack.Timestamp(5))
 )
+
+
+EDGES = [-3, -2, -1, 65_535, 65_536, 3_600_000, 3_600_001, 2**63 - 1, 2**63, True, 1.0, "1", b"1", None, []]
+
+
+def places(values: list[Any]) -> Iterator[tuple[list[Any], int]]:
+    """Every place in a nest of lists."""
+    for at, value in enumerate(values):
+        yield values, at
+        if isinstance(value, list):
+            yield from places(value)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [requests_of(one) for one in APPENDS] + [results_of(r) for r in RESULTS if isinstance(r, QUICK)],
+)
+def test_every_edge_in_every_place(payload: bytes) -> None:
+    kind, [item] = msgpack.unpackb(payload)
+    for inside, at in places(item):
+        right = inside[at]
+        for edge in EDGES:
+            inside[at] = edge
+            same(batch_prefix(kind, 1) + msgpack.packb(item))
+        inside[at] = right
 
 
 @given(st.data())
