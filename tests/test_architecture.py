@@ -69,9 +69,6 @@ IMPURE = frozenset(
     }
 )
 
-LOCAL = {"allsource.storage.model.chunks": frozenset(("threading",))}
-"""A compressor for each thread, from `threading.local`: nothing waits, and nothing is shared."""
-
 SEEDED = {"allsource.cluster.consensus": frozenset(("random",))}
 """Randomised timeouts come from a `random.Random(seed)` of its own; RULES.md rule 13."""
 
@@ -153,8 +150,7 @@ def test_pure_rooms_do_no_io_and_read_no_clock() -> None:
     for module in modules():
         if not within(module.name, PURE):
             continue
-        granted = SEEDED | LOCAL
-        allowed = next((granted[room] for room in granted if within(module.name, room)), frozenset())
+        allowed = next((SEEDED[room] for room in SEEDED if within(module.name, room)), frozenset())
         for target, where, _ in imports_of(module):
             top = target.partition(".")[0]
             if top in IMPURE - allowed:
