@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from allsource.cluster.consensus.messages import Append
+import pytest
+
+from allsource.cluster.consensus.messages import Append, Role
 from allsource.cluster.consensus.multiraft import ConsensusConfig
 from tests.simulation.clients import Client
 from tests.simulation.draw import draw_plan
 from tests.simulation.history import OK, REFUSED, AppendOperation
+from tests.simulation.invariants import Violation
 from tests.simulation.network import DATA
 from tests.simulation.node import SimNode
 from tests.simulation.plan import DiskPlan, LoadPlan, NetworkPlan
@@ -225,6 +228,40 @@ def test_a_slow_link_is_over_when_its_last_message_is_there() -> None:
     cluster.simulation._restore_everybody()
     cluster.simulation._demand_agreement()
     assert cluster.elections() > settled, "nothing happened that the judge could have misjudged"
+
+
+def test_an_election_that_was_won_before_the_calm_and_is_told_in_it_has_its_cause() -> None:
+    """A mistake of the judge (seed 804618): n2 won term 7 when its disk had no room for the first entry of
+    it. A stuck node tries again four times a second, so it said so when all was healed and n1 had led term
+    8 for 75 ms: an election "without cause". Nobody was deposed, and nobody had voted since."""
+    cluster = Cluster(3, real_node=True)
+    n1, n2 = cluster.nodes["n1"], cluster.nodes["n2"]
+    group = n2.core.groups[0]
+    n1.crash()
+    while group.role is not Role.CANDIDATE or n2.disk.durable[0].hard.vote != "n2":
+        cluster.pass_time(10)
+    n2.no_room = True  # its vote for itself is durable, and those of others are on their way
+    won = group.term
+    n1.start()
+    cluster.pass_time(4 * SUSPICION)
+    assert n2.driver is not None
+    while n2.driver.replica.next_deadline - n2.clock() < SUSPICION // 4:
+        cluster.pass_time(1000)  # the next attempt is not just now
+    assert (cluster.owners(), 0 in n2.leading) == (("n1",), False)
+    settled = cluster.elections()
+    cluster.simulation._restore_everybody()
+    cluster.simulation._demand_agreement()
+    told = cluster.simulation.history.elections[settled]
+    assert (told.node, told.term) == ("n2", won), (
+        "nothing was told late that the judge could have misjudged"
+    )
+
+
+def test_an_election_in_the_calm_is_not_excused() -> None:
+    cluster = Cluster(3, real_node=True)
+    cluster.world.after(SUSPICION // 10, cluster.leader().crash)
+    with pytest.raises(Violation, match="leaders stay"):
+        cluster.simulation._demand_quiet(2, 0)
 
 
 def test_on_slow_disks_each_hand_over_is_one_election_in_one_term() -> None:
