@@ -351,7 +351,8 @@ def make_entry(
 def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
     """Read and verify a record from a disk or a peer; raises `Corrupt` with what is wrong.
 
-    Not `whole`: the chunks' checksums are left to whoever reads them (`Entry.chunk`).
+    Not `whole`: the checksum of header and heads alone. That is for records of one's own disk, which were
+    verified when they came; the chunks are left to whoever reads them (`Entry.chunk`).
     """
     if len(record) < HEADER_BYTES:
         raise Corrupt(f"log record of {len(record)} bytes is shorter than its header")
@@ -373,7 +374,8 @@ def decode_entry(record: bytes, *, whole: bool = True) -> Entry:
     fault = ""
     if kind == EVENTS:
         appends, fault = _appends_of(record, end)
-        fault = fault or _fault_of(appends, record, end, count, whole)
+        if whole and not fault:
+            fault = _fault_of(appends, record, end, count)
     elif end != len(record):
         fault = f"{len(record) - end} bytes lie behind its end"
     elif kind == NOOP and heads_bytes:
@@ -396,16 +398,16 @@ def _appends_of(record: bytes, end: int) -> tuple[tuple[Append, ...], str]:
         return (), f"unreadable heads: {error}"
 
 
-def _fault_of(appends: Sequence[Append], record: bytes, end: int, count: int, whole: bool) -> str:
-    """What is wrong with these heads, empty if nothing is. They must account for every byte and every
-    event; `whole`: and for every chunk's checksum."""
+def _fault_of(appends: Sequence[Append], record: bytes, end: int, count: int) -> str:
+    """What is wrong with these heads and their chunks, empty if nothing is. They must account for every
+    byte, every event and every chunk's checksum."""
     at, found, crc32 = end, 0, zlib.crc32
     for parts, marks in appends:
         for stream, _, events, _, first_tag_number, _, chunks in parts:
             behind_part = found + events
             for chunk_count, raw_size, stored_size, codec, crc in chunks:
                 behind = at + stored_size
-                if whole and crc32(record[at:behind]) != crc:
+                if crc32(record[at:behind]) != crc:
                     return f"a chunk of {stream!r} fails its CRC"
                 if (raw_size > CHUNK_RAW_MAX and chunk_count > 1) or (
                     codec == PLAIN and raw_size != stored_size

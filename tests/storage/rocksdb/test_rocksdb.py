@@ -16,7 +16,7 @@ from time import monotonic
 import pytest
 
 from allsource.storage.files.directory import claim_existing
-from allsource.storage.model.entry import NOOP, Entry, make_entry
+from allsource.storage.model.entry import EVENTS, NOOP, Entry, make_entry
 from allsource.storage.model.errors import (
     Corrupt,
     DirectoryInUse,
@@ -32,7 +32,7 @@ from allsource.storage.rocksdb.options import RocksOptions
 from allsource.storage.rocksdb.pressure import Pressure, Room
 from allsource.storage.rocksdb.storage import RocksStorage, claim_and_open
 from tests.storage.contract import PARTITIONS, Backend, StorageContract, check_equal
-from tests.storage.logs import LogModel
+from tests.storage.logs import LogModel, part
 
 SMALL = RocksOptions(write_buffer_bytes=4 << 20, block_cache_bytes=4 << 20, background_jobs=1)
 
@@ -507,7 +507,7 @@ def test_damage_that_a_write_meets_names_its_partition(tmp_path: Path) -> None:
     storage.close()
 
 
-def entry_of(partition: int, index: int, payload: bytes = b"") -> Entry:
+def entry_of(partition: int, index: int) -> Entry:
     return make_entry(
         partition=partition,
         index=index,
@@ -515,7 +515,6 @@ def entry_of(partition: int, index: int, payload: bytes = b"") -> Entry:
         kind=NOOP,
         first_position=1,
         timestamp_us=0,
-        payload=payload,
     )
 
 
@@ -607,11 +606,10 @@ def _run_full(directory: Path, time: str) -> list[str]:
 def with_a_damaged_block(path: Path) -> None:
     """Four partitions in table files that a compaction would merge; a block of one is damaged."""
     storage = open_rocks(path, options=RocksOptions(write_buffer_bytes=1 << 20))
-    random = Random(7)
-    for first in (1, 51):
-        for index in range(first, first + 50):
-            entries = [entry_of(p, index, random.randbytes(2000)) for p in range(4)]
-            storage.write([PartitionWrite(entry.partition, entries=[entry]) for entry in entries])
+    random, logs = Random(7), [LogModel(p) for p in range(4)]
+    for _ in range(2):
+        for _ in range(50):
+            storage.write([log.write(log.events(("s", 1), data=random.randbytes(2000))) for log in logs])
         storage._database.events.flush(wait=True)
     storage.close()
     table = max((path / "db").glob("*.sst"), key=lambda file: file.stat().st_size)
@@ -657,8 +655,11 @@ def test_a_damaged_block_costs_only_the_partitions_that_have_it(tmp_path: Path, 
     damaged = damaged_partitions(storage)
     assert 1 <= len(damaged) <= 2
     whole = next(p for p in range(4) if p not in damaged)
-    for index in range(101, 1301):  # more than the write buffers hold: it flushes, and would compact
-        storage.write([PartitionWrite(whole, entries=[entry_of(whole, index, b"y" * 4000)])])
+    log = LogModel(whole, storage.entries(whole, 1, 100, 1 << 30))
+    for _ in range(1200):  # more than the write buffers hold: it flushes, and would compact
+        version = len(log.entries) + 1
+        new = part("s", version, data=b"y" * 4000)
+        storage.write([log.write(log._add(EVENTS, 1, appends=[new]))])
     for family in storage._database.families.values():
         family.flush(wait=True)
     storage.sync()
