@@ -260,6 +260,7 @@ class Simulation:
         """Everybody back: owners as if nothing had happened, all replicas equal, reads see it all."""
         wanted = owners(self.replicas, self.members)
         self._let_slow_messages_arrive()
+        self._let_everybody_be_heard()
         self._wait("owners are back home", lambda: self._owners(self.nodes) == wanted, late=self._shyness())
         self._demand_quiet(QUIET_SUSPICIONS, 0)
         self._demand_that_leadership_yields()
@@ -282,6 +283,28 @@ class Simulation:
         settled_us = self.network.slow_until + self.plan.consensus.suspicion_us
         if settled_us > self.world.now:
             self.world.run_until(settled_us)
+
+    def _let_everybody_be_heard(self) -> None:
+        """A silence ends with the next beat, and not with the fault that caused it: for up to a heartbeat
+        after the healing a leader that was cut off may rightly be held for dead, whatever its data
+        connection carries (rule 25: only beats vouch for a node, and rule 12: two such followers may elect
+        each other). So calm begins when each node has heard a beat of each other that was made from now on.
+
+        No more is to be waited for. Such a beat restarts the silence, and whoever had given its sender up
+        follows it again, also if it was about to stand. An election that got further shows by its term, and
+        has nobody at home until it is won. And each leader is sure of its majority, which has acknowledged
+        a write since the first healing.
+        """
+        made = {node.name: node.core._beat_sequence for node in self.nodes}
+        self._wait(
+            "everybody hears everybody",
+            lambda: all(
+                node.core._beats_heard.get(peer, -1) > last
+                for node in self.nodes
+                for peer, last in made.items()
+                if peer != node.name
+            ),
+        )
 
     def _demand_that_leadership_yields(self) -> None:
         """A full disk gives its partitions away, as far as others can lead them, and gets them back: by two

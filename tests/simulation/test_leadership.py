@@ -30,15 +30,22 @@ class Cluster:
     """A calm cluster of the simulation, with every partition in its owner's hands."""
 
     def __init__(
-        self, nodes: int, *, factor: int = 3, partitions: int = 1, real_node: bool = False
+        self,
+        nodes: int,
+        *,
+        factor: int = 3,
+        partitions: int = 1,
+        real_node: bool = False,
+        heartbeat_us: int = ConsensusConfig().heartbeat_us,
+        ordered: bool = True,
     ) -> None:
         self.plan = replace(
             draw_plan(1, "calm"),
             nodes=nodes,
             partitions=partitions,
             replication_factor=factor,
-            consensus=ConsensusConfig(),
-            network=NetworkPlan(ordered=True, delay_us=200, jitter_us=100, give_up_us=SECOND),
+            consensus=ConsensusConfig(heartbeat_us=heartbeat_us),
+            network=NetworkPlan(ordered=ordered, delay_us=200, jitter_us=100, give_up_us=SECOND),
             disk=DiskPlan(SYNC_US, 1),
             load=LoadPlan(clients=0, timeout_us=2 * SECOND, attempts=5),
             tail_bytes=2 << 20,
@@ -225,6 +232,34 @@ def test_a_slow_link_is_over_when_its_last_message_is_there() -> None:
     cluster.network.slow_down("n1", "n2", 3 * SUSPICION // cluster.plan.network.delay_us)
     cluster.pass_time(cluster.plan.consensus.heartbeat_us)
     assert cluster.network.slow_until > cluster.world.now + 2 * SUSPICION
+    cluster.simulation._restore_everybody()
+    cluster.simulation._demand_agreement()
+    assert cluster.elections() > settled, "nothing happened that the judge could have misjudged"
+
+
+def test_a_silence_is_over_when_the_next_beat_is_there() -> None:
+    """A mistake of the judge (seed 1004122): it took an isolation for ended when the links were mended. The
+    leader had been cut off for less than the suspicion time, and was home, and took a write. But its next
+    beat was not due yet, and only beats vouch for a node (rule 25): the silence since the last one before
+    the cut reached the suspicion time, and its followers elected another: an election "without cause"."""
+    heartbeat_us = SUSPICION * 2 // 5  # the third beat comes later than the suspicion time
+    cluster = Cluster(3, heartbeat_us=heartbeat_us, ordered=False)
+    leader = cluster.leader()
+    settled = cluster.elections()
+    beat = leader.core._beat_sequence
+    while leader.core._beat_sequence == beat:
+        cluster.pass_time(100)
+    cluster.pass_time(3_000)  # the beat has arrived
+    cluster.append()
+    cluster.pass_time(5_000)
+    others = [name for name in cluster.nodes if name != leader.name]
+    for name in others:
+        cluster.network.cut(leader.name, name)
+        cluster.network.cut(name, leader.name)
+    cluster.pass_time(2 * heartbeat_us)  # two beats are lost
+    cluster.network.heal()
+    assert cluster.time_to_commit() < heartbeat_us // 2
+    assert (cluster.leader(), cluster.elections()) == (leader, settled)
     cluster.simulation._restore_everybody()
     cluster.simulation._demand_agreement()
     assert cluster.elections() > settled, "nothing happened that the judge could have misjudged"
